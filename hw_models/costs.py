@@ -1,0 +1,99 @@
+"""What layers cost, and how each cost combines over layers.
+
+Shape letters: `L` layers; leading axes `[...]` are free. Every field is for one run of the given batch, except
+`params`, `macs` and `weight_bytes`, which belong to the network whatever the batch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+BOUNDS = ("compute", "memory", "overhead")
+
+# How a field of several layers becomes that of the network. Nothing else in the project repeats this.
+COMBINE = {
+    "latency_s": "sum",
+    "energy_j": "sum",
+    "peak_memory_bytes": "max",
+    "weight_bytes": "sum",
+    "params": "sum",
+    "macs": "sum",
+    "compute_s": "sum",
+    "resource_fraction": "max",
+}
+
+
+class Costs(NamedTuple):
+    """Costs of a network on a device; every leaf `[...]`. Also used for objectives, all of them minimised.
+
+    `compute_s` is the time that the multipliers alone would need at the device's peak; `resource_fraction` is the
+    largest used share of a hard resource, and above 1 the network does not fit.
+
+    Example:
+        >>> Costs(2.0, 1.0, 10.0, 5.0, 5.0, 100.0, 1.0, 0.5).mac_utilization
+        0.5
+    """
+
+    latency_s: Array
+    energy_j: Array
+    peak_memory_bytes: Array
+    weight_bytes: Array
+    params: Array
+    macs: Array
+    compute_s: Array
+    resource_fraction: Array
+
+    @property
+    def mac_utilization(self) -> Array:
+        """Share of the time in which the multipliers are busy, `[...]` in 0..1."""
+        return self.compute_s / self.latency_s
+
+
+class LayerCosts(NamedTuple):
+    """The same fields per layer, every leaf `[..., L]`, and `bound`, an index into `BOUNDS`.
+
+    `resource_fraction` here is what one layer alone asks for: 0, or above 1 where no precision of the device can hold
+    the layer's operands. The share that all layers take together is added by `hw_models.estimate.total`.
+    """
+
+    latency_s: Array
+    energy_j: Array
+    peak_memory_bytes: Array
+    weight_bytes: Array
+    params: Array
+    macs: Array
+    compute_s: Array
+    resource_fraction: Array
+    bound: Array
+
+
+def combine(layers: LayerCosts, axis: int = -1) -> Costs:
+    """Costs over the layers of `axis`: sums and maxima as `COMBINE` says, `[..., L] -> [...]`.
+
+    Combining is associative: parts of a network may be combined first, stacked as if they were layers, and combined
+    again.
+
+    Example:
+        >>> rows = LayerCosts(*(jnp.asarray([1.0, 2.0]) for _ in LayerCosts._fields))
+        >>> costs = combine(rows)
+        >>> float(costs.latency_s), float(costs.peak_memory_bytes)
+        (3.0, 2.0)
+    """
+    fields = {}
+    for name, how in COMBINE.items():
+        leaf = getattr(layers, name)
+        fields[name] = jnp.max(leaf, axis=axis) if how == "max" else jnp.sum(leaf, axis=axis)
+    return Costs(**fields)
+
+
+def fits(costs: Costs) -> Array:
+    """Whether every hard resource suffices, bool `[...]`.
+
+    Example:
+        >>> bool(fits(Costs(*[jnp.float32(1.0)] * 8)))
+        True
+    """
+    return costs.resource_fraction <= 1

@@ -1,0 +1,80 @@
+"""The folder is the registry: a module's file name is the name of the thing it defines.
+
+`names("nas.strategies")` lists the modules of a package, `load("nas.strategies", "nsga2", "strategy")` returns the
+attribute that every module of that package defines. A dotted name (`"my_lab.hill_climb"`) loads code from outside the
+project. Modules whose name starts with an underscore are private and not listed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.resources
+import importlib.util
+import pkgutil
+from collections.abc import Iterable
+from typing import Any
+
+from hw_models.errors import InputError
+
+
+def names(package: str) -> tuple[str, ...]:
+    """Names of the public modules in `package`, sorted.
+
+    Example:
+        >>> "errors" in names("hw_models")
+        True
+    """
+    found = importlib.import_module(package).__path__
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(found) if not module.name.startswith("_")))
+
+
+def resource_names(package: str, suffix: str) -> tuple[str, ...]:
+    """Stems of the data files in `package` that end in `suffix`, sorted.
+
+    Example:
+        >>> "raspberry_pi_4" in resource_names("hw_models.devices", ".toml")
+        True
+    """
+    files = importlib.resources.files(package).iterdir()
+    return tuple(sorted(file.name.removesuffix(suffix) for file in files if file.name.endswith(suffix)))
+
+
+def unknown(kind: str, name: str, allowed: Iterable[str]) -> InputError:
+    """An error for a name that is not among `allowed`, suggesting the nearest one.
+
+    Example:
+        >>> print(unknown("strategy", "nsga", ["nsga2", "random_search"]))
+        unknown strategy 'nsga': did you mean 'nsga2'? (known: nsga2, random_search)
+    """
+    allowed = sorted(allowed)
+    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return InputError(f"unknown {kind} '{name}': {hint}(known: {', '.join(allowed) or 'none'})")
+
+
+def load(package: str, name: str, attribute: str, kind: str | None = None) -> Any:
+    """The `attribute` of module `name` in `package`, or of the dotted module `name` outside the project.
+
+    Raises:
+        InputError: no such module, or the module lacks `attribute`.
+
+    Example:
+        >>> load("hw_models", "errors", "InputError").__name__
+        'InputError'
+    """
+    kind = kind or package.rsplit(".", 1)[-1].removesuffix("s").replace("_", " ")
+    if "." in name:
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
+                raise
+            raise InputError(f"unknown {kind} '{name}': no module of that dotted name can be imported") from error
+    elif name in names(package):
+        module = importlib.import_module(f"{package}.{name}")
+    else:
+        raise unknown(kind, name, names(package))
+    if not hasattr(module, attribute):
+        raise InputError(f"{kind} '{name}': its module defines no '{attribute}'")
+    return getattr(module, attribute)

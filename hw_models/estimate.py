@@ -1,0 +1,141 @@
+"""The single entry point: what a workload costs on a device.
+
+Every function is pure: it can be jitted, differentiated (with respect to shapes and device numbers) and mapped over
+leading axes. Time of a layer = max(compute, memory) + overhead; the compute time comes from the file of the device's
+kind in `hw_models/analytic`, everything else is shared.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hw_models.compression import speedup, weight_bytes
+from hw_models.costs import BOUNDS, Costs, LayerCosts, combine
+from hw_models.costs import fits as fits
+from hw_models.device import Device
+from hw_models.discover import load
+from hw_models.energy import energy_j
+from hw_models.errors import InputError
+from hw_models.memory import peak_memory_bytes, traffic
+from hw_models.precision import apply_precision as apply_precision
+from hw_models.precision import choose
+from hw_models.roofline import bound
+from hw_models.workload import Op, Workload
+
+ANALYTIC = "hw_models.analytic"
+
+
+def layer_costs(device: Device, workload: Workload, batch: Any = 1) -> LayerCosts:
+    """Costs of each layer on `device`; every leaf `[..., L]`, rows with `count` 0 cost nothing.
+
+    Layers that no precision of the device can hold are priced at its widest one and do not fit
+    (`resource_fraction` > 1): use `apply_precision` first for workloads whose precision nobody chose.
+
+    Raises:
+        InputError: `batch` is a Python number below 1.
+    """
+    if isinstance(batch, int | float) and not batch >= 1:
+        raise InputError(f"batch {batch!r} is not allowed: give at least 1")
+    compute_time = load(ANALYTIC, device.kind, "compute_time")
+    count = workload.count
+    one = workload._replace(count=jnp.ones_like(count))  # a layer is priced once and then repeated
+    gain = speedup(device, one)
+    run = choose(device, one)
+    run = run._replace(macs_per_s=run.macs_per_s * gain, peak_macs_per_s=run.peak_macs_per_s * gain)
+    compute_s = compute_time(device, one, run, batch)
+    moved = traffic(device, one, gain, batch)
+    overhead_s = jnp.ones_like(count) * device.compute["op_overhead_s"]
+    latency_s = jnp.maximum(compute_s, moved.memory_s) + overhead_s
+    macs = one.macs * batch
+    there = count > 0
+    return LayerCosts(
+        latency_s=count * latency_s,
+        energy_j=count * energy_j(device, macs / gain, run.mac_j, moved.dram_bytes, latency_s),
+        peak_memory_bytes=jnp.where(there, peak_memory_bytes(one, batch), 0.0),
+        weight_bytes=weight_bytes(workload),
+        params=workload.params,
+        macs=workload.macs,
+        compute_s=count * macs / run.peak_macs_per_s,
+        resource_fraction=jnp.where(there, run.excess, 0.0),
+        bound=bound(compute_s, moved.memory_s, overhead_s),
+    )
+
+
+def total(device: Device, layers: LayerCosts) -> Costs:
+    """Costs of the network from those of its layers, `[..., L] -> [...]`, and the shares of hard resources they take.
+
+    Main memory must hold weights and peak activations, flash the weights; the kind of the device adds its own (DSP and
+    memory blocks of an FPGA).
+    """
+    costs = combine(layers)
+    shares = [costs.resource_fraction, load(ANALYTIC, device.kind, "resource_fraction")(device)]
+    if "dram_bytes" in device.memory:
+        shares.append((costs.weight_bytes + costs.peak_memory_bytes) / device.memory["dram_bytes"])
+    if "flash_bytes" in device.memory:
+        shares.append(costs.weight_bytes / device.memory["flash_bytes"])
+    largest = shares[0]
+    for share in shares[1:]:
+        largest = jnp.maximum(largest, share)
+    return costs._replace(resource_fraction=largest)
+
+
+def estimate(device: Device, workload: Workload, batch: Any = 1) -> Costs:
+    """What `workload` costs on `device`; leaves `[...]`, in seconds, joules and bytes for one run of `batch` images.
+
+    Raises:
+        InputError: `batch` is a Python number below 1.
+
+    Example:
+        >>> from hw_models.device import load_device
+        >>> from hw_models.workload import Layer
+        >>> work = Workload.of([Layer(Op.CONV, 56, 56, 56, 56, 64, 64, 3, 3)])
+        >>> costs = estimate(load_device("raspberry_pi_4"), work)
+        >>> bool(costs.latency_s > costs.compute_s), bool(fits(costs))
+        (True, True)
+    """
+    return total(device, layer_costs(device, workload, batch))
+
+
+def explain(device: Device, workload: Workload, batch: int = 1) -> list[dict[str, Any]]:
+    """One row per layer for a person to read: what it is, what it costs, what holds it back, its share of the time.
+
+    `workload` has one axis, `[L]`. Padding rows are left out.
+
+    Raises:
+        InputError: `workload` has more than one axis.
+
+    Example:
+        >>> from hw_models.device import load_device
+        >>> from hw_models.workload import Layer
+        >>> work = Workload.of([Layer(Op.CONV, 56, 56, 56, 56, 64, 64, 3, 3)])
+        >>> row = explain(load_device("raspberry_pi_4"), work)[0]
+        >>> row["name"], row["macs"], row["bound"]
+        ('conv3x3 56x56x64 -> 56x56x64', 115605504, 'compute')
+    """
+    if workload.op.ndim != 1:
+        raise InputError(f"explain takes one workload [L], not one of shape {workload.op.shape}: index it first")
+    costs = jax.tree.map(np.asarray, layer_costs(device, workload, batch))
+    rows = jax.tree.map(np.asarray, workload)
+    whole = float(costs.latency_s.sum())
+    table = []
+    for i in np.flatnonzero(rows.count > 0):
+        size = {name: int(getattr(rows, name)[i]) for name in Workload._fields if name != "density"}
+        kernel = f"{size['kernel_h']}x{size['kernel_w']}" if size["kernel_h"] * size["kernel_w"] > 1 else ""
+        inside = f"{size['in_h']}x{size['in_w']}x{size['in_channels']}"
+        outside = f"{size['out_h']}x{size['out_w']}x{size['out_channels']}"
+        table.append(
+            {
+                "name": f"{Op(size['op']).name.lower()}{kernel} {inside} -> {outside}",
+                "macs": int(costs.macs[i]),
+                "weight_bytes": float(costs.weight_bytes[i]),
+                "latency_s": float(costs.latency_s[i]),
+                "energy_j": float(costs.energy_j[i]),
+                "bound": BOUNDS[int(costs.bound[i])],
+                "share": float(costs.latency_s[i]) / whole if whole else 0.0,
+            }
+        )
+    return table

@@ -1,0 +1,162 @@
+"""Number formats: their names, which one a device runs a layer in, and what a person asked for.
+
+Names: `float32`, `float16`, `bfloat16`, `int8` (weights and activations alike), `w4a8` (weights 4 bits, activations
+8). A device runs a layer in the narrowest of its precisions that holds the layer's weights and activations exactly (the
+next supported width up), and of two equally narrow ones in the faster. Storage keeps its own bits.
+
+Shape letters: `L` layers, `N` precisions of the device.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from hw_models.device import Device
+from hw_models.errors import InputError
+from hw_models.formats import Format, parse_format
+from hw_models.workload import Dtype, Workload
+
+# Integers of at most this many bits are exact in the format (its significand, the implicit bit included).
+INTEGER_BITS = {Dtype.FLOAT32: 24, Dtype.BFLOAT16: 8, Dtype.FLOAT16: 11}
+
+
+class Run(NamedTuple):
+    """The precision in which each layer computes; every leaf `[..., L]`.
+
+    `peak_macs_per_s` is what the multipliers could do at best, `macs_per_s` what dense kernels reach. `supported` is
+    false where no precision of the device holds the operands (the widest then stands in) and `excess` says how many
+    times too wide they are (0 where supported).
+    """
+
+    macs_per_s: Array
+    peak_macs_per_s: Array
+    mac_j: Array
+    weight_bits: Array
+    act_bits: Array
+    converted: Array
+    supported: Array
+    excess: Array
+
+
+def _holds(carrier: Dtype, carrier_bits: int, dtype: Any, bits: Any) -> Any:
+    integer = dtype == int(Dtype.INT)
+    if carrier is Dtype.INT:
+        return integer & (bits <= carrier_bits)
+    exact = integer & (bits <= INTEGER_BITS[carrier])
+    if carrier is Dtype.FLOAT32:
+        return exact | ~integer
+    return exact | (dtype == int(carrier))
+
+
+def choose(device: Device, layers: Workload) -> Run:
+    """The precision that each layer runs in on `device`: arrays in, arrays out, `[..., L]`.
+
+    Example:
+        >>> from hw_models.device import load_device
+        >>> from hw_models.workload import Layer, Op
+        >>> rows = Workload.of([Layer(Op.CONV, 8, 8, 8, 8, 8, 8, weight_dtype=Dtype.INT, weight_bits=4,
+        ...                           act_dtype=Dtype.INT, act_bits=6)])
+        >>> choose(load_device("pixel_3"), rows).weight_bits.tolist()
+        [8.0]
+    """
+    formats = [parse_format(name) for name in device.precisions]
+
+    def column(section: dict[str, float]) -> Array:
+        return jnp.stack([jnp.asarray(section[name], jnp.float32) for name in device.precisions])
+
+    peak = column(device.compute["macs_per_cycle"]) * device.compute["clock_hz"] * device.compute["units"]
+    rate = peak * column(device.compute["efficiency"])
+    mac_j = column(device.energy["mac_j"])
+    held = jnp.stack(
+        [
+            _holds(f.weight_dtype, f.weight_bits, layers.weight_dtype, layers.weight_bits)
+            & _holds(f.act_dtype, f.act_bits, layers.act_dtype, layers.act_bits)
+            for f in formats
+        ],
+        axis=-1,
+    )
+    width = jnp.asarray([f.weight_bits + f.act_bits for f in formats], jnp.float32)
+    supported = held.any(axis=-1)
+    held_width = jnp.where(held, width, jnp.inf)
+    narrowest = held & (held_width <= held_width.min(axis=-1, keepdims=True))
+    index = jnp.where(supported, jnp.argmax(jnp.where(narrowest, rate, 0.0), axis=-1), jnp.argmax(width))
+    weight_bits = jnp.asarray([f.weight_bits for f in formats], jnp.float32)[index]
+    act_bits = jnp.asarray([f.act_bits for f in formats], jnp.float32)[index]
+    ratio = jnp.maximum((layers.weight_bits + layers.act_bits) / (weight_bits + act_bits), 2.0)
+    return Run(
+        macs_per_s=rate[index],
+        peak_macs_per_s=peak[index],
+        mac_j=mac_j[index],
+        weight_bits=weight_bits,
+        act_bits=act_bits,
+        converted=(layers.weight_bits != weight_bits) | (layers.act_bits != act_bits),
+        supported=supported,
+        excess=jnp.where(supported, 0.0, ratio),
+    )
+
+
+def _carrier(device: Device, wanted: Format) -> str | None:
+    held = []
+    for name in device.precisions:
+        f = parse_format(name)
+        weights = _holds(f.weight_dtype, f.weight_bits, np.float32(wanted.weight_dtype), np.float32(wanted.weight_bits))
+        acts = _holds(f.act_dtype, f.act_bits, np.float32(wanted.act_dtype), np.float32(wanted.act_bits))
+        if bool(weights & acts):
+            held.append((f.weight_bits + f.act_bits, name))
+    return min(held)[1] if held else None
+
+
+def apply_precision(
+    device: Device, workload: Workload, precision: str | None = None, fallback: bool = False
+) -> tuple[Workload, str, str]:
+    """The workload in the precision it will run in, that precision's name, and a sentence that says why.
+
+    Nothing asked for: layers still in float32 take the device's default precision. Layers that already carry a format
+    of their own (bit genes, a quantised network) keep it. Not for use under `jit`: it returns text.
+
+    Args:
+        precision: a name the user gave, or None.
+        fallback: accept the device's next width up, or failing that its default, where it lacks `precision`.
+
+    Raises:
+        InputError: `precision` is no precision, or the device lacks it and `fallback` is false.
+
+    Example:
+        >>> from hw_models.device import load_device
+        >>> from hw_models.workload import Layer, Op
+        >>> work = Workload.of([Layer(Op.CONV, 8, 8, 8, 8, 8, 8)])
+        >>> apply_precision(load_device("zcu102"), work)[1:]
+        ('int8', 'int8: the default of zcu102')
+    """
+    if precision is None:
+        chosen, why = device.default_precision, f"the default of {device.name}"
+    else:
+        wanted = parse_format(precision)
+        same = [name for name in device.precisions if parse_format(name) == wanted]
+        if same:
+            chosen, why = same[0], "as asked"
+        elif not fallback:
+            listed = ", ".join(device.precisions)
+            raise InputError(
+                f"precision '{precision}' is not supported by {device.name}: choose one of {listed}, or allow a "
+                f"fallback (--fallback)"
+            )
+        else:
+            chosen = _carrier(device, wanted) or device.default_precision
+            why = f"{device.name} lacks {precision}, fallback allowed"
+    target = parse_format(chosen)
+    plain_weights = workload.weight_dtype == int(Dtype.FLOAT32)
+    plain_acts = workload.act_dtype == int(Dtype.FLOAT32)
+    changed = workload._replace(
+        weight_dtype=jnp.where(plain_weights, float(target.weight_dtype), workload.weight_dtype),
+        weight_bits=jnp.where(plain_weights, float(target.weight_bits), workload.weight_bits),
+        act_dtype=jnp.where(plain_acts, float(target.act_dtype), workload.act_dtype),
+        act_bits=jnp.where(plain_acts, float(target.act_bits), workload.act_bits),
+    )
+    own = bool(np.any(np.asarray(~plain_weights | ~plain_acts) & (np.asarray(workload.count) > 0)))
+    note = f"{chosen}: {why}" + ("; layers with a format of their own keep it" if own else "")
+    return changed, chosen, note

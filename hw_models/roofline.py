@@ -1,0 +1,70 @@
+"""Shared arithmetic of the device kinds: layers as matrix products, rounding up, which bound holds.
+
+A convolution is `groups` products of an `m x k` by a `k x n` matrix: m = batch x output pixels, k = kernel positions x
+input channels per group, n = output channels per group.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from hw_models.workload import Op, Workload
+
+
+class Gemm(NamedTuple):
+    """Sizes of a layer's matrix products; every leaf `[..., L]`."""
+
+    m: Array
+    k: Array
+    n: Array
+    groups: Array
+
+
+def gemm(layers: Workload, batch: Any = 1) -> Gemm:
+    """Matrix products of each layer, `[..., L]`.
+
+    Example:
+        >>> from hw_models.workload import Layer
+        >>> [int(x[0]) for x in gemm(Workload.of([Layer(Op.CONV, 8, 8, 8, 8, 4, 16, 3, 3, groups=2)]))]
+        [64, 18, 8, 2]
+    """
+    return Gemm(
+        m=batch * layers.out_h * layers.out_w,
+        k=layers.kernel_h * layers.kernel_w * layers.in_channels / layers.groups,
+        n=layers.out_channels / layers.groups,
+        groups=layers.groups,
+    )
+
+
+def ceil_div(a: Any, b: Any) -> Array:
+    """`a / b` rounded up; its gradient is that of `a / b`, so that sizes stay differentiable.
+
+    Example:
+        >>> float(ceil_div(9.0, 4.0))
+        3.0
+    """
+    quotient = jnp.asarray(a, jnp.float32) / b
+    return quotient + lax.stop_gradient(jnp.ceil(quotient) - quotient)
+
+
+def round_up(a: Any, b: Any) -> Array:
+    """The smallest multiple of `b` that is at least `a`, with the gradient of `ceil_div`.
+
+    Example:
+        >>> float(round_up(9.0, 4.0))
+        12.0
+    """
+    return ceil_div(a, b) * b
+
+
+def on_vector_unit(layers: Workload) -> Array:
+    """Layers that multiply without mixing channels: matrix units gain nothing from them. bool `[..., L]`"""
+    return (layers.op == int(Op.DEPTHWISE)) | (layers.op == int(Op.CHANNEL_CONV))
+
+
+def bound(compute_s: Array, memory_s: Array, overhead_s: Array) -> Array:
+    """Index into `hw_models.costs.BOUNDS` of the largest of the three times, int32 `[..., L]`."""
+    return jnp.argmax(jnp.stack([compute_s, memory_s, overhead_s], axis=-1), axis=-1).astype(jnp.int32)

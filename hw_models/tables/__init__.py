@@ -1,0 +1,1 @@
+"""Measured tables (CSV) with their source and licence."""
