@@ -1,0 +1,1 @@
+"""One file per block; each defines one `Block` subclass under the name `block`."""

@@ -1,0 +1,43 @@
+"""A `Choice` stands wherever a value may be searched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hw_models.errors import InputError
+
+
+@dataclass(frozen=True, init=False)
+class Choice:
+    """One of several values, to be decided by the search.
+
+    Raises:
+        InputError: no values, or a value twice.
+
+    Example:
+        >>> Choice(3, 5, 7).values
+        (3, 5, 7)
+    """
+
+    values: tuple[Any, ...]
+
+    def __init__(self, *values: Any):
+        if not values:
+            raise InputError("an empty Choice() cannot be searched: give at least one value")
+        if len(set(values)) < len(values):
+            raise InputError(f"Choice{values} repeats a value: give each value once")
+        object.__setattr__(self, "values", values)
+
+    def __repr__(self) -> str:
+        return f"Choice({', '.join(map(repr, self.values))})"
+
+
+def options(field: Any) -> tuple[Any, ...]:
+    """The values that `field` may take: those of a `Choice`, or the one value itself.
+
+    Example:
+        >>> options(Choice(3, 5)), options(3)
+        ((3, 5), (3,))
+    """
+    return field.values if isinstance(field, Choice) else (field,)

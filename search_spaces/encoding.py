@@ -1,0 +1,149 @@
+"""Genes and spaces as text, JSON and gates.
+
+Text: `space[option=value,...]:3.1.0.2#fp8`; options that are defaults are left out, the fingerprint is optional when
+read. Gates are a probability matrix `[D, C]` whose rows sum to 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from hw_models import discover
+from hw_models.errors import InputError
+from search_spaces.block import Block
+from search_spaces.choice import Choice
+
+if TYPE_CHECKING:
+    from search_spaces.space import SearchSpace
+
+SCHEMA = 1
+
+
+def one_hot(space: SearchSpace, genes: Array) -> Array:
+    """Genes `[D]` as gates `[D, C]`."""
+    widest = int(space.cardinality.max(initial=1))
+    return (jnp.arange(widest) == jnp.asarray(genes)[:, None]).astype(jnp.float32)
+
+
+def uniform_gates(space: SearchSpace) -> Array:
+    """Gates `[D, C]` under which every value of a decision is equally likely."""
+    widest = int(space.cardinality.max(initial=1))
+    legal = jnp.arange(widest) < jnp.asarray(space.cardinality)[:, None]
+    return legal / jnp.asarray(space.cardinality)[:, None]
+
+
+def fingerprint(tree: dict[str, Any]) -> str:
+    """Eight hexadecimal characters of the hash of a tree from `to_json`.
+
+    Example:
+        >>> len(fingerprint({"name": "demo"}))
+        8
+    """
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def to_json(item: Any) -> Any:
+    """A space, stage, block or `Choice` as plain data."""
+    if isinstance(item, Choice):
+        return {"choice": [to_json(value) for value in item.values]}
+    if isinstance(item, tuple):
+        return [to_json(value) for value in item]
+    if dataclasses.is_dataclass(item) and not isinstance(item, type):
+        fields = {field.name: to_json(getattr(item, field.name)) for field in dataclasses.fields(item)}
+        return {"kind": item.kind, **fields} if isinstance(item, Block) else fields
+    return item
+
+
+def space_from_json(tree: dict[str, Any]) -> SearchSpace:
+    """The space that `SearchSpace.to_json` wrote.
+
+    Raises:
+        InputError: a key is missing or unknown, or a block kind is not known.
+    """
+    from search_spaces.space import SearchSpace
+
+    try:
+        fields = {name: _parsed(value) for name, value in tree.items()}
+        fields["stem"] = _stage(tree["stem"])
+        fields["stages"] = tuple(_stage(stage) for stage in tree["stages"])
+        fields["options"] = tuple((name, value) for name, value in tree["options"])
+        return SearchSpace(**fields)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"not a search space of this version ({error}): write it again with this version") from error
+
+
+def _stage(tree: dict[str, Any]) -> Any:
+    from search_spaces.space import Stage
+
+    return Stage(**{name: _parsed(value) for name, value in tree.items()})
+
+
+def _parsed(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_parsed(entry) for entry in value)
+    if isinstance(value, dict) and "choice" in value:
+        return Choice(*(_parsed(entry) for entry in value["choice"]))
+    if isinstance(value, dict) and "kind" in value:
+        kind = discover.load("search_spaces.blocks", value["kind"], "block", "block")
+        return kind(**{name: _parsed(entry) for name, entry in value.items() if name != "kind"})
+    return value
+
+
+def text(space: SearchSpace, genes: np.ndarray) -> str:
+    """The line described at the top of this module."""
+    chosen = ",".join(f"{name}={value}" for name, value in space.options)
+    head = f"{space.name}[{chosen}]" if chosen else space.name
+    return f"{head}:{'.'.join(str(int(gene)) for gene in genes)}#{space.fingerprint}"
+
+
+def split_text(line: str) -> tuple[str, dict[str, str], str, str]:
+    """`(space name, options, genes, fingerprint)` of a network text; the last two may be empty.
+
+    Raises:
+        InputError: an option that is not `name=value`.
+
+    Example:
+        >>> split_text("tiny[classes=5]:1.0#0123abcd")
+        ('tiny', {'classes': '5'}, '1.0', '0123abcd')
+    """
+    body, _, mark = line.partition("#")
+    head, _, genes = body.partition(":")
+    name, bracket, inside = head.partition("[")
+    if bracket and not inside.endswith("]"):
+        raise InputError(f"network text '{line}': the options after '[' need a closing ']'")
+    chosen = {}
+    for part in filter(None, inside.removesuffix("]").split(",")):
+        option, equals, value = part.partition("=")
+        if not equals:
+            raise InputError(f"network text '{line}': option '{part}' needs the form name=value")
+        chosen[option.strip()] = value.strip()
+    return name.strip(), chosen, genes.strip(), mark.strip()
+
+
+def parse(space: SearchSpace, line: str) -> np.ndarray:
+    """Genes of a network text; see `SearchSpace.parse`."""
+    name, _, genes, mark = split_text(line) if ":" in line else ("", {}, *_genes_and_mark(line))
+    if name and name != space.name:
+        raise InputError(f"network text '{line}' is of space '{name}', not '{space.name}'")
+    if mark and mark != space.fingerprint:
+        raise InputError(
+            f"network text '{line}' was written for a space with fingerprint {mark}, this one has {space.fingerprint}: "
+            "use the same version and options, or drop the part after '#'"
+        )
+    try:
+        values = [int(gene) for gene in genes.split(".")] if genes else []
+    except ValueError:
+        raise InputError(f"genes '{genes}' are not whole numbers joined by dots") from None
+    return space.check(values)
+
+
+def _genes_and_mark(line: str) -> tuple[str, str]:
+    genes, _, mark = line.partition("#")
+    return genes, mark

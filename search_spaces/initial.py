@@ -1,0 +1,75 @@
+"""Initial weights: one rule by the name and shape of a parameter.
+
+All random numbers of a network come from a single draw that is cut into leaves, because compiling one random
+generator per parameter costs tens of seconds for a supernet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from hw_models.errors import InputError
+
+CONSTANTS = {"scale": 1.0, "bias": 0.0, "mean": 0.0, "var": 1.0}
+
+
+def deviation(name: str, shape: tuple[int, ...]) -> float:
+    """Standard deviation of a weight: He et al. 2015 by fan-out for convolutions, by fan-in for matrices.
+
+    `filters` are depthwise `[kh, kw, C, heads]`, `channel_filter` the one filter along channels `[k]`.
+
+    Raises:
+        InputError: the name has no rule.
+
+    Example:
+        >>> deviation("kernel", (8, 32))
+        0.5
+    """
+    if name == "filters":
+        return math.sqrt(2.0 / (shape[0] * shape[1]))
+    if name == "channel_filter":
+        return 0.1
+    if name == "kernel" and len(shape) == 4:
+        return math.sqrt(2.0 / (shape[0] * shape[1] * shape[3]))
+    if name == "kernel" and len(shape) == 2:
+        return math.sqrt(2.0 / shape[0])
+    raise InputError(f"parameter '{name}' of shape {shape} has no rule for its initial values: add one to initial.py")
+
+
+def drawn(name: str) -> Callable[..., Array]:
+    """Flax initializer that follows `deviation`."""
+
+    def initializer(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return deviation(name, shape) * jax.random.normal(key, shape, dtype)
+
+    return initializer
+
+
+def fill(key: Array, shapes: Any) -> Any:
+    """Initial values for a tree of shapes, leaf by leaf in the order of its paths; the key is consumed.
+
+    Example:
+        >>> fill(jax.random.key(0), {"bias": jax.ShapeDtypeStruct((2,), jnp.float32)})["bias"].tolist()
+        [0.0, 0.0]
+    """
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(shapes)
+    total = sum(math.prod(leaf.shape) for path, leaf in leaves if path[-1].key not in CONSTANTS)
+    numbers = np.asarray(jax.random.normal(key, (max(total, 1),), jnp.float32))
+    values, start = [], 0
+    for path, leaf in leaves:
+        name = path[-1].key
+        if name in CONSTANTS:
+            values.append(jnp.full(leaf.shape, CONSTANTS[name], jnp.float32))
+            continue
+        count = math.prod(leaf.shape)
+        part = numbers[start : start + count].reshape(leaf.shape)
+        values.append(jnp.asarray(part * np.float32(deviation(name, leaf.shape))))
+        start += count
+    return jax.tree.unflatten(treedef, values)

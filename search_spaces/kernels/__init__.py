@@ -1,0 +1,1 @@
+"""Depthwise convolution: one function (`depthwise.depthwise`), one file per implementation."""
