@@ -1,0 +1,1 @@
+"""Image files shipped with FlyNAS, with their licence and how they were made."""
