@@ -13,13 +13,13 @@ from search_spaces.space import SearchSpace, Stage
 def space(input_hw: int = 28, input_channels: int = 1, classes: int = 10) -> SearchSpace:
     """Three stages of inverted residuals and FlyNet blocks, seven searchable blocks.
 
-    Each block is an inverted residual (kernel 3, 5 or 7, expansion 3 or 6) or a FlyNet block (kernel 3, 5 or 7, one
+    Each block is an inverted residual (kernel 3, 5 or 7, expansion 2 or 4) or a FlyNet block (kernel 3, 5 or 7, one
     to three heads), with attention none, SE or ECA; each stage chooses its width and depth.
     """
     attention = Choice("none", "se", "eca")
     block = Choice(
-        InvertedResidual(kernel=Choice(3, 5, 7), expand=Choice(3, 6), attention=attention, activation="relu"),
-        FlyNet(kernel=Choice(3, 5, 7), expand=3, heads=Choice(1, 2, 3), attention=attention),
+        InvertedResidual(kernel=Choice(3, 5, 7), expand=Choice(2, 4), attention=attention, activation="relu"),
+        FlyNet(kernel=Choice(3, 5, 7), expand=2, heads=Choice(1, 2, 3), attention=attention),
     )
     return SearchSpace(
         "quickstart",

@@ -1,4 +1,4 @@
-"""`tiny`: 54 encodings on 8x8 images, for documentation and tests."""
+"""`tiny`: 144 encodings on 8x8 images, for documentation and tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def space(input_hw: int = 8, input_channels: int = 1, classes: int = 10) -> Sear
 
     Example:
         >>> space().size
-        288
+        144
     """
     return SearchSpace(
         "tiny",

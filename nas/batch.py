@@ -1,0 +1,134 @@
+"""The candidates of one step on their way to records: what needs no evaluation, what was evaluated, what repeats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hw_models.errors import InputError
+from nas.objectives import Objective, Priced
+from nas.progress import Outcome, Progress
+from nas.run import Record
+from nas.store import SCHEMA, Folder
+
+
+class Batch:
+    """One step's candidates, P of them. `error [P]` and `evaluated [P]` fill up as outcomes arrive."""
+
+    def __init__(
+        self,
+        space: Any,
+        objective: Objective,
+        folder: Folder,
+        progress: Progress,
+        step: int,
+        genes: np.ndarray,
+        priced: Priced,
+        version: str,
+    ):
+        self.space, self.objective, self.folder, self.progress = space, objective, folder, progress
+        self.step, self.genes, self.version = step, genes, version
+        self.costs = {name: np.asarray(value) for name, value in priced.costs.items()}
+        self.excess = np.asarray(priced.violation)
+        self.error = np.full(len(genes), np.nan, np.float32)
+        self.evaluated = np.zeros(len(genes), bool)
+        self.twins: list[tuple[int, int]] = []
+
+    def sort_out(self, known: Mapping[tuple[int, ...], float], reuse: bool) -> np.ndarray:
+        """Record what needs no evaluation; returns the rows that do, `int [N]`.
+
+        `known` holds the error of every network evaluated at earlier steps. Without `reuse` (relaxed candidates, whose
+        error belongs to their gates and not to their genes) only those that exceed a limit are settled.
+
+        Raises:
+            InputError: a record of this step is about another network.
+        """
+        waiting, ready = [], []
+        first: dict[tuple[int, ...], int] = {}
+        for row, vector in enumerate(map(tuple, self.genes.tolist())):
+            old = self.folder.records.get((self.step, row))
+            if old is not None and tuple(old["genes"]) != vector:
+                raise InputError(
+                    f"{self.folder.path}: the record of step {self.step} index {row} is about another network than "
+                    "the one asked now, so other code made this run: give another folder (--out), or remove this one"
+                )
+            if self.excess[row] > 0:
+                ready.append(self._record(row, "infeasible"))
+            elif reuse and vector in known:
+                ready.append(self._settle(row, known[vector]))
+            elif reuse and vector in first:
+                self.twins.append((row, first[vector]))
+            elif reuse and old is not None:
+                first[vector] = row
+                value = old["objectives"]["error"]
+                self.evaluated[row], self.error[row] = True, np.nan if value is None else value
+            else:
+                first[vector] = row
+                waiting.append(row)
+        self._write(ready)
+        return np.asarray(waiting, np.int32)
+
+    def take(self, outcome: Outcome, waiting: np.ndarray) -> None:
+        """Record the rows of an outcome."""
+        records = []
+        for position, error, failure in zip(outcome.rows, outcome.error, outcome.failures, strict=True):
+            row = int(waiting[position])
+            self.evaluated[row], self.error[row] = True, error
+            each = outcome.seconds / max(len(outcome.rows), 1)
+            record = self._record(row, self._status(row), each, outcome.worker, outcome.attempts)
+            if record["status"] == "failed":
+                record["error"] = failure or f"the error is {float(error)}"
+            records.append(record)
+        self._write(records)
+
+    def finish(self) -> None:
+        """Records for candidates that repeat another one of the same step."""
+        self._write([self._settle(row, float(self.error[first])) for row, first in self.twins])
+
+    def _settle(self, row: int, error: float) -> Record:
+        self.evaluated[row], self.error[row] = True, error
+        status = self._status(row)
+        record = self._record(row, "cached" if status == "ok" else status)
+        if status == "failed":
+            record["error"] = "the same network failed at this step"
+        return record
+
+    def _status(self, row: int) -> str:
+        if not math.isfinite(self.error[row]):
+            return "failed"
+        late = self.objective.late(self.error[row])
+        return "infeasible" if late else "ok"
+
+    def _write(self, records: list[Record]) -> None:
+        fresh = [record for record in records if (record["step"], record["index"]) not in self.folder.records]
+        self.folder.append(fresh)
+        for record in fresh:
+            self.progress.evaluated(record)
+
+    def _record(
+        self, row: int, status: str, seconds: float = 0.0, worker: str | None = None, attempts: int = 0
+    ) -> Record:
+        genes = self.genes[row]
+        error = float(self.error[row])
+        known = {"error": error if math.isfinite(error) else None}
+        costs = {name: float(value[row]) if math.isfinite(value[row]) else None for name, value in self.costs.items()}
+        objectives = {name: ({**costs, **known})[name] for name in self.objective.minimize}
+        return {
+            "schema": SCHEMA,
+            "step": self.step,
+            "index": row,
+            "network": self.space.text(genes),
+            "genes": genes.tolist(),
+            "names": dict(self.space.decode(genes)),
+            "objectives": objectives | known,
+            "costs": costs,
+            "status": status,
+            "attempts": attempts,
+            "error": None,
+            "worker": worker,
+            "seconds": seconds,
+            "evaluator_version": self.version,
+        }

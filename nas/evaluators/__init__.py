@@ -1,0 +1,1 @@
+"""One file per evaluator; each defines `evaluator(space, **options) -> nas.types.Evaluator`."""

@@ -1,0 +1,223 @@
+"""Shared weights: train one supernet, then rank any network of the space by its validation error.
+
+Training draws one network uniformly at every step (single path, Guo et al. 2020, https://arxiv.org/abs/1904.00420).
+Evaluation recalibrates the normalisation statistics of each candidate on fixed training images, then counts its
+mistakes on the validation images; the test images are never read here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array, lax
+
+from hw_models.errors import InputError
+from nas.data import Data, Splits, content_hash, load, split
+from nas.training.images import normalise, shift_and_flip
+from nas.training.loss import cross_entropy, wrong
+from nas.training.recipe import Recipe
+from nas.training.standalone import pooled_statistics
+from nas.types import Evaluator, Key, Quality
+from search_spaces.space import SearchSpace
+from search_spaces.supernet import Supernet, with_statistics
+
+EVALUATION_BATCH = 250
+
+
+class State(NamedTuple):
+    """Shared parameters `{slot: {kind: {"params": ...}}}`, the optimiser's state, and the rounds done, int32 `[]`."""
+
+    params: Any
+    momentum: Any
+    round: Array
+
+
+def evaluator(
+    space: SearchSpace,
+    *,
+    data: Any = "fashion_mnist_10k",
+    seed: int = 0,
+    validation: int = 1000,
+    train: int | None = None,
+    epochs: int = 12,
+    batch: int = 128,
+    learning_rate: float = 0.1,
+    weight_decay: float = 1e-4,
+    smoothing: float = 0.1,
+    calibration: int = 500,
+    chunk: int = 4,
+    depthwise: str = "auto",
+) -> Evaluator:
+    """Evaluator that trains the supernet of `space` for `epochs` rounds of one epoch each.
+
+    `data` is anything `nas.data.load` takes, or `Splits`. `seed` chooses the split; `validation` and `train` are
+    numbers of images (`train=None`: the rest). `calibration` training images set the normalisation statistics of each
+    candidate.
+
+    Raises:
+        InputError: images or classes that do not match the space, fewer images than a batch, a value out of range.
+
+    Example:
+        >>> from search_spaces.spaces import tiny
+        >>> judge = evaluator(tiny.space(), data="digits", validation=200, epochs=1, calibration=100)
+        >>> judge.name, judge.rounds
+        ('supernet', 1)
+    """
+    if epochs < 1:
+        raise InputError(f"epochs={epochs} is out of range: give at least 1")
+    recipe = Recipe(epochs, batch, learning_rate, weight_decay=weight_decay, smoothing=smoothing)
+    splits = (
+        data
+        if isinstance(data, Splits)
+        else split(data if isinstance(data, Data) else load(data), validation, seed, train)
+    )
+    check_data(space, splits)
+    count = len(splits.train_images)
+    if count < batch:
+        raise InputError(f"{count} training images are fewer than a batch of {batch}: lower the batch")
+    if not 1 <= calibration <= count:
+        raise InputError(f"calibration={calibration} is out of range: give 1 to {count}, the training images")
+    if chunk < 1:
+        raise InputError(f"chunk={chunk} is out of range: give at least 1")
+    supernet = Supernet(space, depthwise)
+    steps = count // batch
+    optimizer = recipe.optimizer(epochs * steps)
+    mean, std = jnp.asarray(splits.mean), jnp.asarray(splits.std)
+    images, labels = jnp.asarray(splits.train_images), jnp.asarray(splits.train_labels)
+
+    def init(key: Key) -> State:
+        params = _only("params", supernet.init(key))
+        return State(params, optimizer.init(params), jnp.int32(0))
+
+    @jax.jit
+    def step(params: Any, momentum: Any, index: Array, key: Key) -> tuple[Any, Any, Array]:
+        genes_key, image_key = jax.random.split(key)
+        x = shift_and_flip(image_key, normalise(images[index], mean, std), recipe.shift, recipe.flip)
+
+        def loss_of(params: Any) -> Array:
+            logits = supernet.apply(params, x, space.sample(genes_key), "train")
+            return cross_entropy(logits, labels[index], recipe.smoothing)
+
+        loss, gradient = jax.value_and_grad(loss_of)(params)
+        change, momentum = optimizer.update(gradient, momentum, params)
+        return optax.apply_updates(params, change), momentum, loss
+
+    def train_round(key: Key, state: State) -> tuple[State, dict[str, float]]:
+        began = time.perf_counter()
+        params, momentum = state.params, state.momentum
+        order = jax.random.permutation(key, count)[: steps * batch].reshape(steps, batch)
+        losses = []
+        for position in range(steps):
+            step_key = jax.random.fold_in(key, position)
+            params, momentum, loss = step(params, momentum, order[position], step_key)
+            losses.append(loss)
+        average = float(jnp.stack(losses).mean())
+        if not np.isfinite(average):
+            raise InputError(
+                f"the supernet's loss is {average} in epoch {int(state.round)}: lower the learning rate "
+                f"(now {learning_rate})"
+            )
+        seconds = time.perf_counter() - began
+        metrics = {"loss": average, "images_per_s": steps * batch / seconds}
+        return State(params, momentum, state.round + 1), metrics
+
+    calibration_images = _in_batches(splits.train_images[:calibration])
+    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _only("batch_stats", supernet.shapes()))
+
+    def one_error(params: Any, genes: Array, x: Array, y: Array) -> Array:
+        shared = _join(params, blank)
+
+        def measure(batch_images: Array) -> Any:
+            return supernet.calibrate(shared, normalise(batch_images, mean, std), genes)
+
+        statistics = pooled_statistics(lax.map(measure, calibration_images))
+        ready = with_statistics(shared, statistics)
+
+        def mistakes(pair: tuple[Array, Array]) -> Array:
+            return wrong(supernet.apply(ready, normalise(pair[0], mean, std), genes, "eval"), pair[1])
+
+        return lax.map(mistakes, (x, y)).sum() / y.size
+
+    @jax.jit
+    def errors(params: Any, genes: Array, number: Array) -> Array:
+        x, y = _in_batches(splits.validation_images), _in_batches(splits.validation_labels)
+
+        def body(row: Array, found: Array) -> Array:
+            return found.at[row].set(one_error(params, genes[row], x, y))
+
+        return lax.fori_loop(0, number, body, jnp.full((genes.shape[0],), jnp.nan, jnp.float32))
+
+    def evaluate(key: Key, state: State, genes: Any, index: Any) -> Quality:
+        # One program for any number of rows: the padding is never run.
+        rows = np.asarray(genes, np.int32)
+        padded = np.zeros((max(chunk, len(rows)), rows.shape[1]), np.int32)
+        padded[: len(rows)] = rows
+        return Quality(errors(state.params, jnp.asarray(padded), jnp.int32(len(rows)))[: len(rows)])
+
+    def version(state: State) -> str:
+        digest = hashlib.sha256(fixed.encode())
+        for leaf in jax.tree.leaves(state.params):
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()[:16]
+
+    describe = {
+        "data": splits.name,
+        "data_source": splits.source,
+        "data_hash": content_hash(splits),
+        "seed": seed,
+        "train": count,
+        "validation": len(splits.validation_images),
+        "test": len(splits.test_images),
+        "epochs": epochs,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "smoothing": smoothing,
+        "calibration": calibration,
+        "execution": "sampled",
+        "depthwise": depthwise,
+    }
+    fixed = f"{space.fingerprint} {describe}"
+    return Evaluator(init, train_round, epochs, evaluate, version, chunk, "supernet", describe=describe)
+
+
+def check_data(space: SearchSpace, splits: Splits) -> None:
+    """Raise InputError unless the images and classes of `splits` are those that `space` is made for."""
+    have = splits.train_images.shape[1:]
+    want = (space.input_hw, space.input_hw, space.input_channels)
+    if have != want:
+        raise InputError(
+            f"data set {splits.name} has images of {'x'.join(map(str, have))}, space {space.name} takes "
+            f"{'x'.join(map(str, want))}: set input_hw and input_channels of the space"
+        )
+    if len(splits.class_names) != space.classes:
+        raise InputError(
+            f"data set {splits.name} has {len(splits.class_names)} classes, space {space.name} is made for "
+            f"{space.classes}: set classes of the space"
+        )
+
+
+def _in_batches(array: np.ndarray) -> Array:
+    """`[N, ...]` as `[batches, size, ...]` with the largest size up to `EVALUATION_BATCH` that divides N."""
+    size = max(size for size in range(1, min(EVALUATION_BATCH, len(array)) + 1) if len(array) % size == 0)
+    return jnp.asarray(array.reshape(-1, size, *array.shape[1:]))
+
+
+def _only(collection: str, variables: Any) -> Any:
+    return {
+        slot: {kind: {collection: part[collection]} for kind, part in kinds.items()}
+        for slot, kinds in variables.items()
+    }
+
+
+def _join(params: Any, statistics: Any) -> Any:
+    return {
+        slot: {kind: {**part, **statistics[slot][kind]} for kind, part in kinds.items()}
+        for slot, kinds in params.items()
+    }

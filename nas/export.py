@@ -1,0 +1,326 @@
+"""`export`: from a pick of a run to a folder with a trained network, in formats that other programs read.
+
+    architecture.json, weights.safetensors   FlyNAS' own, read by `nas.exporters.native.load`
+    model.onnx                               for ONNX Runtime and embedded tool chains
+    report.json                              accuracy, predicted and measured latency, where everything comes from
+    README.md                                how to run model.onnx
+
+The folder appears complete or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from hw_models import Device, Workload, device_names, estimate, load_device
+from hw_models.errors import InputError
+from hw_models.estimate import apply_precision, fits
+from nas.exporters import native, onnx
+from nas.exporters._source import Source, source
+from nas.measure import onnxruntime_latency, onnxruntime_session
+from nas.model import Meta, Model
+from nas.plain import dumps, plain
+from nas.store import versions
+from nas.training import standalone
+from nas.training.recipe import Recipe
+from search_spaces.space import SearchSpace
+
+REPORT, README = "report.json", "README.md"
+FILES = (native.ARCHITECTURE, native.WEIGHTS, onnx.FILE, REPORT, README)
+TOLERANCE = 1e-4
+SCHEMA = 1
+
+
+class Progress(Protocol):
+    """Methods that `export` calls, in this order; messages come at any time."""
+
+    def start(self, total_epochs: int) -> None:
+        """So many epochs of training come; called only where there are any."""
+
+    def epoch(self, i: int, loss: float) -> None:
+        """Epoch `i` (from 0) is done, with this mean loss."""
+
+    def message(self, text: str) -> None:
+        """What happens, in one sentence."""
+
+    def close(self) -> None:
+        """The export ended, in whatever way."""
+
+
+class Silent:
+    """The default: tells nobody.
+
+    Example:
+        >>> Silent().message("nothing happens")
+    """
+
+    def start(self, total_epochs: int) -> None: ...
+    def epoch(self, i: int, loss: float) -> None: ...
+    def message(self, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
+def export(
+    network: Any,
+    out: str | Path,
+    *,
+    recipe: Recipe | None = None,
+    data: Any = None,
+    seed: int | None = None,
+    devices: Iterable[str | Device] | None = None,
+    start: str = "fresh",
+    name: str | None = None,
+    compared_images: int = 256,
+    measure_seconds: float = 0.5,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train a network, write it to the folder `out` in every format, and return the report.
+
+    The network is trained on the images the search trained on together with those it validated on, which have done
+    their duty; the test images are used here, once, for the report. An earlier export in `out` is replaced.
+
+    Args:
+        network: `run.pick(...)`, or a frozen space and its variables: `(space, variables)`, a `nas.model.Model` (whose
+            mean and deviation are kept; those of a pair are those of the training part of `data`). A pair
+            is exported as it is unless a recipe is given; `(space, None)` is trained from fresh weights.
+        out: the folder to write.
+        recipe: how to train; the run's `final` settings unless given, 30 epochs where it has none. 0 epochs sets only
+            the normalisation statistics.
+        data: what `nas.data.load` takes, or `Splits`; the run's own unless given.
+        seed: of the training; that of the run's data unless given.
+        devices: names or devices to predict costs for; all shipped ones unless given.
+        start: "fresh" weights, or those "inherited" from the weights that the search shared.
+        name: what the files call the network; its text, or that of the space, unless given.
+        compared_images: number of test images on which ONNX Runtime is compared with JAX.
+        measure_seconds: least time that the latency on this machine is measured for.
+        progress: is told what happens.
+
+    Raises:
+        InputError: bad arguments, `out` is something else, data or packages that are missing.
+        RuntimeError: the ONNX model does not compute what the network computes; nothing is written.
+    """
+    watcher: Progress = Silent() if progress is None else progress
+    try:
+        folder = Path(out).resolve()
+        _check_folder(folder)
+        for package in ("onnx", "onnxruntime"):  # before the training: a missing package should not cost it
+            if find_spec(package) is None:
+                raise InputError(
+                    f"the export needs the package {package}, which is not installed: pip install {package}"
+                )
+        chosen = [load_device(each) if isinstance(each, str) else each for each in devices or device_names()]
+        origin = source(network, data, recipe, seed, start, name)
+        part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
+        try:
+            part.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be written ({error.strerror}): give another folder") from error
+        try:
+            model, seconds = _trained(origin, watcher)
+            report = _write(model, part, origin, chosen, compared_images, measure_seconds, watcher)
+            report["training"] = _training(origin, seconds)
+            (part / REPORT).write_text(dumps(report, indent=1) + "\n", encoding="utf-8")
+            _publish(part, folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        watcher.message(f"wrote {folder}")
+        return report
+    finally:
+        watcher.close()
+
+
+def predict(space: SearchSpace, devices: Iterable[Device]) -> dict[str, dict[str, Any]]:
+    """Costs of a frozen space by name of device, as plain values; each device computes in its default precision.
+
+    Latency and energy are None where the network does not fit.
+
+    Example:
+        >>> from search_spaces.spaces import tiny
+        >>> row = predict(tiny.space().freeze([0] * 6), [load_device("raspberry_pi_4")])["raspberry_pi_4"]
+        >>> row["fits"], row["precision"]
+        (True, 'float32')
+    """
+    plain_work = Workload.of(space.lower())
+    table = {}
+    for device in devices:
+        work, precision, _ = apply_precision(device, plain_work)
+        costs = estimate(device, work)
+        fitting = bool(fits(costs))
+        table[device.name] = {
+            "latency_s": costs.latency_s if fitting else None,
+            "energy_j": costs.energy_j if fitting else None,
+            "peak_memory_bytes": costs.peak_memory_bytes,
+            "weight_bytes": costs.weight_bytes,
+            "fits": fitting,
+            "precision": precision,
+        }
+    return dict(plain(table))
+
+
+def _check_folder(folder: Path) -> None:
+    """Only an earlier export, and nothing else, may be replaced."""
+    fix = "give another folder"
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file: {fix}")
+    present = sorted(entry.name for entry in folder.iterdir())
+    if present and not native.is_export(folder):
+        raise InputError(f"{folder} is not an exported network and is not empty (it holds {present[0]}): {fix}")
+    strange = [name for name in present if name not in FILES]
+    if strange:
+        raise InputError(f"{folder} holds {strange[0]}, which no export wrote and replacing it would delete: {fix}")
+
+
+def _trained(origin: Source, watcher: Progress) -> tuple[Model, float]:
+    splits = origin.splits
+    meta = Meta(
+        origin.name,
+        tuple(splits.class_names),
+        tuple(map(float, splits.mean)),
+        tuple(map(float, splits.std)),
+        note=f"trained on {splits.name}",
+    )
+    if origin.recipe is None:
+        return Model(origin.space, origin.variables, meta), 0.0
+    images = standalone.Images(
+        np.concatenate([splits.train_images, splits.validation_images]),
+        np.concatenate([splits.train_labels, splits.validation_labels]),
+        splits.mean,
+        splits.std,
+    )
+    watcher.message(f"training {origin.name} on {len(images.labels):,} images of {splits.name}")
+    if origin.recipe.epochs:
+        watcher.start(origin.recipe.epochs)
+    began = time.perf_counter()
+    key = jax.random.key(origin.seed)
+    variables = standalone.train(origin.space, images, origin.recipe, key, origin.variables, watcher.epoch)
+    return Model(origin.space, jax.block_until_ready(variables), meta), time.perf_counter() - began
+
+
+def _write(
+    model: Model,
+    folder: Path,
+    origin: Source,
+    devices: list[Device],
+    compared_images: int,
+    measure_seconds: float,
+    watcher: Progress,
+) -> dict[str, Any]:
+    """Write every file but the report, which is returned."""
+    space, splits = model.space, origin.splits
+    watcher.message(f"writing the model and testing it on {len(splits.test_labels):,} images")
+    names = (*native.export(model, folder), *onnx.export(model, folder))
+    logits = model.logits(splits.test_images)
+    correct = np.isfinite(logits).all(-1) & (logits.argmax(-1) == splits.test_labels)
+    agreement = _agreement(folder / onnx.FILE, splits.test_images[:compared_images], logits[:compared_images])
+    accuracy = float(correct.mean())
+    (folder / README).write_text(_readme(model, splits.name, accuracy), encoding="utf-8")
+    watcher.message("measuring the latency on this machine")
+    layers = space.lower()
+    return {
+        "schema": SCHEMA,
+        "name": origin.name,
+        "network": origin.name,
+        "space": space.name,
+        "test_accuracy": accuracy,
+        "params": sum(layer.params for layer in layers),
+        "macs": sum(layer.macs for layer in layers),
+        "predicted": predict(space, devices),
+        "measured": {"onnxruntime": onnxruntime_latency(folder / onnx.FILE, min_seconds=measure_seconds)},
+        "agreement": agreement,
+        "data": {
+            "name": splits.name,
+            "source": splits.source,
+            "train": len(splits.train_labels),
+            "validation": len(splits.validation_labels),
+            "test": len(splits.test_labels),
+            "seed": origin.seed,
+        },
+        "files": {name: (folder / name).stat().st_size for name in (*names, README)},
+        "versions": {**versions(), **_runtime_versions()},
+    }
+
+
+def _training(origin: Source, seconds: float) -> dict[str, Any]:
+    count = len(origin.splits.train_labels) + len(origin.splits.validation_labels)
+    return {
+        "start": origin.start,
+        "recipe": plain(origin.recipe),
+        "images": count if origin.recipe else 0,
+        "seconds": seconds,
+    }
+
+
+def _agreement(path: Path, images: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
+    """The largest difference of logits between ONNX Runtime and JAX, absolute and relative to max(1, |logit|)."""
+    session = onnxruntime_session(path)
+    pixels = (images.astype(np.float32) / 255.0).transpose(0, 3, 1, 2)
+    (logits,) = session.run(None, {"images": pixels})
+    difference = np.abs(logits - expected)
+    relative = float((difference / np.maximum(1.0, np.abs(expected))).max())
+    if not relative <= TOLERANCE:  # also where it is NaN
+        raise RuntimeError(
+            f"the ONNX model differs from the network by {relative:.2g} relative to max(1, |logit|) on {len(images)} "
+            f"test images, at most {TOLERANCE:g} is allowed: nothing was written"
+        )
+    return {
+        "max_abs_difference": float(difference.max()),
+        "max_relative_difference": relative,
+        "same_answers": float((logits.argmax(-1) == expected.argmax(-1)).mean()),
+        "images": len(images),
+        "tolerance": TOLERANCE,
+    }
+
+
+def _runtime_versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("onnx", "onnxruntime", "safetensors")}
+
+
+def _publish(part: Path, folder: Path) -> None:
+    """Put the finished folder in its place; an earlier one comes back if that fails."""
+    if not folder.exists():
+        os.replace(part, folder)
+        return
+    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    os.replace(folder, old)
+    try:
+        os.replace(part, folder)
+    except BaseException:
+        os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _readme(model: Model, data: str, accuracy: float) -> str:
+    height, channels = model.space.input_hw, model.space.input_channels
+    colour = "grey" if channels == 1 else "RGB" if channels == 3 else f"{channels}-channel"
+    mode = "L" if channels == 1 else "RGB"
+    axes = "[None, None]" if channels == 1 else ".transpose(2, 0, 1)[None]"
+    return f"""# {model.meta.network}
+
+Image classifier, {len(model.meta.class_names)} classes, {colour} images of {height}x{height}; {accuracy:.2%} of the
+test images of {data} are answered correctly. Numbers: `{REPORT}`. Made by FlyNAS.
+
+```python
+import json, numpy as np, onnxruntime
+from PIL import Image
+session = onnxruntime.InferenceSession("{onnx.FILE}")
+names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+pixels = np.asarray(Image.open("image.png").convert("{mode}").resize(({height}, {height})), np.float32)
+print(names[session.run(None, {{"images": pixels{axes} / 255}})[0].argmax()])
+```
+
+In Python with FlyNAS, `nas.exporters.native.load("this folder")` gives the space, the weights and the description.
+"""

@@ -1,0 +1,178 @@
+"""What a search leaves behind, to be read, filtered and compared.
+
+A record is a plain dict, one per candidate: `schema, step, index, network, genes, names, objectives, costs, status,
+attempts, error, worker, seconds, evaluator_version`. `status` is `ok` (evaluated, every limit met), `cached` (the
+same, known from an earlier candidate), `infeasible` (a limit is exceeded) or `failed` (`error` says why). Numbers that
+are not known or not finite are None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hw_models.discover import unknown
+from hw_models.errors import InputError
+from nas import pareto
+
+Record = dict[str, Any]
+
+USABLE = ("ok", "cached")
+UNSTABLE = ("worker", "attempts", "seconds")  # what may differ between two runs that are equal
+
+
+def value_of(record: Mapping[str, Any], name: str) -> float:
+    """An objective or a cost of a record by name; NaN where it is not known.
+
+    Raises:
+        InputError: no such name.
+
+    Example:
+        >>> value_of({"objectives": {"error": 0.25}, "costs": {"latency_s": None}}, "latency_s")
+        nan
+    """
+    known = {**record["costs"], **record["objectives"]}
+    if name not in known:
+        raise unknown("objective or cost", name, known)
+    return math.nan if known[name] is None else float(known[name])
+
+
+def front_of(records: Sequence[Record], objectives: Sequence[str]) -> list[Record]:
+    """Records that no other dominates, each network once, by the first objective. Failed and infeasible ones never.
+
+    Example:
+        >>> row = {"status": "ok", "genes": [0], "objectives": {"error": 0.5}, "costs": {}}
+        >>> front_of([row, {**row, "genes": [1], "objectives": {"error": 0.4}}], ["error"])[0]["genes"]
+        [1]
+    """
+    once = {tuple(record["genes"]): record for record in reversed(records) if record["status"] in USABLE}
+    usable = list(reversed(once.values()))
+    if not usable:
+        return []
+    table = [[value_of(record, name) for name in objectives] for record in usable]
+    keep = pareto.non_dominated(table)
+    order = sorted((row for row in range(len(usable)) if keep[row]), key=lambda row: (table[row], usable[row]["genes"]))
+    return [usable[row] for row in order]
+
+
+@dataclass(frozen=True)
+class Pick:
+    """One network of a run. `pick["genes"]` and the like read its record."""
+
+    record: Record
+    run: Run
+
+    def __getitem__(self, name: str) -> Any:
+        return self.record[name]
+
+    @property
+    def network(self) -> str:
+        """The network as text, which every command and `space.parse` accept."""
+        return str(self.record["network"])
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or unfinished search.
+
+    Attributes:
+        folder: where it is kept, or None for a search without a folder.
+        meta: the contents of `run.json`.
+        records: one per candidate, by step and index.
+        messages: what the reader should know, such as a half-written record that was dropped.
+    """
+
+    folder: Path | None
+    meta: dict[str, Any]
+    records: list[Record]
+    messages: tuple[str, ...] = ()
+
+    @property
+    def space_text(self) -> str:
+        """The space as text, such as `mobilenet_v2[classes=10]`."""
+        return str(self.meta["space"]["text"])
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of what was minimised."""
+        return tuple(self.meta["objective"]["minimize"])
+
+    def front(self, objectives: Sequence[str] | None = None) -> list[Record]:
+        """Non-dominated records in the given objectives or costs (default: what was minimised), by the first of them.
+
+        Raises:
+            InputError: an unknown name.
+        """
+        names = (objectives,) if isinstance(objectives, str) else objectives
+        return front_of(self.records, self.objectives if names is None else tuple(names))
+
+    def pick(
+        self,
+        which: str | int = "knee",
+        under: Mapping[str, float] | None = None,
+        objectives: Sequence[str] | None = None,
+    ) -> Pick:
+        """One network of the front: the `knee`, the `best` in the first objective, or the one of that number.
+
+        `under` keeps only networks of at most the given values, before the front is taken, so that the best network
+        within a budget is found even where it is not on the front of the whole run.
+
+        Raises:
+            InputError: no such pick, an unknown name, nothing within the budget.
+        """
+        names = self.objectives if objectives is None else tuple(objectives)
+        usable = [record for record in self.records if record["status"] in USABLE]
+        if not usable:
+            raise InputError(
+                f"nothing to pick: no candidate of {self.folder or 'the run'} was evaluated within its limits"
+            )
+        for name, most in (under or {}).items():
+            inside = [record for record in usable if value_of(record, name) <= most]
+            if not inside:
+                near = min(value_of(record, name) for record in usable)
+                raise InputError(f"no network has {name} of at most {most:g}: the lowest is {near:.6g}, ask for that")
+            usable = inside
+        front = front_of(usable, names)
+        if which == "best":
+            return Pick(front[0], self)
+        if which == "knee":
+            return Pick(front[pareto.knee([[value_of(record, name) for name in names] for record in front])], self)
+        number = int(which) if str(which).lstrip("-").isdigit() else None
+        if number is None:
+            raise unknown("pick", str(which), ("knee", "best", f"0 to {len(front) - 1}"))
+        if not 0 <= number < len(front):
+            raise InputError(f"pick {number} is not on the front: give 0 to {len(front) - 1}, knee or best")
+        return Pick(front[number], self)
+
+
+def differences(first: Run, second: Run) -> list[str]:
+    """What differs between the records of two runs, in words; empty for equal runs.
+
+    Worker, attempts and seconds do not count. The first ten differences are given.
+
+    Example:
+        >>> differences(Run(None, {}, []), Run(None, {}, []))
+        []
+    """
+    found: list[str] = []
+    if len(first.records) != len(second.records):
+        found.append(f"{len(first.records)} records against {len(second.records)}")
+    for one, other in zip(first.records, second.records, strict=False):
+        for name in sorted({*one, *other} - set(UNSTABLE)):
+            if one.get(name) != other.get(name):
+                place = f"step {one['step']} index {one['index']}"
+                found.append(f"{place}: {name} is {one.get(name)!r} against {other.get(name)!r}")
+    return found[:10]
+
+
+def same(first: Run, second: Run) -> bool:
+    """Whether two runs are equal in everything but worker, attempts and seconds.
+
+    Example:
+        >>> same(Run(None, {}, []), Run(None, {}, []))
+        True
+    """
+    return not differences(first, second)

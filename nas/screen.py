@@ -1,0 +1,80 @@
+"""The first networks of a search: drawn until enough meet the limits on costs, a bounded number of times.
+
+Shape letters: `P` candidates wanted, `D` decisions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hw_models.errors import InputError
+from nas.objectives import Objective
+from nas.types import Key
+
+ROUNDS = 8
+BATCH = 512  # 8 rounds of 512: at most 4,096 candidates are priced (more only for a population above 512)
+PARENTS = 32
+
+
+def _short(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def first_networks(space: Any, objective: Objective, count: int, key: Key) -> np.ndarray:
+    """Distinct networks that meet the limits on costs, as many as can be found. `-> int32 [count, D]`
+
+    Half of the draws are uniform; the others, made only where those do not suffice, mutate the networks nearest to the
+    limits, so that limits which few networks meet are still found. What is missing is filled with the networks that
+    exceed the limits least.
+
+    Raises:
+        InputError: nothing drawn meets the limits; names the limit, the nearest value and its network.
+
+    Example:
+        >>> from nas.testing import ToyDevice, ToySpace, toy_table
+        >>> space = ToySpace()
+        >>> goal = Objective(space, ToyDevice(), limits={"params": 12.0}, table=toy_table)
+        >>> genes = first_networks(space, goal, 4, jax.random.key(0))
+        >>> genes.shape, float(goal.price(genes).violation.max())
+        ((4, 6), 0.0)
+    """
+    batch = max(BATCH, count)
+
+    place = np.arange(batch)
+    # every other child takes a larger step, or a search for the nearest network would end in the first valley
+    rates = jnp.asarray(np.minimum(np.where(place % 2 == 0, 1.0, 4.0) / space.num_decisions, 1.0), jnp.float32)
+    pool = np.zeros((0, space.num_decisions), np.int32)
+    excess = np.zeros((0,), np.float32)
+    for turn in range(ROUNDS):
+        keys = jax.random.split(jax.random.fold_in(key, turn), batch)
+        if turn < ROUNDS // 2:
+            drawn = np.array(objective.sample(keys), np.int32)
+        else:
+            nearest = np.argsort(excess, kind="stable")[:PARENTS]
+            parents = jnp.asarray(pool[nearest[place % len(nearest)]])
+            drawn = np.array(objective.mutate(keys, parents, rates), np.int32)
+        pool, first = np.unique(np.concatenate([pool, drawn]), axis=0, return_index=True)
+        violation = np.concatenate([excess, np.asarray(objective.price(drawn).violation)])
+        # np.unique sorts; the order of drawing is kept, so that the first networks are a fair sample
+        order = np.argsort(first)
+        pool, excess = pool[order], violation[first][order]
+        if (excess == 0).sum() >= min(count, space.size):
+            break
+    if not (excess == 0).any():
+        raise _nothing_meets(space, objective, pool[int(np.argmin(excess))], batch * ROUNDS)
+    chosen = np.argsort(excess, kind="stable")
+    return pool[chosen[np.arange(count) % len(chosen)]]
+
+
+def _nothing_meets(space: Any, objective: Objective, genes: np.ndarray, draws: int) -> InputError:
+    costs = {name: float(value[0]) for name, value in objective.price(genes[None]).costs.items()}
+    name, limit, value = objective.broken_limit(costs)
+    fix = "raise the limit" if name in objective.limits else "choose a larger device or a smaller space"
+    return InputError(
+        f"limit {name}={_short(limit)} cannot be met: of {draws} networks priced the nearest has "
+        f"{name}={_short(value)} ({space.text(genes)}): {fix}, or widen the space"
+    )

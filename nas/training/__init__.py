@@ -1,0 +1,1 @@
+"""Training: shared weights and stand-alone networks, augmentation, schedules."""

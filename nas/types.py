@@ -1,0 +1,139 @@
+"""The contracts of a search: what a strategy, an evaluator and the loop say to each other.
+
+Shape letters, stated once and used everywhere:
+
+    P  candidates proposed at one step        L  layers of a network
+    D  decisions of a space                   S  slots (block positions)
+    C  options of the widest decision         V  variants of a slot
+    M  objectives, all minimised              K  cost fields
+
+`genes` are `int32 [D]` (one option index per decision), `gates` are `float32 [D, C]` (one probability per option). A
+`State` is any PyTree of arrays: the loop stores it without knowing what is inside. Functions of a strategy are pure and
+jittable, so the same key and state give the same answer, on which resuming a run rests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from jax import Array
+
+Key = Array  # a typed key, `jax.random.key(seed)`
+State = Any  # any PyTree of arrays
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class CandidateFailure(Exception):
+    """Raised by an evaluator for a candidate that cannot be evaluated (it diverged, it ran out of memory).
+
+    The loop records the candidate as failed and goes on; where a chunk held several rows it evaluates them one by one,
+    so that only the culprit fails. Any other exception is a mistake in a program: it ends the search, after a snapshot.
+
+    Example:
+        >>> raise CandidateFailure("the loss was not finite after 3 steps")
+        Traceback (most recent call last):
+        ...
+        nas.types.CandidateFailure: the loss was not finite after 3 steps
+    """
+
+
+class Proposal(NamedTuple):
+    """What a strategy asks to have evaluated.
+
+    Attributes:
+        genes: `int32 [P, D]`, canonical and in range. For relaxed strategies the most probable options.
+        gates: `float32 [P, D, C]`, rows of probabilities, or None for strategies that propose genes only.
+        aux: whatever `tell` needs to remember of this `ask` (noise, parents); any PyTree, or None.
+    """
+
+    genes: Array
+    gates: Array | None = None
+    aux: Any = None
+
+
+class Feedback(NamedTuple):
+    """What became of a proposal, one row per candidate.
+
+    Attributes:
+        objectives: `float32 [P, M]`, minimised; `+inf` where `valid` is False.
+        scalar: `float32 [P]`, one number to minimise, for strategies that rank by one; `+inf` where `valid` is False.
+        violation: `float32 [P]`, 0 where every limit is met, above 0 the summed relative excess, `+inf` for a candidate
+            that failed or fits no device.
+        valid: `bool [P]`, evaluated, finite and within every limit.
+        done: `bool [P]`, rows this feedback is about; the others are still being evaluated and must be ignored.
+        gate_grads: `float32 [P, D, C]`, gradient of the scalar with respect to the gates, or None.
+    """
+
+    objectives: Array
+    scalar: Array
+    violation: Array
+    valid: Array
+    done: Array
+    gate_grads: Array | None = None
+
+
+class Strategy(NamedTuple):
+    """How to choose what to evaluate next: four pure functions (after optax and its `init / update`).
+
+    Attributes:
+        init: `key -> state`. Shapes and dtypes of the state never change afterwards.
+        ask: `(key, state) -> (state, proposal)`.
+        tell: `(state, proposal, feedback) -> state`; ignores rows that are not `done`.
+        final: `state -> genes [P, D]`, the answer.
+        name: what reports call it.
+        needs_gradients: whether `tell` reads `feedback.gate_grads`.
+        start: `(state, genes [P, D]) -> state`, replaces the first proposal, or None where the strategy has no initial
+            population. The loop hands in networks that meet the limits on costs.
+        describe: settings as plain JSON values, kept with the run.
+    """
+
+    init: Callable[[Key], State]
+    ask: Callable[[Key, State], tuple[State, Proposal]]
+    tell: Callable[[State, Proposal, Feedback], State]
+    final: Callable[[State], Array]
+    name: str = ""
+    needs_gradients: bool = False
+    start: Callable[[State, Array], State] | None = None
+    describe: Mapping[str, Any] = _NOTHING
+
+
+class Quality(NamedTuple):
+    """How good candidates are.
+
+    Attributes:
+        error: `float32 [P]`, a fraction from 0 to 1 for classifiers; NaN or infinite counts as failed.
+        error_grads: `float32 [P, D, C]`, gradient of the error with respect to the gates, or None.
+    """
+
+    error: Any
+    error_grads: Any = None
+
+
+class Evaluator(NamedTuple):
+    """How good a network is: shared weights, a table, a proxy, training from scratch.
+
+    Attributes:
+        init: `key -> state`, what all candidates share (weights, statistics); cheap.
+        train: `(key, state) -> (state, metrics)`, one training round; metrics are numbers such as `loss`.
+        rounds: how many training rounds come before the search; 0 for none.
+        evaluate: `(key, state, genes [P, D], index [P]) -> Quality`, rows independent of each other, the key of a row
+            is `fold_in(key, index)`. An evaluator that gives gradients gets `gates [P, D, C]` in place of genes.
+        version: `state -> str`, a hash of what a result depends on besides the genes (the weights).
+        chunk: `evaluate` is called with 1 to `chunk` rows at a time, so that records flow.
+        name: what reports call it.
+        gives_gradients: whether `Quality.error_grads` is filled.
+        describe: settings as plain JSON values, kept with the run.
+    """
+
+    init: Callable[[Key], State]
+    train: Callable[[Key, State], tuple[State, dict[str, float]]]
+    rounds: int
+    evaluate: Callable[[Key, State, Any, Any], Quality]
+    version: Callable[[State], str]
+    chunk: int
+    name: str
+    gives_gradients: bool = False
+    describe: Mapping[str, Any] = _NOTHING

@@ -1,0 +1,65 @@
+"""Cost tables against direct lowering and pricing."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hw_models import Workload, device_names, estimate, load_device
+from hw_models.costs import Costs
+from hw_models.estimate import apply_precision
+from nas.cost_table import cost_table
+from search_spaces.encoding import one_hot, uniform_gates
+from search_spaces.spaces import quickstart, tiny
+
+
+def direct(space, device, genes):
+    work, _, _ = apply_precision(device, Workload.of(space.freeze(genes).lower()), None)
+    return estimate(device, work)
+
+
+@pytest.mark.parametrize("name", device_names())
+def test_table_equals_direct_pricing(name):
+    space, device = quickstart.space(), load_device(name)
+    table = cost_table(space, device)
+    exact, expected = jax.jit(table.exact), jax.jit(table.expected)
+    for seed in range(5):
+        genes = space.sample(jax.random.key(seed))
+        want = direct(space, device, genes)
+        for field in Costs._fields:
+            reference = float(getattr(want, field))
+            assert float(getattr(exact(genes), field)) == pytest.approx(reference, rel=1e-5), (field, seed)
+            assert float(getattr(expected(one_hot(space, genes)), field)) == pytest.approx(reference, rel=1e-5)
+
+
+def test_expected_cost_is_the_mean_over_all_networks():
+    space, device = tiny.space(), load_device("raspberry_pi_4")
+    table = cost_table(space, device)
+    everything = np.array(list(itertools.product(*(range(n) for n in space.cardinality))), np.int32)
+    # Weighted by encodings, dead genes included, which is what independent uniform gates mean.
+    canonical = jax.vmap(space.canonical)(everything)
+    mean = jax.vmap(table.exact)(canonical).latency_s.mean()
+    expected = table.expected(uniform_gates(space))
+    assert float(expected.latency_s) == pytest.approx(float(mean), rel=1e-5)
+    mean_peak = float(jax.vmap(table.exact)(canonical).peak_memory_bytes.mean())
+    assert float(expected.peak_memory_bytes) <= mean_peak * 1.0001
+
+
+def test_costs_are_differentiable_in_the_gates():
+    space = tiny.space()
+    table = cost_table(space, load_device("raspberry_pi_4"))
+    gradient = jax.grad(lambda gates: table.expected(gates).latency_s)(uniform_gates(space))
+    assert jnp.isfinite(gradient).all() and jnp.abs(gradient).max() > 0
+
+
+def test_macs_and_params_are_those_of_the_layers():
+    space = quickstart.space()
+    table = cost_table(space, load_device("xeon_vnni"))
+    genes = jax.vmap(space.sample)(jax.random.split(jax.random.key(0), 200))
+    priced = jax.jit(jax.vmap(table.exact))(genes)
+    for row in range(0, 200, 10):
+        layers = space.freeze(genes[row]).lower()
+        assert int(priced.macs[row]) == sum(layer.macs for layer in layers)
+        assert int(priced.params[row]) == sum(layer.params for layer in layers)
