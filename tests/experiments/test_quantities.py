@@ -1,0 +1,64 @@
+"""Numbers with units, read and written."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from experiments.quantities import parse_limit, scale_of, shown
+from hw_models.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("latency=5ms", "latency_s", 5e-3),
+        ("latency_s = 250us", "latency_s", 2.5e-4),
+        ("latency@zcu102=1s", "latency_s@zcu102", 1.0),
+        ("latency=0.004", "latency_s", 4e-3),
+        ("energy=2mJ", "energy_j", 2e-3),
+        ("size=300KB", "weight_bytes", 3e5),
+        ("size=1.5MB", "weight_bytes", 1.5e6),
+        ("memory=2MiB", "peak_memory_bytes", 2.0**21),
+        ("weight_bytes=5e5", "weight_bytes", 5e5),
+        ("params=0.5M", "params", 5e5),
+        ("macs=300M", "macs", 3e8),
+        ("error=10%", "error", 0.1),
+        ("error=0.1", "error", 0.1),
+    ],
+)
+def test_limits_are_read(text: str, name: str, value: float) -> None:
+    found = parse_limit(text)
+    assert found[0] == name and math.isclose(found[1], value, rel_tol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("latency", "is no limit"),
+        ("latency=", "is no limit"),
+        ("latency=fast", "is no limit"),
+        ("latency=5KB", "unit 'KB' does not belong to latency_s"),
+        ("size=3ms", "unit 'ms' does not belong to weight_bytes"),
+        ("latncy=5ms", "did you mean 'latency'"),
+        ("latency=0ms", "above 0"),
+        ("latency=-1ms", "above 0"),
+    ],
+)
+def test_bad_limits(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_limit(text)
+
+
+def test_what_is_shown_reads_back() -> None:
+    for name, short in (("latency_s", "latency"), ("weight_bytes", "size"), ("params", "params"), ("error", "error")):
+        for value in (1.23e-4, 0.0456, 0.5, 7.0, 12.3e3, 4.56e6):
+            text = shown(name, value).replace(",", "")
+            assert math.isclose(parse_limit(f"{short}={text}")[1], value, rel_tol=6e-3), (name, value, text)
+
+
+def test_unknown_values_are_a_dash_and_axes_carry_units() -> None:
+    assert shown("latency_s", None) == shown("latency_s", math.nan) == shown("latency_s", math.inf) == "-"
+    assert scale_of("latency_s@zcu102").axis == "latency on zcu102 (ms)"
+    assert scale_of("weight_bytes", 3e6).unit == "MB" and scale_of("weight_bytes", 3e5).unit == "KB"
