@@ -263,7 +263,7 @@ from nas.types import Evaluator, Quality
 def evaluator(space):
     def evaluate(key, state, genes, index):
         if index[0] == 2 and not pathlib.Path("go").exists():
-            print("hanging", flush=True)
+            print("stop me now", flush=True)
             time.sleep(600)
         return Quality(np.asarray(genes).sum(1) / 100 + 0.1)
     return Evaluator(lambda key: np.zeros(1), None, 0, evaluate, lambda state: "v", 1, "hanging")
@@ -284,7 +284,7 @@ def test_an_interrupted_search_says_so_and_continues(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": root}, "text": True}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings)
     assert process.stdout is not None
-    while "hanging" not in (line := process.stdout.readline()):
+    while "stop me now" not in (line := process.stdout.readline()):
         assert line, process.communicate()[1]
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)

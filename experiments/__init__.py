@@ -1,0 +1,1 @@
+"""How people use it: configurations, the command line, figures and tables of runs."""

@@ -1,0 +1,170 @@
+"""From an experiment to what `nas.search` takes: threads first, then the space, the strategy and the evaluator."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from typing import Any, NamedTuple
+
+from experiments.config import DATA_OPTIONS, TARGETS, Experiment, check, parameters, settings_of, target, to_json
+
+
+class Built(NamedTuple):
+    """What a search takes, in the order of `nas.search`, and what was chosen on the way, one sentence each."""
+
+    space: Any
+    strategy: Any
+    evaluator: Any
+    objective: Any
+    key: Any
+    experiment: Experiment
+    notes: tuple[str, ...]
+
+    def config(self) -> dict[str, Any]:
+        """The resolved experiment, as kept in `run.json`."""
+        return to_json(self.experiment)
+
+
+def set_threads(threads: int | str) -> str:
+    """Let XLA compute with so many threads, "all" for every core; says what is in force.
+
+    XLA reads the environment variable `NPROC` once, when its first array is made. A process that computed before keeps
+    the threads it has, and the sentence says so.
+
+    Example:
+        >>> "thread" in set_threads("all")
+        True
+    """
+    number = cores() if threads == "all" else int(threads)
+    xla = sys.modules.get("jax._src.xla_bridge")
+    if xla is not None and xla.backends_are_initialized():
+        kept = os.environ.get("NPROC") or str(cores())
+        if kept != str(number):
+            return f"{kept} threads: this process has computed before, {number} would need a fresh one"
+    else:
+        os.environ["NPROC"] = str(number)
+    return f"{number} thread{'s' if number > 1 else ''} of {cores()}"
+
+
+def cores() -> int:
+    """Cores that this process may use.
+
+    Example:
+        >>> cores() > 0
+        True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resolve(experiment: Experiment) -> tuple[Experiment, tuple[str, ...]]:
+    """The experiment with what depends on other settings filled in, and a sentence for each such choice.
+
+    The space takes the size, channels and classes of the images from the data set; the evaluator takes the seed.
+
+    Raises:
+        InputError: a wrong name, a data set that is not there.
+
+    Example:
+        >>> from experiments.config import load_config
+        >>> resolve(load_config("tiny"))[1]
+        ('space tiny takes input_hw=8, input_channels=1, classes=10 from data set digits',)
+    """
+    check(experiment)
+    notes = []
+    evaluator, space = experiment.evaluator, experiment.space
+    if "seed" in parameters("evaluator", evaluator) and "seed" not in evaluator.arguments:
+        evaluator = evaluator.with_arguments(seed=experiment.seed)
+    open_options = [name for name in DATA_OPTIONS if name in parameters("space", space) and name not in space.arguments]
+    data = settings_of("evaluator", evaluator).get("data")
+    if open_options and data is not None:
+        seen = _of_data(data)
+        chosen = {name: seen[name] for name in open_options}
+        space = space.with_arguments(**chosen)
+        listed = ", ".join(f"{name}={value}" for name, value in chosen.items())
+        notes.append(f"space {space.name} takes {listed} from data set {seen['name']}")
+    return dataclasses.replace(experiment, space=space, evaluator=evaluator), tuple(notes)
+
+
+def _of_data(data: Any) -> dict[str, Any]:
+    from nas.data import Data, load
+
+    if hasattr(data, "train_images"):
+        images = data.train_images
+    else:
+        if isinstance(data, str) and "." in data:
+            from experiments.config import allow_working_directory
+
+            allow_working_directory()
+        data = data if isinstance(data, Data) else load(data)
+        images = data.images
+    _, height, _, channels = images.shape
+    values = (int(height), int(channels), len(data.class_names))
+    return {"name": data.name, **dict(zip(DATA_OPTIONS, values, strict=True))}
+
+
+def build(experiment: Experiment) -> Built:
+    """Make what the experiment names. Sets the threads before anything is computed.
+
+    Raises:
+        InputError: a wrong name or value anywhere in the experiment.
+
+    Example:
+        >>> from experiments.config import load_config
+        >>> built = build(load_config("tiny"))
+        >>> built.space.name, built.evaluator.name
+        ('tiny', 'supernet')
+    """
+    check(experiment)
+    notes = [set_threads(experiment.threads_per_evaluation)]
+    import jax
+
+    from nas.objectives import Objective
+
+    experiment, chosen = resolve(experiment)
+    space = target("space", experiment.space)(**experiment.space.arguments)
+    objective = Objective(
+        space, experiment.device, experiment.minimize, experiment.limits, precision=experiment.precision
+    )
+    made = {
+        part: target(part, getattr(experiment, part))(space, **getattr(experiment, part).arguments)
+        for part in TARGETS
+        if part != "space"
+    }
+    key = jax.random.key(experiment.seed)
+    return Built(space, made["strategy"], made["evaluator"], objective, key, experiment, (*notes, *chosen))
+
+
+def banner(built: Built) -> list[tuple[str, str]]:
+    """What was chosen, as pairs of a heading and a sentence, for a person to read before the search."""
+    from search_spaces.kernels.depthwise import status
+
+    space, objective, settings = built.space, built.objective, built.evaluator.describe
+    lines = [("space", f"{space.name}: {space.num_decisions} decisions, {space.size:,} encodings")]
+    if "data" in settings:
+        counts = [settings.get(part) for part in ("train", "validation", "test")]
+        cut = " / ".join(f"{count:,}" for count in counts) if None not in counts else "split not stated"
+        source = f", from {settings['data_source']}" if settings.get("data_source") else ""
+        lines.append(("data", f"{settings['data']}: {cut} images (train / validation / test){source}"))
+    for device, table in zip(objective.devices, objective.tables, strict=True):
+        lines.append(("device", f"{device.name} ({getattr(device, 'kind', '?')}), {getattr(table, 'note', '')}"))
+    lines.append(("strategy", _named(built.strategy)))
+    lines.append(("evaluator", f"{built.evaluator.name}, training rounds: {built.evaluator.rounds}"))
+    lines.append(("minimize", ", ".join(objective.minimize)))
+    if objective.limits:
+        from experiments.quantities import shown
+
+        lines.append(("limits", ", ".join(f"{name} <= {shown(name, most)}" for name, most in objective.limits.items())))
+    lines.append(("seed", str(built.experiment.seed)))
+    lines.append(("threads", built.notes[0]))
+    rows = status()
+    chosen = next((row for row in rows if row["selected"]), rows[0])
+    lines.append(("depthwise kernel", f"{chosen['name']} ({chosen['reason']})"))
+    lines += [("note", note) for note in built.notes[1:]]
+    return lines
+
+
+def _named(strategy: Any) -> str:
+    options = ", ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+                        for name, value in strategy.describe.items())  # fmt: skip
+    return f"{strategy.name} ({options})" if options else strategy.name

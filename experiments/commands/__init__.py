@@ -1,0 +1,1 @@
+"""One file per command of `flynas`; each defines `command`, whose signature is the command's."""

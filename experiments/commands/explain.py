@@ -1,0 +1,61 @@
+"""`flynas explain`: where the time of a network goes, layer by layer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def command(
+    network: Annotated[
+        str,
+        typer.Argument(metavar="NETWORK", help="Network text, a published network, or an architecture.json."),
+    ],
+    device: Annotated[str, typer.Option(metavar="NAME", help="Device, or path of a .toml file.")],
+    precision: Annotated[str | None, typer.Option(help="The device's default unless given.")] = None,
+    batch: Annotated[int, typer.Option(help="Images per run.")] = 1,
+    fallback: Annotated[
+        bool, typer.Option("--fallback", help="Where the device lacks the precision, use the next.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: an array, one entry per layer.")] = False,
+) -> None:
+    """Show each layer's time, what holds it back (compute, memory, overhead) and its share.
+
+    Example:
+
+    \b
+    flynas explain mobilenet_v3_small --device raspberry_pi_4
+    """
+    from experiments.output import print_json, print_table
+    from experiments.pricing import layer_rows, prepare, price
+    from experiments.quantities import shown
+
+    prepared = prepare(network, device, precision, fallback)
+    rows = layer_rows(prepared, batch)
+    if as_json:
+        print_json(rows)
+        return
+    whole = price(prepared, batch)
+    header = ("", "layer", "multiply-acc.", "weights", "latency", "energy", "share", "bound by")
+    cells = [
+        (
+            str(number),
+            row["name"],
+            f"{row['macs']:,}",
+            *(shown(name, row[name]) for name in ("weight_bytes", "latency_s", "energy_j")),
+            f"{row['share']:.1%}",
+            row["bound"],
+        )
+        for number, row in enumerate(rows)
+    ]
+    print_table(header, cells, f"{prepared.name} on {prepared.device.name} ({prepared.note})")
+    times: dict[str, float] = {}
+    for row in rows:
+        times[row["bound"]] = times.get(row["bound"], 0.0) + row["share"]
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in sorted(times.items(), key=lambda item: -item[1]))
+    print(
+        f"in total {shown('latency_s', whole['latency_s'])}, {shown('energy_j', whole['energy_j'])}; bound by: {shares}"
+    )
+    if not whole["fits"]:
+        print(f"it does not fit: it needs {whole['resource_fraction']:.3g} times what the device has")

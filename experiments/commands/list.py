@@ -1,0 +1,63 @@
+"""`flynas list`: what there is to choose from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+# columns of the tables beside name and description; --json has everything
+COLUMNS = {
+    "spaces": ("size", "decisions", "fingerprint"),
+    "blocks": ("branches", "elastic"),
+    "strategies": (),
+    "evaluators": (),
+    "devices": ("default_precision", "source"),
+    "datasets": ("found", "images"),
+    "references": ("params", "paper_params", "macs", "paper_macs"),
+    "kernels": ("available", "selected"),
+    "configs": ("space", "device", "minimize"),
+}
+
+
+def command(
+    kind: Annotated[
+        str | None, typer.Argument(metavar="[KIND]", help=f"One of {', '.join(COLUMNS)}; all if none.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON: an array, or without KIND an object of arrays.")
+    ] = False,
+) -> None:
+    """List spaces, blocks, strategies, evaluators, devices, data sets, published networks, kernels, configurations.
+
+    Examples:
+
+    \b
+    flynas list devices
+    flynas list spaces --json
+    """
+    from experiments.listing import KINDS
+    from experiments.output import print_json, print_table
+    from hw_models.discover import unknown
+
+    if kind is not None and kind not in KINDS:
+        raise unknown("kind", kind, KINDS)
+    found = {name: make() for name, make in KINDS.items() if kind in (None, name)}
+    if as_json:
+        print_json(found if kind is None else found[kind])
+        return
+    for name, rows in found.items():
+        columns = COLUMNS.get(name, ())
+        cells = [(row["name"], row["description"], *(_cell(row.get(column)) for column in columns)) for row in rows]
+        header = ("name", "description", *(column.replace("_", " ") for column in columns))
+        print_table(header, cells, name)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "-"
+    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)

@@ -1,0 +1,106 @@
+"""The last step of an experiment: which network of a run is trained, how, and what came out of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.config import allow_working_directory
+from experiments.overrides import typed
+from experiments.quantities import parse_limit, shown
+from hw_models.discover import unknown
+from hw_models.errors import InputError
+from nas.training.recipe import Recipe
+
+
+def chosen_network(
+    text: str, pick: str | None, under: Sequence[str], data: str | None
+) -> tuple[Any, Mapping[str, Any], int | str]:
+    """What `nas.export` is to train, the run's settings for that, and the threads to train with.
+
+    `text` is a run folder or a network.
+
+    Raises:
+        InputError: neither of them, a pick that is not there, or `pick` and `under` without a run.
+    """
+    from experiments.results import load_run
+    from search_spaces.texts import resolve
+
+    path = Path(text)
+    is_network = (path / "architecture.json").is_file() or text.endswith(".json") or ":" in text
+    if path.is_dir() and not is_network or ("/" in text and not is_network):
+        run = load_run(path)
+        config = run.meta.get("config") or {}
+        limits = dict(map(parse_limit, under))
+        return (
+            run.pick(pick or "knee", limits),
+            config.get("final") or {},
+            config.get("threads_per_evaluation") or "all",
+        )
+    if "." in text.partition(":")[0]:
+        allow_working_directory()
+    space = resolve(text).network()
+    if pick is not None or under:
+        raise InputError(f"'{text}' is one network: --pick and --under are for run folders, leave them out")
+    if data is None:
+        raise InputError(f"'{text}' is a network without a data set: give one, such as --data fashion_mnist_10k")
+    return (space, None), {}, "all"
+
+
+def chosen_recipe(final: Mapping[str, Any], changes: Sequence[str]) -> Recipe | None:
+    """The settings of a run's final training with `changes` of the form `name=value`; None where there are none.
+
+    Raises:
+        InputError: an unknown name, a value of another type or out of range.
+
+    Example:
+        >>> recipe = chosen_recipe({"epochs": 20}, ["learning_rate=1"])
+        >>> recipe.epochs, recipe.learning_rate
+        (20, 1.0)
+    """
+    if not changes:
+        return None
+    known = {entry.name: entry for entry in dataclasses.fields(Recipe)}
+    settings = dict(final)
+    for change in changes:
+        name, equals, text = (part.strip() for part in change.partition("="))
+        name = name.removeprefix("final.")
+        if not equals:
+            raise InputError(f"--set '{change}' is not allowed: give name=value, such as epochs=40")
+        if name not in known:
+            raise unknown("setting of the training", name, known)
+        settings[name] = typed(name, text, settings.get(name, known[name].default), str(known[name].type))
+    return Recipe(**settings)
+
+
+def report_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The report of an export as rows for a person.
+
+    Example:
+        >>> report_rows({"test_accuracy": 0.9, "params": 10, "macs": 20, "predicted": {}, "measured": {}})[0]
+        ('test accuracy', '90.00 %')
+    """
+    rows = [
+        ("test accuracy", f"{report['test_accuracy']:.2%}".replace("%", " %")),
+        ("parameters", f"{report['params']:,}"),
+        ("multiply-accumulates", f"{report['macs']:,}"),
+    ]
+    for name, costs in report["predicted"].items():
+        sizes = f"{shown('latency_s', costs['latency_s'])}, {shown('weight_bytes', costs['weight_bytes'])}"
+        rows.append((f"predicted on {name}", f"{sizes} ({costs['precision']})" if costs["fits"] else "does not fit"))
+    for name, found in report["measured"].items():
+        rows.append((f"measured here, {name}", _measured(found)))
+    if "agreement" in report:
+        found = report["agreement"]
+        rows.append(("ONNX against JAX", f"{found['max_relative_difference']:.1e} on {found['images']} images"))
+    return rows
+
+
+def _measured(found: Any) -> str:
+    numbers = found if isinstance(found, Mapping) else {"latency_s": found}
+    parts = [f"{shown(name, value)}" for name, value in numbers.items() if name == "latency_s"]
+    if "threads" in numbers:
+        parts.append(f"{numbers['threads']} thread(s)")
+    return ", ".join(parts) or str(found)

@@ -1,0 +1,183 @@
+"""What there is to choose from, as plain rows: one function per kind, each entry with `name` and `description`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from experiments.output import first_line
+from hw_models import discover
+
+Row = dict[str, Any]
+
+
+def _described(package: str, name: str) -> Row:
+    return {"name": name, "description": first_line(importlib.import_module(f"{package}.{name}").__doc__)}
+
+
+def _options(function: Callable[..., Any], skip: int = 0) -> Row:
+    entries = list(inspect.signature(function).parameters.values())[skip:]
+    return {entry.name: None if entry.default is entry.empty else entry.default for entry in entries}
+
+
+def spaces() -> list[Row]:
+    """Search spaces with their defaults: exact number of encodings, decisions, fingerprint.
+
+    Example:
+        >>> [row["size"] for row in spaces() if row["name"] == "tiny"]
+        [144]
+    """
+    package, rows = "search_spaces.spaces", []
+    for name in discover.names(package):
+        function = discover.load(package, name, "space")
+        space = function()
+        size = {"size": space.size, "decisions": space.num_decisions, "fingerprint": space.fingerprint}
+        rows.append({**_described(package, name), **size, "options": _options(function)})
+    return rows
+
+
+def blocks() -> list[Row]:
+    """Blocks: their fields, and which of them are true branches or elastic in a supernet.
+
+    Example:
+        >>> [row["branches"] for row in blocks() if row["name"] == "flynet"]
+        [['kernel', 'expand']]
+    """
+    package, rows = "search_spaces.blocks", []
+    for name in discover.names(package):
+        block = discover.load(package, name, "block")
+        fields = {"branches": list(block.BRANCHES), "elastic": list(block.ELASTIC), "options": _options(block)}
+        rows.append({**_described(package, name), **fields})
+    return rows
+
+
+def _functions(package: str, attribute: str) -> list[Row]:
+    return [
+        {**_described(package, name), "options": _options(discover.load(package, name, attribute), skip=1)}
+        for name in discover.names(package)
+    ]
+
+
+def strategies() -> list[Row]:
+    """Search strategies and their options.
+
+    Example:
+        >>> [row["name"] for row in strategies()][0]
+        'nsga2'
+    """
+    return _functions("nas.strategies", "strategy")
+
+
+def evaluators() -> list[Row]:
+    """Evaluators and their options.
+
+    Example:
+        >>> "supernet" in [row["name"] for row in evaluators()]
+        True
+    """
+    return _functions("nas.evaluators", "evaluator")
+
+
+def devices() -> list[Row]:
+    """Devices: kind, precisions, and where their numbers come from.
+
+    Example:
+        >>> [row["kind"] for row in devices() if row["name"] == "zcu102"]
+        ['fpga']
+    """
+    from hw_models import device_names, load_device
+
+    rows = []
+    for device in map(load_device, device_names()):
+        known = dict(device.provenance)
+        description = f"{device.kind}, computes in {', '.join(device.precisions)}"
+        rows.append(
+            {
+                "name": device.name,
+                "description": description,
+                "kind": device.kind,
+                "default_precision": device.default_precision,
+                "precisions": list(device.precisions),
+                "source": known.get("source", ""),
+                "date": known.get("date", ""),
+            }
+        )
+    return rows
+
+
+def datasets() -> list[Row]:
+    """Data sets: whether they were found, where, and how to get them.
+
+    Example:
+        >>> "digits" in [row["name"] for row in datasets()]
+        True
+    """
+    from nas.data import listing
+
+    return listing()
+
+
+def references() -> list[Row]:
+    """Published networks: exact counts of ours beside what the paper reports.
+
+    Example:
+        >>> [row["params"] for row in references() if row["name"] == "mobilenet_v2"]
+        [3504872]
+    """
+    package, rows = "search_spaces.references", []
+    for name in discover.names(package):
+        layers = discover.load(package, name, "network", "network")().lower()
+        paper = discover.load(package, name, "PAPER", "network")
+        counts = {
+            "params": sum(int(layer.params) for layer in layers),
+            "macs": sum(int(layer.macs) for layer in layers),
+        }
+        printed = {"paper_params": paper.get("params"), "paper_macs": paper.get("macs"), "source": paper.get("source")}
+        rows.append({**_described(package, name), **counts, **printed})
+    return rows
+
+
+def kernels() -> list[Row]:
+    """Implementations of depthwise convolution: which are available here, which one runs.
+
+    Example:
+        >>> [row["name"] for row in kernels()]
+        ['native', 'scan', 'xla']
+    """
+    from search_spaces.kernels.depthwise import status
+
+    return [{"name": row["name"], "description": row["reason"], **row} for row in status()]
+
+
+def configs() -> list[Row]:
+    """Shipped configurations for `flynas search`.
+
+    Example:
+        >>> "tiny" in [row["name"] for row in configs()]
+        True
+    """
+    from experiments.config import CONFIGS, load_config, to_json
+
+    rows = []
+    for name in discover.names(CONFIGS):
+        settings = to_json(load_config(name))
+        chosen = {part: settings[part]["name"] for part in ("space", "strategy", "evaluator")}
+        rows.append(
+            {**_described(CONFIGS, name), **chosen, "device": settings["device"], "minimize": settings["minimize"]}
+        )
+    return rows
+
+
+KINDS: dict[str, Callable[[], list[Row]]] = {
+    "spaces": spaces,
+    "blocks": blocks,
+    "strategies": strategies,
+    "evaluators": evaluators,
+    "devices": devices,
+    "datasets": datasets,
+    "references": references,
+    "kernels": kernels,
+    "configs": configs,
+}

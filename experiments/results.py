@@ -1,0 +1,104 @@
+"""Runs read back for people: data frames, and the rows of the front as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from experiments.quantities import scale_of, shown
+from nas import pareto
+from nas.run import Record, Run, value_of
+from nas.store import load
+
+
+@dataclass(frozen=True)
+class Results(Run):
+    """A run with a data frame."""
+
+    def frame(self) -> Any:
+        """A pandas data frame, one row per record: what the record holds, objectives, costs, `on_front`.
+
+        A decision is a column `gene:<name>`. Values that are not known are missing.
+
+        Example:
+            >>> len(Results(None, {"objective": {"minimize": ["error"]}}, []).frame())
+            0
+        """
+        import pandas as pd
+
+        front = {tuple(record["genes"]) for record in self.front()}
+        rows = []
+        for record in self.records:
+            flat = {name: value for name, value in record.items() if not isinstance(value, dict | list)}
+            flat["on_front"] = record["status"] in ("ok", "cached") and tuple(record["genes"]) in front
+            flat |= {**record["costs"], **record["objectives"]}
+            # `error` of a record says why it failed; the objective of the same name is a number
+            flat["failure"] = record["error"]
+            flat["error"] = record["objectives"].get("error")
+            decoded = record["names"]
+            flat |= {f"gene:{name}": value for name, value in decoded.items()} if isinstance(decoded, dict) else {}
+            rows.append(flat)
+        return pd.DataFrame(rows)
+
+
+def load_run(path: str | Path) -> Results:
+    """Read a run folder, finished or not.
+
+    Raises:
+        InputError: not a run, of another schema, or damaged.
+
+    Example:
+        >>> load_run("runs/never_made")
+        Traceback (most recent call last):
+        ...
+        hw_models.errors.InputError: there is no run folder runs/never_made: give the --out of a search
+    """
+    run = load(path)
+    return Results(**{field.name: getattr(run, field.name) for field in fields(run)})
+
+
+def front_header(objectives: Sequence[str]) -> tuple[str, ...]:
+    """Headings of `front_rows`.
+
+    Example:
+        >>> front_header(("error", "latency_s"))
+        ('', 'pick', 'error', 'latency')
+    """
+    return ("", "pick", *(scale_of(name).label for name in objectives))
+
+
+def front_rows(records: Sequence[Mapping[str, Any]], objectives: Sequence[str], most: int = 0) -> list[tuple[str, ...]]:
+    """The front as text, one row per network; with `most`, that many of them, evenly spaced, the knee among them.
+
+    Example:
+        >>> record = {"objectives": {"error": 0.25, "latency_s": 0.002}, "costs": {}}
+        >>> front_rows([record], ("error", "latency_s"))
+        [('0', 'knee', '25 %', '2 ms')]
+    """
+    if not records:
+        return []
+    knee = pareto.knee([[value_of(record, name) for name in objectives] for record in records])
+    chosen = list(range(len(records)))
+    if most and len(records) > most:
+        step = (len(records) - 1) / max(most - 1, 1)
+        chosen = sorted({round(i * step) for i in range(most)})
+        if knee not in chosen:
+            nearest = min(range(len(chosen)), key=lambda i: abs(chosen[i] - knee))
+            chosen[nearest] = knee
+    rows = []
+    for number in chosen:
+        mark = "knee" if number == knee else "best" if number == 0 else ""
+        rows.append((str(number), mark, *(shown(name, value_of(records[number], name)) for name in objectives)))
+    return rows
+
+
+def evaluated(records: Sequence[Record]) -> list[Record]:
+    """Records whose network was evaluated for them: not those screened out by their costs, nor repeats.
+
+    Example:
+        >>> evaluated([{"status": "cached", "objectives": {"error": 0.5}}])
+        []
+    """
+    return [r for r in records if r["status"] != "cached" and r["objectives"].get("error") is not None]

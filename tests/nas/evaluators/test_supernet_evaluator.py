@@ -1,0 +1,116 @@
+"""The supernet evaluator on real digits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hw_models.errors import InputError
+from nas.data import load, split
+from nas.evaluators import supernet
+from nas.training.images import normalise
+from nas.training.standalone import Images, error, pooled_statistics
+from search_spaces.network import Network, inherit
+from search_spaces.spaces import quickstart, tiny
+
+SETTINGS = {"validation": 200, "epochs": 3, "batch": 64, "calibration": 200, "chunk": 3}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    space = tiny.space()
+    judge = supernet.evaluator(space, data="digits", seed=1, **SETTINGS)
+    state, losses = judge.init(jax.random.key(0)), []
+    for round in range(judge.rounds):
+        state, metrics = judge.train(jax.random.fold_in(jax.random.key(1), round), state)
+        losses.append(metrics["loss"])
+    return space, judge, state, losses
+
+
+def genes_of(space, count):
+    return np.asarray(jax.vmap(space.sample)(jax.random.split(jax.random.key(5), count)))
+
+
+def test_training_learns(trained):
+    _, _, _, losses = trained
+    assert losses[-1] < losses[0] - 0.2
+
+
+def test_error_is_that_of_the_inherited_network_recalibrated_on_the_same_images(trained):
+    space, judge, state, _ = trained
+    splits = split(load("digits"), 200, 1)
+    genes = genes_of(space, 4)
+    errors = np.asarray(judge.evaluate(jax.random.key(2), state, genes[:3], np.arange(3)).error)
+    filled = {
+        slot: {kind: {**part, "batch_stats": _zeros(space, slot, kind)} for kind, part in kinds.items()}
+        for slot, kinds in state.params.items()
+    }
+    for row in range(3):
+        frozen = space.freeze(genes[row])
+        variables = inherit(filled, space, genes[row])
+        x = normalise(jnp.asarray(splits.train_images[:200]), jnp.asarray(splits.mean), jnp.asarray(splits.std))
+        _, updated = Network(frozen).apply(variables, x, "calibrate", mutable=["batch_stats"])
+        statistics = pooled_statistics(jax.tree.map(lambda leaf: leaf[None], updated["batch_stats"]))
+        data = Images(splits.validation_images, splits.validation_labels, splits.mean, splits.std)
+        own = error(frozen, {**variables, "batch_stats": statistics}, data)
+        assert errors[row] == pytest.approx(own, abs=0.0051), "at most one of 200 images may tip by rounding"
+
+
+def _zeros(space, slot, kind):
+    from search_spaces.supernet import Supernet
+
+    shapes = Supernet(space).shapes()[slot][kind]["batch_stats"]
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
+
+
+def test_rows_are_independent_of_their_neighbours_and_nothing_recompiles(trained):
+    space, judge, state, _ = trained
+    genes = genes_of(space, 3)
+    together = np.asarray(judge.evaluate(jax.random.key(2), state, genes, np.arange(3)).error)
+    with jax.log_compiles(), _NoCompilation():
+        alone = [
+            float(judge.evaluate(jax.random.key(2), state, genes[i : i + 1], np.arange(1)).error[0]) for i in (2, 0, 1)
+        ]
+    assert alone == [together[2], together[0], together[1]]
+
+
+class _NoCompilation:
+    """Fails when a program is compiled inside."""
+
+    def __enter__(self):
+        import logging
+
+        self.seen = []
+        self.handler = logging.Handler()
+        self.handler.emit = lambda record: self.seen.append(record.getMessage())
+        logging.getLogger("jax").addHandler(self.handler)
+
+    def __exit__(self, *_):
+        import logging
+
+        logging.getLogger("jax").removeHandler(self.handler)
+        compiled = [line for line in self.seen if "errors" in line and "ompil" in line]
+        assert not compiled, compiled
+
+
+def test_version_follows_the_weights(trained):
+    _, judge, state, _ = trained
+    assert judge.version(state) == judge.version(state)
+    assert judge.version(state) != judge.version(judge.init(jax.random.key(0)))
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "said"),
+    [
+        (quickstart.space(), {"data": "digits"}, "has images of 8x8x1, space quickstart takes 28x28x1"),
+        (tiny.space(classes=3), {"data": "digits"}, "10 classes, space tiny is made for 3"),
+        (tiny.space(), {"data": "digits", "validation": 200, "batch": 5000}, "lower the batch"),
+        (tiny.space(), {"data": "digits", "validation": 200, "calibration": 0}, "calibration=0"),
+        (tiny.space(), {"data": "digits", "epochs": 0}, "epochs=0"),
+        (tiny.space(), {"data": "digits", "learning_rate": -1.0}, "learning_rate=-1.0"),
+        (tiny.space(), {"data": "digit"}, "did you mean 'digits'"),
+    ],
+)
+def test_bad_settings_are_named(space, options, said):
+    with pytest.raises(InputError, match=said):
+        supernet.evaluator(space, **options)

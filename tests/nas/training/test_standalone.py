@@ -1,0 +1,94 @@
+"""Stand-alone training on real digits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hw_models.errors import InputError
+from nas.data import load, split
+from nas.training.images import batch_indices, shift_and_flip
+from nas.training.recipe import Recipe
+from nas.training.standalone import Images, error, pooled_statistics, settle, train
+from search_spaces.network import Network, fresh
+from search_spaces.spaces import tiny
+
+
+def digits():
+    splits = split(load("digits"), 200, 0)
+    return (
+        Images(splits.train_images, splits.train_labels, splits.mean, splits.std),
+        Images(splits.test_images, splits.test_labels, splits.mean, splits.std),
+    )
+
+
+@pytest.fixture(scope="module")
+def network():
+    return tiny.space().freeze([0, 0, 0, 0, 2, 0])
+
+
+def test_training_reaches_what_digits_allow_and_repeats_exactly(network):
+    training, test = digits()
+    recipe = Recipe(epochs=8, batch=64, learning_rate=0.05, shift=0, flip=False)
+    losses = []
+    first = train(network, training, recipe, jax.random.key(0), report=lambda epoch, loss: losses.append(loss))
+    assert len(losses) == 8 and losses[-1] < losses[0]
+    assert error(network, first, test) < 0.1
+    again = train(network, training, recipe, jax.random.key(0))
+    assert all((a == b).all() for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True))
+
+
+def test_a_diverging_run_says_so(network):
+    training, _ = digits()
+    bad = training._replace(std=np.full(1, np.nan, np.float32))
+    with pytest.raises(InputError, match="loss of epoch 0 is nan"):
+        train(network, bad, Recipe(epochs=1, batch=64), jax.random.key(0))
+    with pytest.raises(InputError, match="fewer than a batch"):
+        train(network, training, Recipe(epochs=1, batch=4096), jax.random.key(0))
+
+
+def test_settled_statistics_are_those_of_the_images(network):
+    training, _ = digits()
+    part = training._replace(images=training.images[:250])
+    variables = fresh(network, jax.random.key(0))
+    settled = settle(network, variables, part)
+    x = (part.images.astype(np.float64) / 255 - part.mean) / part.std
+    kernel = np.asarray(variables["params"]["stem_0"]["conv"]["kernel"], np.float64)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    response = sum(padded[:, i : i + 8, j : j + 8, :] @ kernel[i, j] for i in range(3) for j in range(3))
+    stem = settled["batch_stats"]["stem_0"]["norm"]
+    np.testing.assert_allclose(stem["mean"], response.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(stem["var"], response.var((0, 1, 2)), rtol=1e-3)
+
+
+def test_pooled_statistics_are_those_of_all_images_together():
+    rng = np.random.default_rng(0)
+    batches = rng.normal(3, 2, (4, 50, 6)).astype(np.float32)
+    stacked = {"norm": {"mean": jnp.asarray(batches.mean(1)), "var": jnp.asarray(batches.var(1))}}
+    pooled = pooled_statistics(stacked)["norm"]
+    np.testing.assert_allclose(pooled["mean"], batches.reshape(200, 6).mean(0), rtol=1e-5)
+    np.testing.assert_allclose(pooled["var"], batches.reshape(200, 6).var(0), rtol=1e-4)
+
+
+def test_shift_and_flip_moves_by_at_most_the_shift():
+    image = jnp.zeros((64, 9, 9, 1)).at[:, 4, 4].set(1.0)
+    moved = np.asarray(shift_and_flip(jax.random.key(0), image, 2))
+    rows, columns = np.nonzero(moved.sum((0, 3)))
+    assert (moved.sum((1, 2, 3)) == 1).all()
+    assert rows.min() == 2 and rows.max() == 6 and columns.min() == 2 and columns.max() == 6
+
+
+def test_epochs_are_permutations():
+    key = jax.random.key(3)
+    epochs = [np.concatenate([batch_indices(key, jnp.int32(e * 5 + s), 20, 4) for s in range(5)]) for e in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(20)) and list(epochs[0]) != list(epochs[1])
+
+
+def test_a_network_that_is_not_frozen_is_refused():
+    with pytest.raises(InputError, match="still has decisions"):
+        Network(tiny.space()).init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+
+
+def test_recipe_limits():
+    with pytest.raises(InputError, match="epochs=-1"):
+        Recipe(epochs=-1)
