@@ -176,18 +176,19 @@ class _Search:
             genes = first_networks(self.space, self.objective, count, stage_key(self.root, INIT, 2))
             if self.strategy.start is not None:
                 self.plan = jax.jit(self.strategy.start)(self.plan, jnp.asarray(genes))
-        self._train(snapshot_s)
-        version = self.evaluator.version(self.judge)
-        self._remember(version)
-        self.progress.start_search(steps)
         try:
+            self._train(snapshot_s)
+            version = self.evaluator.version(self.judge)
+            self._remember(version)
+            self.progress.start_search(steps)
             while self.step < steps:
                 self._one_step(version)
                 self.step += 1
                 if time.monotonic() - self.saved >= snapshot_s:
                     self._save()
         finally:
-            # also after a mistake in an evaluator: what was told is kept, the step it broke is asked again
+            # also after an interruption or a mistake in an evaluator: finished rounds and steps are kept, the one that
+            # was broken off is done again
             self._save()
 
     def _save(self) -> None:

@@ -63,7 +63,7 @@ def versions() -> dict[str, Any]:
         "platform": platform.platform(),
         "backend": jax.default_backend(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": {name: os.environ.get(name) for name in ("XLA_FLAGS", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")},
+        "threads": {name: os.environ.get(name) for name in ("NPROC", "XLA_FLAGS", "OMP_NUM_THREADS")},
     }
 
 

@@ -7,6 +7,9 @@ caller's `vmap`.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -250,6 +253,27 @@ class SearchSpace:
     def to_json(self) -> dict[str, Any]:
         """The whole tree as plain data; `encoding.space_from_json` is the inverse."""
         return encoding.to_json(self)
+
+
+def recorded(factory: Callable[..., SearchSpace]) -> Callable[..., SearchSpace]:
+    """Decorator of `space(...)` and `network(...)` functions: keeps the options that are not defaults in the space.
+
+    They become part of its network texts (`quickstart[classes=5]:...`), so that a text names the same space again.
+
+    Example:
+        >>> from search_spaces.spaces import tiny
+        >>> tiny.space(classes=5).options, tiny.space(classes=10).options
+        ((('classes', 5),), ())
+    """
+    signature = inspect.signature(factory)
+
+    @functools.wraps(factory)
+    def build(*args: Any, **kwargs: Any) -> SearchSpace:
+        given = signature.bind(*args, **kwargs).arguments
+        changed = {name: value for name, value in given.items() if value != signature.parameters[name].default}
+        return dataclasses.replace(factory(*args, **kwargs), options=tuple(sorted(changed.items())))
+
+    return build
 
 
 def _walk_stage(walk: Walk, path: str, stage: Stage, width: Width, h: int, w: int) -> tuple[Width, int, int]:

@@ -12,11 +12,11 @@ config = Experiment(
     space=Use("quickstart"),
     device="raspberry_pi_4",
     strategy=Use("nsga2", population=24),
-    evaluator=Use("supernet", data="fashion_mnist_10k", epochs=12),
+    evaluator=Use("supernet", data="fashion_mnist_10k", epochs=14),
     minimize=("error", "latency_s", "weight_bytes"),
     limits={"latency_s": 3e-3, "weight_bytes": 4e5},
     steps=10,
     seed=0,
     threads_per_evaluation="all",
-    final={"epochs": 12},
+    final={"epochs": 30, "batch": 64},
 )

@@ -11,10 +11,10 @@ config = Experiment(
     space=Use("tiny"),
     device="raspberry_pi_4",
     strategy=Use("nsga2", population=8),
-    evaluator=Use("supernet", data="digits", validation=200, epochs=20, batch=64, calibration=100),
+    evaluator=Use("supernet", data="digits", validation=200, epochs=20, batch=64, calibration=100, flip=False),
     minimize=("error", "latency_s"),
     limits={"weight_bytes": 3e4},
     steps=5,
     seed=0,
-    final={"epochs": 10, "batch": 64},
+    final={"epochs": 10, "batch": 64, "shift": 0, "flip": False},
 )

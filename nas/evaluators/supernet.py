@@ -46,10 +46,12 @@ def evaluator(
     validation: int = 1000,
     train: int | None = None,
     epochs: int = 12,
-    batch: int = 128,
-    learning_rate: float = 0.1,
+    batch: int = 64,
+    learning_rate: float = 0.4,
     weight_decay: float = 1e-4,
-    smoothing: float = 0.1,
+    smoothing: float = 0.0,
+    shift: int = 0,
+    flip: bool = True,
     calibration: int = 500,
     chunk: int = 4,
     depthwise: str = "auto",
@@ -58,7 +60,7 @@ def evaluator(
 
     `data` is anything `nas.data.load` takes, or `Splits`. `seed` chooses the split; `validation` and `train` are
     numbers of images (`train=None`: the rest). `calibration` training images set the normalisation statistics of each
-    candidate.
+    candidate. The defaults suit short training: shared weights underfit, so they are not smoothed or shifted.
 
     Raises:
         InputError: images or classes that do not match the space, fewer images than a batch, a value out of range.
@@ -71,7 +73,7 @@ def evaluator(
     """
     if epochs < 1:
         raise InputError(f"epochs={epochs} is out of range: give at least 1")
-    recipe = Recipe(epochs, batch, learning_rate, weight_decay=weight_decay, smoothing=smoothing)
+    recipe = Recipe(epochs, batch, learning_rate, weight_decay=weight_decay, smoothing=smoothing, shift=shift, flip=flip)
     splits = (
         data
         if isinstance(data, Splits)
@@ -179,6 +181,8 @@ def evaluator(
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
         "smoothing": smoothing,
+        "shift": shift,
+        "flip": flip,
         "calibration": calibration,
         "execution": "sampled",
         "depthwise": depthwise,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from search_spaces.blocks.classifier import Classifier
 from search_spaces.blocks.conv_norm import ConvNorm
 from search_spaces.blocks.inverted_residual import InvertedResidual
-from search_spaces.space import SearchSpace, Stage
+from search_spaces.space import SearchSpace, Stage, recorded
 
 PAPER = {"params": 3.4e6, "macs": 300e6, "source": "Sandler et al. 2018, table 4"}
 
@@ -13,6 +13,7 @@ PAPER = {"params": 3.4e6, "macs": 300e6, "source": "Sandler et al. 2018, table 4
 ROWS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
+@recorded
 def network(input_hw: int = 224, input_channels: int = 3, classes: int = 1000) -> SearchSpace:
     """The network as a frozen space.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from search_spaces.blocks.classifier import Classifier
 from search_spaces.blocks.conv_norm import ConvNorm
 from search_spaces.blocks.inverted_residual import InvertedResidual
-from search_spaces.space import SearchSpace, Stage
+from search_spaces.space import SearchSpace, Stage, recorded
 
 PAPER = {"params": 2.5e6, "macs": 56e6, "source": "Howard et al. 2019, table 3 (V3-Small 1.0)"}
 
@@ -25,6 +25,7 @@ ROWS = (
 )
 
 
+@recorded
 def network(input_hw: int = 224, input_channels: int = 3, classes: int = 1000) -> SearchSpace:
     """The network as a frozen space.
 

@@ -7,9 +7,10 @@ from search_spaces.blocks.conv_norm import ConvNorm
 from search_spaces.blocks.flynet import FlyNet
 from search_spaces.blocks.inverted_residual import InvertedResidual
 from search_spaces.choice import Choice
-from search_spaces.space import SearchSpace, Stage
+from search_spaces.space import SearchSpace, Stage, recorded
 
 
+@recorded
 def space(input_hw: int = 28, input_channels: int = 1, classes: int = 10) -> SearchSpace:
     """Three stages of inverted residuals and FlyNet blocks, seven searchable blocks.
 

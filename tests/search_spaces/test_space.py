@@ -105,7 +105,7 @@ def test_shared_stages_take_one_decision_for_all_repeats():
         (lambda: small(Stage(InvertedResidual(), 8, Choice(0, 1))), "stages/0/depth: 0"),
         (lambda: small(Stage(InvertedResidual(), 8, 1, 3)), "stride 3"),
         (lambda: small(Stage(InvertedResidual(activation=Choice("relu", "relu6")), 8)), "cannot be searched"),
-        (lambda: small(Stage(InvertedResidual(kernel=Choice(3, 5, 7, 9, 11), expand=Choice(1, 2, 3)), 8)), "15 branches"),
+        (lambda: small(Stage(InvertedResidual(Choice(3, 5, 7, 9, 11), Choice(1, 2, 3)), 8)), "15 branches"),
         (lambda: small(Stage("block", 8)), "is not a block"),
         (lambda: small(hw=0), "input_hw=0"),
         (lambda: made("tiny").freeze([0, 0]), "2 genes given, space tiny has 6 decisions"),

@@ -50,3 +50,10 @@ def test_a_file_that_is_no_architecture(tmp_path):
         file.write_text(content)
         with pytest.raises(InputError):
             resolve(str(file))
+
+
+def test_a_text_carries_the_options_it_was_made_with():
+    space = tiny.space(classes=5, input_channels=3)
+    text = space.text([0, 0, 0, 0, 0, 0])
+    assert text.startswith("tiny[classes=5,input_channels=3]:")
+    assert resolve(text).network() == space.freeze([0, 0, 0, 0, 0, 0])

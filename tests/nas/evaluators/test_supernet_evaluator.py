@@ -13,7 +13,7 @@ from nas.training.standalone import Images, error, pooled_statistics
 from search_spaces.network import Network, inherit
 from search_spaces.spaces import quickstart, tiny
 
-SETTINGS = {"validation": 200, "epochs": 3, "batch": 64, "calibration": 200, "chunk": 3}
+SETTINGS = {"validation": 200, "epochs": 12, "batch": 64, "calibration": 200, "chunk": 3}
 
 
 @pytest.fixture(scope="module")

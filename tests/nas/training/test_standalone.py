@@ -7,7 +7,7 @@ import pytest
 
 from hw_models.errors import InputError
 from nas.data import load, split
-from nas.training.images import batch_indices, shift_and_flip
+from nas.training.images import shift_and_flip
 from nas.training.recipe import Recipe
 from nas.training.standalone import Images, error, pooled_statistics, settle, train
 from search_spaces.network import Network, fresh
@@ -29,10 +29,10 @@ def network():
 
 def test_training_reaches_what_digits_allow_and_repeats_exactly(network):
     training, test = digits()
-    recipe = Recipe(epochs=8, batch=64, learning_rate=0.05, shift=0, flip=False)
+    recipe = Recipe(epochs=15, batch=64, learning_rate=0.1, shift=0, flip=False)
     losses = []
     first = train(network, training, recipe, jax.random.key(0), report=lambda epoch, loss: losses.append(loss))
-    assert len(losses) == 8 and losses[-1] < losses[0]
+    assert len(losses) == 15 and losses[-1] < losses[0]
     assert error(network, first, test) < 0.1
     again = train(network, training, recipe, jax.random.key(0))
     assert all((a == b).all() for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True))
@@ -76,12 +76,6 @@ def test_shift_and_flip_moves_by_at_most_the_shift():
     rows, columns = np.nonzero(moved.sum((0, 3)))
     assert (moved.sum((1, 2, 3)) == 1).all()
     assert rows.min() == 2 and rows.max() == 6 and columns.min() == 2 and columns.max() == 6
-
-
-def test_epochs_are_permutations():
-    key = jax.random.key(3)
-    epochs = [np.concatenate([batch_indices(key, jnp.int32(e * 5 + s), 20, 4) for s in range(5)]) for e in range(2)]
-    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(20)) and list(epochs[0]) != list(epochs[1])
 
 
 def test_a_network_that_is_not_frozen_is_refused():

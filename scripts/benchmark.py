@@ -1,0 +1,98 @@
+"""Measures what the project claims about its own speed.
+
+    python scripts/benchmark.py quickstart [--json FILE]
+
+Every row is `{"name", "ours", "peer", "ratio", "goal", "met"}`; `peer` and `ratio` are null where there is nobody to
+compare with, `goal` and `met` where no goal was set. Units are in the names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def row(name: str, ours: float, peer: float | None = None, goal: float | None = None) -> Row:
+    """One measurement; a goal is an upper bound for names in seconds and a lower bound otherwise."""
+    met = None if goal is None else (ours <= goal if name.endswith("_s") else ours >= goal)
+    ratio = None if peer is None else ours / peer
+    return {"name": name, "ours": ours, "peer": peer, "ratio": ratio, "goal": goal, "met": met}
+
+
+def quickstart() -> list[Row]:
+    """The supernet of the quickstart: compilation, training step, evaluation, and pricing of candidates."""
+    import jax
+    import numpy as np
+
+    from hw_models import load_device
+    from nas.cost_table import cost_table
+    from nas.evaluators import supernet
+    from search_spaces.spaces import quickstart as space_module
+
+    space, key = space_module.space(), jax.random.key(0)
+    steps, batch = 40, 64
+    judge = supernet.evaluator(space, train=steps * batch, batch=batch, epochs=4)
+    state = judge.init(key)
+    began = time.perf_counter()
+    state, _ = judge.train(key, state)
+    first_round_s = time.perf_counter() - began
+    rounds = []
+    for position in range(1, 4):
+        began = time.perf_counter()
+        state, _ = judge.train(jax.random.fold_in(key, position), state)
+        rounds.append((time.perf_counter() - began) / steps)
+    step_s = float(np.median(rounds))
+
+    genes = np.asarray(jax.vmap(space.sample)(jax.random.split(key, 24)))
+    index = np.arange(judge.chunk)
+    began = time.perf_counter()
+    np.asarray(judge.evaluate(key, state, genes[: judge.chunk], index).error)
+    first_evaluation_s = time.perf_counter() - began
+    began = time.perf_counter()
+    for start in range(0, len(genes), judge.chunk):
+        np.asarray(judge.evaluate(key, state, genes[start : start + judge.chunk], index).error)
+    evaluated_per_s = len(genes) / (time.perf_counter() - began)
+
+    table = cost_table(space, load_device("raspberry_pi_4"))
+    price = jax.jit(jax.vmap(table.exact))
+    many = jax.jit(jax.vmap(space.sample))(jax.random.split(key, 100_000))
+    jax.block_until_ready(price(many))
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        jax.block_until_ready(price(many))
+        seconds.append(time.perf_counter() - began)
+    return [
+        row("training_compile_s", first_round_s - steps * step_s),
+        row("training_step_of_64_images_s", step_s),
+        row("trained_images_per_second", batch / step_s),
+        row("evaluation_compile_s", first_evaluation_s - judge.chunk / evaluated_per_s),
+        row("evaluated_candidates_per_second", evaluated_per_s),
+        row("priced_candidates_per_second", len(many) / float(np.median(seconds))),
+    ]
+
+
+BENCHMARKS: dict[str, Callable[[], list[Row]]] = {"quickstart": quickstart}
+
+
+def main() -> None:
+    """Run one benchmark, print its table, and write its rows if asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=sorted(BENCHMARKS))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    arguments = parser.parse_args()
+    rows = BENCHMARKS[arguments.name]()
+    for entry in rows:
+        print(f"{entry['name']:40s} {entry['ours']:12.4g}")
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
