@@ -126,7 +126,11 @@ def load_config(name_or_path: str | Path) -> Experiment:
     try:
         if text.endswith(".py"):
             module = _module_from_file(Path(text))
-        elif "." in text:
+        elif os.path.isfile(f"{text}.py") and text not in config_names():
+            raise InputError(f"configuration '{text}' is a file: did you mean '{text}.py'?")
+        elif "/" in text or text.startswith("."):
+            raise InputError(f"configuration file '{text}' does not end in .py: give a path ending in .py, or a name")
+        elif discover.is_dotted(text):
             allow_working_directory()
             module = importlib.import_module(text)
         elif text in config_names():
@@ -190,9 +194,9 @@ def target(part: str, use: Use) -> Callable[..., Any]:
     from hw_models.errors import InputError
 
     package, attribute, kind = TARGETS[part]
-    if not isinstance(use, Use):
+    if not isinstance(use, Use) or not isinstance(use.name, str):
         raise InputError(f"{part} is {use!r}: give Use('name', option=value, ...)")
-    if "." in use.name:
+    if discover.is_dotted(use.name):
         allow_working_directory()
     function: Callable[..., Any] = discover.load(package, use.name, attribute, kind)
     return function
@@ -212,17 +216,20 @@ def parameters(part: str, use: Use) -> dict[str, inspect.Parameter]:
 
 
 def check(experiment: Experiment) -> None:
-    """Check every name in an experiment; imports what it names, builds nothing.
+    """Check every name in an experiment and the type of every value; imports what it names, builds nothing.
 
     Raises:
-        InputError: an unknown file, argument or setting, an argument that is missing.
+        InputError: an unknown file, argument or setting, an argument that is missing, a value of another type.
 
     Example:
         >>> check(load_config("tiny"))
     """
     from hw_models.discover import unknown
     from hw_models.errors import InputError
+    from search_spaces.options import annotation_of
+    from search_spaces.options import check as check_option
 
+    _check_values(experiment)
     for part in TARGETS:
         use = getattr(experiment, part)
         known = parameters(part, use)
@@ -230,6 +237,8 @@ def check(experiment: Experiment) -> None:
         for name in use.arguments:
             if name not in known and not any_name:
                 raise unknown(f"option of {part} {use.name}", name, known)
+            if name in known:
+                check_option(f"{part}.{name}", use.arguments[name], annotation_of(known[name]))
         for name, entry in known.items():
             required = entry.default is entry.empty and entry.kind not in (entry.VAR_KEYWORD, entry.VAR_POSITIONAL)
             if required and name not in use.arguments and not (part == "space" and name in DATA_OPTIONS):
@@ -238,18 +247,32 @@ def check(experiment: Experiment) -> None:
         if name not in final_settings():
             raise unknown("setting of the final training", name, final_settings())
     _check_final(experiment.final)
+
+
+def _check_values(experiment: Experiment) -> None:
+    from hw_models.errors import InputError
+    from nas.store import check_steps
+    from search_spaces.options import check as check_option
+
     threads = experiment.threads_per_evaluation
     if threads != "all" and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise InputError(f"threads_per_evaluation={threads!r} is not allowed: give a whole number from 1, or all")
     if isinstance(experiment.seed, bool) or not isinstance(experiment.seed, int) or not 0 <= experiment.seed < 2**32:
         raise InputError(f"seed={experiment.seed!r} is not allowed: give a whole number from 0 to {2**32 - 1}")
+    check_steps(experiment.steps)
+    for entry in dataclasses.fields(Experiment):
+        check_option(entry.name, getattr(experiment, entry.name), str(entry.type))
 
 
 def _check_final(settings: Mapping[str, Any]) -> None:
     """A value out of range should not wait for the end of the search to be found."""
+    from hw_models.errors import InputError
     from nas.training.recipe import Recipe
 
-    Recipe(**settings)
+    try:
+        Recipe(**settings)
+    except InputError as error:
+        raise InputError(f"final.{error}") from error
 
 
 DATA_OPTIONS = ("input_hw", "input_channels", "classes")  # options of a space that the data set decides
@@ -286,22 +309,19 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
         >>> to_json(load_config("tiny"))["strategy"]["crossover_rate"]
         0.9
     """
+    from nas.plain import plain
+
     settings = {name: getattr(experiment, name) for name in setting_names()}
     for part in TARGETS:
         use = settings[part]
-        settings[part] = {"name": use.name, **settings_of(part, use)}
-    return {name: _plain(value) for name, value in settings.items()}
+        options = {name: _named(value) for name, value in settings_of(part, use).items()}
+        settings[part] = {"name": use.name, **options}
+    return dict(plain(settings))
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Path):
-        return str(value)
+def _named(value: Any) -> Any:
+    """What stands for an argument that is no plain value: the name of a function, of a data set held in memory."""
     if inspect.isroutine(value):
         return f"{value.__module__}.{value.__qualname__}"
-    return str(getattr(value, "name", value))
+    name = getattr(value, "name", None)
+    return name if isinstance(name, str) and not isinstance(value, Path) else value

@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.config import allow_working_directory
-from experiments.overrides import typed
 from experiments.quantities import parse_limit, shown
 from hw_models.discover import unknown
 from hw_models.errors import InputError
+from nas.exporters._source import STARTS
 from nas.training.recipe import Recipe
+from search_spaces.encoding import ARCHITECTURE
+from search_spaces.options import typed
 
 
 def chosen_network(
-    text: str, pick: str | None, under: Sequence[str], data: str | None
+    text: str, pick: str | None, under: Sequence[str], data: str | None, start: str = "fresh"
 ) -> tuple[Any, Mapping[str, Any], int | str]:
     """What `nas.export` is to train, the run's settings for that, and the threads to train with.
 
     `text` is a run folder or a network.
 
     Raises:
-        InputError: neither of them, a pick that is not there, or `pick` and `under` without a run.
+        InputError: neither of them, a pick that is not there, an unknown `start`; `pick`, `under` or inherited weights
+            without a run.
     """
     from experiments.results import load_run
     from search_spaces.texts import resolve
 
+    if start not in STARTS:
+        raise unknown("start", start, STARTS)
     path = Path(text)
-    is_network = (path / "architecture.json").is_file() or text.endswith(".json") or ":" in text
-    if path.is_dir() and not is_network or ("/" in text and not is_network):
+    # of os.path, which a network text that is too long for a file name does not trouble
+    is_network = os.path.isfile(path / ARCHITECTURE) or text.endswith(".json") or ":" in text
+    if os.path.isdir(path) and not is_network or ("/" in text and not is_network):
         run = load_run(path)
+        named = str(data or run.meta["evaluator"].get("data_from"))
+        if "." in named and os.sep not in named:
+            allow_working_directory()  # the images come from a function of one's own
         config = run.meta.get("config") or {}
         limits = dict(map(parse_limit, under))
         return (
@@ -44,6 +54,8 @@ def chosen_network(
     space = resolve(text).network()
     if pick is not None or under:
         raise InputError(f"'{text}' is one network: --pick and --under are for run folders, leave them out")
+    if start == "inherited":
+        raise InputError(f"'{text}' is one network: --start inherited is for run folders, leave it out")
     if data is None:
         raise InputError(f"'{text}' is a network without a data set: give one, such as --data fashion_mnist_10k")
     return (space, None), {}, "all"
@@ -71,7 +83,7 @@ def chosen_recipe(final: Mapping[str, Any], changes: Sequence[str]) -> Recipe | 
             raise InputError(f"--set '{change}' is not allowed: give name=value, such as epochs=40")
         if name not in known:
             raise unknown("setting of the training", name, known)
-        settings[name] = typed(name, text, settings.get(name, known[name].default), str(known[name].type))
+        settings[name] = typed(name, text, str(known[name].type), settings.get(name, known[name].default))
     return Recipe(**settings)
 
 

@@ -6,14 +6,12 @@ last part (`population`). Options that the configuration leaves at their default
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.config import TARGETS, Experiment, Use, check, final_settings, parameters, setting_names, settings_of
-
-OPEN = object()  # stands for the current value of a setting that has none
+from search_spaces.options import OPEN, annotation_of, typed
 
 
 def override(experiment: Experiment, changes: Sequence[str]) -> Experiment:
@@ -75,7 +73,7 @@ def _apply(experiment: Experiment, path: str, text: str) -> Experiment:
     part, _, leaf = full.partition(".")
     if not leaf and part in TARGETS:
         return _with(experiment, part, _replaced(part, getattr(experiment, part), text))
-    value = typed(full, text, known.get(full, OPEN), _annotation(experiment, part, leaf))
+    value = typed(full, text, _annotation(experiment, part, leaf), known.get(full, OPEN))
     if not leaf:
         return _with(experiment, part, value)
     old = getattr(experiment, part)
@@ -125,52 +123,5 @@ def _annotation(experiment: Experiment, part: str, leaf: str) -> str:
         return next((str(field.type) for field in dataclasses.fields(Recipe) if field.name == leaf), "")
     if leaf:
         entry = parameters(part, getattr(experiment, part)).get(leaf)
-        if entry is None or entry.annotation is entry.empty:
-            return ""
-        return entry.annotation if isinstance(entry.annotation, str) else getattr(entry.annotation, "__name__", "")
+        return "" if entry is None else annotation_of(entry)
     return next(str(field.type) for field in dataclasses.fields(Experiment) if field.name == part)
-
-
-def typed(path: str, text: str, current: Any, annotation: str) -> Any:
-    """The value that `text` stands for, of a type that the annotation of setting `path`, or its current value, allows.
-
-    Raises:
-        InputError: a value of another type.
-
-    Example:
-        >>> typed("steps", "5", 10, "int"), typed("minimize", "error,macs", (), "tuple[str, ...]")
-        (5, ('error', 'macs'))
-    """
-    from hw_models.errors import InputError
-
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = {"true": True, "false": False}.get(text, text)
-    allowed = _allowed(current, annotation)
-    if tuple in allowed and isinstance(value, str) and ("," in value or str not in allowed):
-        value = tuple(part.strip() for part in value.split(",") if part.strip())
-    if tuple in allowed and isinstance(value, list):
-        value = tuple(value)
-    if float in allowed and type(value) is int:
-        value = float(value)
-    if str in allowed and tuple not in allowed and type(value) in (int, float) and int not in allowed:
-        value = text
-    if allowed and type(value) not in allowed:
-        kinds = {int: "a whole number", float: "a number", bool: "True or False", str: "text", tuple: "names a,b"}
-        wanted = " or ".join(kinds.get(kind, "None" if kind is type(None) else kind.__name__) for kind in allowed)
-        now = "" if current is OPEN else f" (now {current!r})"
-        raise InputError(f"{path}={text} is not allowed: give {wanted}{now}")
-    return value
-
-
-def _allowed(current: Any, annotation: str) -> tuple[type, ...]:
-    """Types that a setting may have, or nothing where any will do: from its annotation, or else its value."""
-    simple = {"int": int, "float": float, "bool": bool, "str": str, "None": type(None)}
-    parts = [part.strip().partition("[")[0] for part in annotation.split("|")] if annotation else []
-    found = tuple({**simple, "tuple": tuple}.get(part) for part in parts)
-    if found and None not in found:
-        return tuple(kind for kind in found if kind is not None)
-    if parts or current is OPEN or current is None:
-        return ()
-    return (type(current),)

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.config import allow_working_directory
 from hw_models import Costs, Device, Workload, estimate, load_device
-from hw_models.estimate import apply_precision, fits
+from hw_models.estimate import MAX_BATCH, apply_precision, fits
 from hw_models.estimate import explain as explain_layers
 from search_spaces.texts import resolve
 
@@ -56,7 +56,7 @@ def price(prepared: Prepared, batch: int = 1) -> dict[str, Any]:
     `params` and `macs` are exact integers, `macs` of one image; latency, energy and peak memory are for `batch` images.
 
     Raises:
-        InputError: `batch` below 1.
+        InputError: `batch` below 1 or too large.
 
     Example:
         >>> price(prepare("mobilenet_v3_small", "raspberry_pi_4"))["params"]
@@ -83,7 +83,7 @@ def layer_rows(prepared: Prepared, batch: int = 1) -> list[dict[str, Any]]:
     """One row per layer, in the order of execution: see `hw_models.estimate.explain`.
 
     Raises:
-        InputError: `batch` below 1.
+        InputError: `batch` below 1 or too large.
 
     Example:
         >>> layer_rows(prepare("mobilenet_v3_small", "raspberry_pi_4"))[0]["name"]
@@ -97,15 +97,15 @@ def layer_rows(prepared: Prepared, batch: int = 1) -> list[dict[str, Any]]:
 
 
 def check_batch(batch: int) -> None:
-    """Raise InputError unless `batch` is at least 1.
+    """Raise InputError unless `batch` is one that can be priced.
 
     Example:
         >>> check_batch(1)
     """
     from hw_models.errors import InputError
 
-    if batch < 1:
-        raise InputError(f"--batch {batch} is not allowed: give a whole number from 1")
+    if not 1 <= batch <= MAX_BATCH:
+        raise InputError(f"--batch {batch} is not allowed: give a whole number from 1 to {MAX_BATCH}")
 
 
 def _number(value: Any) -> float | None:

@@ -31,11 +31,15 @@ SPARSITY_PATTERNS = tuple(pattern.name.lower() for pattern in Pattern if pattern
 
 
 class Keys(NamedTuple):
-    """Keys `section.key` of a device file: one number each (`per_precision`: one number per precision)."""
+    """Keys `section.key` of a device file: one number each (`per_precision`: one number per precision).
+
+    `cells` are required numbers whose product is what a unit multiplies per cycle in one of its precisions.
+    """
 
     required: tuple[str, ...] = ()
     per_precision: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    cells: tuple[str, ...] = ()
 
 
 # What every kind needs. Units: hertz, seconds, bytes, joules, watts; rates are per unit and cycle.
@@ -166,7 +170,7 @@ def parse_device(data: Mapping[str, Any], name: str, source: str | None = None) 
     _check_keys(data, source, "", ("kind", "default_precision", *sections), ("name", "sparsity"))
     kind = _text(data["kind"], source, "kind")
     default = _text(data["default_precision"], source, "default_precision")
-    extra: Keys = load("hw_models.analytic", kind, "KEYS", kind=f"kind of device in {source}")
+    extra: Keys = load("hw_models.analytic", kind, "KEYS", kind="kind of device", where=source)
     keys = Keys(*(common + own for common, own in zip(COMMON, extra, strict=True)))
     if not (isinstance(data["compute"], Mapping) and isinstance(data["compute"].get("macs_per_cycle"), Mapping)):
         raise InputError(f"{source}: 'compute.macs_per_cycle' must be a table such as {{ float32 = 8 }}: add it")
@@ -181,8 +185,9 @@ def parse_device(data: Mapping[str, Any], name: str, source: str | None = None) 
     if len(set(formats.values())) < len(formats):
         raise InputError(f"{source}: 'compute.macs_per_cycle' names one precision twice: keep one of its names")
     if default not in precisions:
-        raise unknown(f"'default_precision' in {source}", default, precisions)
+        raise unknown("default_precision", default, precisions, source)
     numbers = {section: _section(data[section], source, section, keys, precisions) for section in sections[:3]}
+    _check_cells(numbers["compute"], source, keys.cells)
     memory = numbers["memory"]
     if memory["sram_bytes_per_s"] < memory["dram_bytes_per_s"] * memory["efficiency"]:
         raise InputError(f"{source}: 'memory.sram_bytes_per_s' is below what main memory reaches: raise it")
@@ -213,7 +218,7 @@ def _check_keys(table: Any, source: str, prefix: str, required: tuple[str, ...],
 
 def _section(table: Any, source: str, section: str, keys: Keys, precisions: tuple[str, ...]) -> dict[str, Any]:
     own = Keys(*(tuple(k.split(".", 1)[1] for k in group if k.startswith(section + ".")) for group in keys))
-    _check_keys(table, source, f"{section}.", own.required + own.per_precision, own.optional)
+    _check_keys(table, source, f"{section}.", own.required + own.cells + own.per_precision, own.optional)
     numbers: dict[str, Any] = {}
     for key, value in table.items():
         if key in own.per_precision:
@@ -222,6 +227,16 @@ def _section(table: Any, source: str, section: str, keys: Keys, precisions: tupl
         else:
             numbers[key] = _number(value, source, f"{section}.{key}")
     return numbers
+
+
+def _check_cells(compute: dict[str, Any], source: str, cells: tuple[str, ...]) -> None:
+    """The equations count cycles of these cells, one product each; other precisions are scaled from there."""
+    sizes = [compute[key.split(".", 1)[1]] for key in cells]
+    rates = compute["macs_per_cycle"]
+    if sizes and math.prod(sizes) not in rates.values():
+        listed = ", ".join(f"{rate:.12g} ({precision})" for precision, rate in rates.items())
+        product = f"{' * '.join(cells)} = {' * '.join(f'{size:.12g}' for size in sizes)} = {math.prod(sizes):.12g}"
+        raise InputError(f"{source}: 'compute.macs_per_cycle' is {listed}, {product}: one precision must match it")
 
 
 def _sparsity(table: Any, source: str) -> dict[str, dict[str, float]]:

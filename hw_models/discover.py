@@ -40,8 +40,18 @@ def resource_names(package: str, suffix: str) -> tuple[str, ...]:
     return tuple(sorted(file.name.removesuffix(suffix) for file in files if file.name.endswith(suffix)))
 
 
-def unknown(kind: str, name: str, allowed: Iterable[str]) -> InputError:
-    """An error for a name that is not among `allowed`, suggesting the nearest one.
+def is_dotted(name: str) -> bool:
+    """Whether `name` is that of a module outside the project.
+
+    Example:
+        >>> is_dotted("my_lab.hill_climb"), is_dotted("hill_climb"), is_dotted("./hill_climb")
+        (True, False, False)
+    """
+    return "." in name and all(part.isidentifier() for part in name.split("."))
+
+
+def unknown(kind: str, name: str, allowed: Iterable[str], where: str = "") -> InputError:
+    """An error for a name that is not among `allowed`, suggesting the nearest one; `where` it was found, if in a file.
 
     Example:
         >>> print(unknown("strategy", "nsga", ["nsga2", "random_search"]))
@@ -49,12 +59,15 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> InputError:
     """
     allowed = sorted(allowed)
     near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return InputError(f"unknown {kind} '{name}': {hint}(known: {', '.join(allowed) or 'none'})")
+    hint = f": did you mean '{near[0]}'?" if near else ""
+    place = f" in {where}" if where else ""
+    return InputError(f"unknown {kind} '{name}'{place}{hint} (known: {', '.join(allowed) or 'none'})")
 
 
-def load(package: str, name: str, attribute: str, kind: str | None = None) -> Any:
+def load(package: str, name: str, attribute: str, kind: str | None = None, where: str = "") -> Any:
     """The `attribute` of module `name` in `package`, or of the dotted module `name` outside the project.
+
+    `kind` is what a person calls it, `where` the file that names it; both are for errors.
 
     Raises:
         InputError: no such module, or the module lacks `attribute`.
@@ -64,17 +77,18 @@ def load(package: str, name: str, attribute: str, kind: str | None = None) -> An
         'InputError'
     """
     kind = kind or package.rsplit(".", 1)[-1].removesuffix("s").replace("_", " ")
-    if "." in name:
+    if is_dotted(name):
         try:
             module = importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
                 raise
-            raise InputError(f"unknown {kind} '{name}': no module of that dotted name can be imported") from error
+            place = f"'{name}'{f' in {where}' if where else ''}"
+            raise InputError(f"unknown {kind} {place}: no module of that dotted name can be imported") from error
     elif name in names(package):
         module = importlib.import_module(f"{package}.{name}")
     else:
-        raise unknown(kind, name, names(package))
+        raise unknown(kind, name, names(package), where)
     if not hasattr(module, attribute):
         raise InputError(f"{kind} '{name}': its module defines no '{attribute}'")
     return getattr(module, attribute)

@@ -27,6 +27,7 @@ from hw_models.roofline import bound
 from hw_models.workload import Op, Workload
 
 ANALYTIC = "hw_models.analytic"
+MAX_BATCH = 2**24  # whole numbers up to here are exact in float32
 
 
 def layer_costs(device: Device, workload: Workload, batch: Any = 1) -> LayerCosts:
@@ -36,10 +37,10 @@ def layer_costs(device: Device, workload: Workload, batch: Any = 1) -> LayerCost
     (`resource_fraction` > 1): use `apply_precision` first for workloads whose precision nobody chose.
 
     Raises:
-        InputError: `batch` is a Python number below 1.
+        InputError: `batch` is a Python number below 1 or above `MAX_BATCH`.
     """
-    if isinstance(batch, int | float) and not batch >= 1:
-        raise InputError(f"batch {batch!r} is not allowed: give at least 1")
+    if isinstance(batch, int | float) and not 1 <= batch <= MAX_BATCH:
+        raise InputError(f"batch {batch!r} is not allowed: give 1 to {MAX_BATCH:,}")
     compute_time = load(ANALYTIC, device.kind, "compute_time")
     count = workload.count
     one = workload._replace(count=jnp.ones_like(count))  # a layer is priced once and then repeated
@@ -87,7 +88,7 @@ def estimate(device: Device, workload: Workload, batch: Any = 1) -> Costs:
     """What `workload` costs on `device`; leaves `[...]`, in seconds, joules and bytes for one run of `batch` images.
 
     Raises:
-        InputError: `batch` is a Python number below 1.
+        InputError: `batch` is a Python number below 1 or above `MAX_BATCH`.
 
     Example:
         >>> from hw_models.device import load_device

@@ -12,7 +12,8 @@ from hw_models.errors import InputError
 from nas.objectives import Objective, Priced
 from nas.progress import Outcome, Progress
 from nas.run import Record
-from nas.store import SCHEMA, Folder
+from nas.run_files import SCHEMA
+from nas.store import Folder
 
 
 class Batch:

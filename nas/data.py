@@ -189,6 +189,23 @@ def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), np.where(std > 0, std, 1.0).astype(np.float32)
 
 
+def check_fits(splits: Splits, taker: str, input_hw: int, input_channels: int, classes: int, fix: str) -> None:
+    """Raise InputError unless `splits` has the images and classes that `taker` is made for; ends with `fix`.
+
+    Example:
+        >>> splits = split(load("fashion_mnist_10k"), validation=1000, seed=0)
+        >>> check_fits(splits, "the network", 28, 1, 10, "give other data")
+    """
+    want = f"{input_hw}x{input_hw}x{input_channels}"
+    for images in (splits.train_images, splits.validation_images, splits.test_images):
+        if _size(images) != want:
+            raise InputError(f"data set {splits.name} has images of {_size(images)}, {taker} takes {want}: {fix}")
+    if len(splits.class_names) != classes:
+        raise InputError(
+            f"data set {splits.name} has {len(splits.class_names)} classes, {taker} is made for {classes}: {fix}"
+        )
+
+
 def content_hash(data: Data | Splits) -> str:
     """SHA-256 (64 hex digits) of every array, class names included; not of the name or of where it was found.
 
@@ -232,7 +249,7 @@ def load(source: str | os.PathLike[str] | Callable[..., Any], **options: Any) ->
     if isinstance(source, os.PathLike) or os.sep in name or "/" in name or Path(name).is_dir():
         function = discover.load(PACKAGE, "image_folder", "dataset")
         return _call(function, f"image folder '{name}'", {"folder": source, **options})
-    if "." in name:
+    if discover.is_dotted(name):
         return _from_function(_function(name), options)
     raise discover.unknown("data set", name, known)
 

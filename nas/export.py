@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hw_models import Device, Workload, device_names, estimate, load_device
 from hw_models.errors import InputError
 from hw_models.estimate import apply_precision, fits
+from nas.disk import explained
 from nas.exporters import native, onnx
 from nas.exporters._source import Source, source
 from nas.measure import onnxruntime_latency, onnxruntime_session
@@ -31,6 +33,7 @@ from nas.model import Meta, Model
 from nas.plain import dumps, plain
 from nas.store import versions
 from nas.training import standalone
+from nas.training.loss import wrong
 from nas.training.recipe import Recipe
 from search_spaces.space import SearchSpace
 
@@ -111,7 +114,7 @@ def export(
     watcher: Progress = Silent() if progress is None else progress
     try:
         folder = Path(out).resolve()
-        _check_folder(folder)
+        check_out(folder)
         for package in ("onnx", "onnxruntime"):  # before the training: a missing package should not cost it
             if find_spec(package) is None:
                 raise InputError(
@@ -119,6 +122,8 @@ def export(
                 )
         chosen = [load_device(each) if isinstance(each, str) else each for each in devices or device_names()]
         origin = source(network, data, recipe, seed, start, name)
+        for note in origin.notes:
+            watcher.message(note)
         part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
         try:
             part.mkdir(parents=True)
@@ -126,10 +131,11 @@ def export(
             raise InputError(f"{folder} cannot be written ({error.strerror}): give another folder") from error
         try:
             model, seconds = _trained(origin, watcher)
-            report = _write(model, part, origin, chosen, compared_images, measure_seconds, watcher)
-            report["training"] = _training(origin, seconds)
-            (part / REPORT).write_text(dumps(report, indent=1) + "\n", encoding="utf-8")
-            _publish(part, folder)
+            with explained(folder, again="the same command trains the network again"):
+                report = _write(model, part, origin, chosen, compared_images, measure_seconds, watcher)
+                report["training"] = _training(origin, seconds)
+                (part / REPORT).write_text(dumps(report, indent=1) + "\n", encoding="utf-8")
+                _publish(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
         watcher.message(f"wrote {folder}")
@@ -166,8 +172,16 @@ def predict(space: SearchSpace, devices: Iterable[Device]) -> dict[str, dict[str
     return dict(plain(table))
 
 
-def _check_folder(folder: Path) -> None:
-    """Only an earlier export, and nothing else, may be replaced."""
+def check_out(out: str | Path) -> None:
+    """Raise InputError where `export` would refuse `out`: only an earlier export, and nothing else, may be replaced.
+
+    Example:
+        >>> check_out("setup.cfg")
+        Traceback (most recent call last):
+        ...
+        hw_models.errors.InputError: setup.cfg is a file: give another folder
+    """
+    folder = Path(out)
     fix = "give another folder"
     if not folder.exists():
         return
@@ -221,9 +235,8 @@ def _write(
     watcher.message(f"writing the model and testing it on {len(splits.test_labels):,} images")
     names = (*native.export(model, folder), *onnx.export(model, folder))
     logits = model.logits(splits.test_images)
-    correct = np.isfinite(logits).all(-1) & (logits.argmax(-1) == splits.test_labels)
     agreement = _agreement(folder / onnx.FILE, splits.test_images[:compared_images], logits[:compared_images])
-    accuracy = float(correct.mean())
+    accuracy = 1 - int(wrong(jnp.asarray(logits), jnp.asarray(splits.test_labels))) / len(splits.test_labels)
     (folder / README).write_text(_readme(model, splits.name, accuracy), encoding="utf-8")
     watcher.message("measuring the latency on this machine")
     layers = space.lower()
@@ -246,6 +259,7 @@ def _write(
             "test": len(splits.test_labels),
             "seed": origin.seed,
         },
+        "notes": list(origin.notes),
         "files": {name: (folder / name).stat().st_size for name in (*names, README)},
         "versions": {**versions(), **_runtime_versions()},
     }

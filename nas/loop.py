@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from nas.plain import tree_from
 from nas.progress import Executor, InProcess, Progress, Silent
 from nas.run import Record, Run, front_of
 from nas.screen import first_networks
-from nas.store import Folder, open_run
+from nas.store import Folder, check_steps, open_run
 from nas.types import Evaluator, Key, State, Strategy
 
 TRAIN, ASK, EVALUATE, INIT = range(4)  # stages of the key; changing the numbers changes every result
@@ -79,7 +79,7 @@ def search(
 
     Example:
         >>> from nas.strategies import random_search
-        >>> from nas.testing import ToySpace, toy_evaluator, toy_objective
+        >>> from nas.toy import ToySpace, toy_evaluator, toy_objective
         >>> space = ToySpace()
         >>> run = search(space, random_search.strategy(space, population=8), toy_evaluator(space),
         ...              toy_objective(space), steps=2, key=jax.random.key(0))
@@ -104,8 +104,7 @@ def search(
 
 
 def _check(space: Any, strategy: Strategy, evaluator: Evaluator, steps: Any, key: Any, snapshot_s: float) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise InputError(f"steps={steps!r} is not allowed: give a whole number from 1")
+    check_steps(steps)
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
     if not typed:
         raise InputError(f"key={key!r} is no random key: give jax.random.key(seed)")
@@ -131,13 +130,27 @@ def _meta(
     tree = {"name": space.name, "text": text, "fingerprint": space.fingerprint, "tree": space.to_json()}
     return {
         "space": tree,
-        "devices": {device.name: device for device in objective.devices},
+        "devices": {device.name: device.to_json() for device in objective.devices},
         "objective": objective.describe(),
         "strategy": {"name": strategy.name, **strategy.describe},
         "evaluator": {"name": evaluator.name, "rounds": evaluator.rounds, **evaluator.describe},
         "seed": {"kind": str(jax.random.key_impl(key)), "words": np.asarray(jax.random.key_data(key)).tolist()},
         "config": None if config is None else dict(config),
     }
+
+
+class _Judge(NamedTuple):
+    """The evaluator's state after so many training rounds; one value, so that an interrupt never parts the two."""
+
+    round: int
+    state: State
+
+
+class _Plan(NamedTuple):
+    """The strategy's state after so many steps; one value, for the same reason."""
+
+    step: int
+    state: State
 
 
 class _Search:
@@ -159,52 +172,57 @@ class _Search:
         self.ask, self.tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
         self.known: dict[tuple[int, ...], float] = {}  # error of evaluated networks, from finished steps only
         self.front: list[Record] = []
-        self.judge: State = evaluator.init(stage_key(root, INIT, 0))
-        self.plan: State = jax.jit(strategy.init)(stage_key(root, INIT, 1))
-        self.round = self.step = 0
+        self.judge = _Judge(0, evaluator.init(stage_key(root, INIT, 0)))
+        self.plan = _Plan(0, jax.jit(strategy.init)(stage_key(root, INIT, 1)))
         self.saved = time.monotonic()
 
     def go(self, steps: int, snapshot_s: float) -> None:
         stored = self.folder.snapshot
         if stored is not None:
-            self.judge = tree_from(self.judge, stored.evaluator)
-            self.plan = tree_from(self.plan, stored.strategy)
-            self.round, self.step = stored.round, stored.step
-        if self.step == 0:
+            self.judge = _Judge(stored.round, tree_from(self.judge.state, stored.evaluator))
+            self.plan = _Plan(stored.step, tree_from(self.plan.state, stored.strategy))
+        if self.plan.step == 0:
             # before the training: a limit that nothing meets should not cost an hour
-            count = int(jax.eval_shape(self.strategy.ask, self.root, self.plan)[1].genes.shape[0])
+            count = int(jax.eval_shape(self.strategy.ask, self.root, self.plan.state)[1].genes.shape[0])
             genes = first_networks(self.space, self.objective, count, stage_key(self.root, INIT, 2))
             if self.strategy.start is not None:
-                self.plan = jax.jit(self.strategy.start)(self.plan, jnp.asarray(genes))
+                self.plan = _Plan(0, jax.jit(self.strategy.start)(self.plan.state, jnp.asarray(genes)))
         try:
             self._train(snapshot_s)
-            version = self.evaluator.version(self.judge)
+            version = self.evaluator.version(self.judge.state)
             self._remember(version)
             self.progress.start_search(steps)
-            while self.step < steps:
+            while self.plan.step < steps:
                 self._one_step(version)
-                self.step += 1
                 if time.monotonic() - self.saved >= snapshot_s:
                     self._save()
-        finally:
-            # also after an interruption or a mistake in an evaluator: finished rounds and steps are kept, the one that
-            # was broken off is done again
-            self._save()
+        except BaseException as error:
+            # an interruption, or a mistake in an evaluator: finished rounds and steps are kept, the one that was
+            # broken off is done again
+            try:
+                self._save()
+            except Exception as failure:
+                error.add_note(str(failure))
+            raise
+        self._save()
 
     def _save(self) -> None:
-        self.folder.save(self.round, self.step, self.judge, self.plan)
+        judge, plan = self.judge, self.plan
+        if judge.round or plan.step:  # before that there is nothing that the next start does not find again
+            self.folder.save(judge.round, plan.step, judge.state, plan.state)
         self.saved = time.monotonic()
 
     def _train(self, snapshot_s: float) -> None:
-        if self.round >= self.evaluator.rounds:
+        rounds = self.evaluator.rounds
+        if self.judge.round >= rounds:
             return
-        self.progress.start_training(self.evaluator.rounds)
-        while self.round < self.evaluator.rounds:
-            state, metrics = self.evaluator.train(stage_key(self.root, TRAIN, self.round), self.judge)
-            self.judge = state
-            self.progress.training(self.round, metrics)
-            self.round += 1
-            if time.monotonic() - self.saved >= snapshot_s or self.round == self.evaluator.rounds:
+        self.progress.start_training(rounds)
+        while self.judge.round < rounds:
+            done = self.judge.round
+            state, metrics = self.evaluator.train(stage_key(self.root, TRAIN, done), self.judge.state)
+            self.judge = _Judge(done + 1, state)
+            self.progress.training(done, metrics)
+            if time.monotonic() - self.saved >= snapshot_s or self.judge.round == rounds:
                 self._save()
 
     def _remember(self, version: str) -> None:
@@ -214,9 +232,9 @@ class _Search:
                     f"{self.folder.path}: records were made by evaluator version {record['evaluator_version']}, "
                     f"this is {version}: give another folder (--out), or remove this one"
                 )
-            if record["step"] < self.step:
+            if record["step"] < self.plan.step:
                 self._learn(record)
-        done = [record for record in self.folder.records.values() if record["step"] < self.step]
+        done = [record for record in self.folder.records.values() if record["step"] < self.plan.step]
         self.front = front_of(done, self.objective.minimize)
 
     def _learn(self, record: Record) -> None:
@@ -225,16 +243,17 @@ class _Search:
             self.known.setdefault(tuple(record["genes"]), error)
 
     def _one_step(self, version: str) -> None:
-        state, proposal = self.ask(stage_key(self.root, ASK, self.step), self.plan)
+        step = self.plan.step
+        state, proposal = self.ask(stage_key(self.root, ASK, step), self.plan.state)
         genes = np.asarray(proposal.genes)
         priced = self.objective.price(proposal.genes)
-        batch = Batch(self.space, self.objective, self.folder, self.progress, self.step, genes, priced, version)
+        batch = Batch(self.space, self.objective, self.folder, self.progress, step, genes, priced, version)
         waiting = batch.sort_out(self.known, reuse=proposal.gates is None)
         asked = genes if proposal.gates is None else np.asarray(proposal.gates)
         grads = None if proposal.gates is None else np.zeros(asked.shape, np.float32)
         if len(waiting):
-            step_key = stage_key(self.root, EVALUATE, self.step)
-            outcomes = self.executor.map_chunks(self.evaluator, step_key, self.judge, asked[waiting], waiting)
+            step_key = stage_key(self.root, EVALUATE, step)
+            outcomes = self.executor.map_chunks(self.evaluator, step_key, self.judge.state, asked[waiting], waiting)
             for outcome in outcomes:
                 batch.take(outcome, waiting)
                 if grads is not None and outcome.error_grads is not None:
@@ -244,8 +263,8 @@ class _Search:
         if grads is not None:
             gate_grads = self.objective.gate_grads(np.nan_to_num(batch.error), grads, proposal.gates)
         feedback = self.objective.feedback(batch.error, priced, batch.evaluated, gate_grads=gate_grads)
-        self.plan = self.tell(state, proposal, feedback)
-        records = [self.folder.records[self.step, i] for i in range(len(genes))]
+        self.plan = _Plan(step + 1, self.tell(state, proposal, feedback))
+        records = [self.folder.records[step, i] for i in range(len(genes))]
         for record in records:
             self._learn(record)
         self.front = front_of(self.front + records, self.objective.minimize)

@@ -11,11 +11,9 @@ import numpy as np
 from jax import Array
 
 from hw_models.errors import InputError
-from nas.training.images import normalise
+from nas.training.images import EVALUATION_BATCH, normalise
 from search_spaces.network import Network
 from search_spaces.space import SearchSpace
-
-BATCH = 250
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Model(NamedTuple):
             logits: Array = network.apply(variables, normalise(x, mean, std), "eval")  # type: ignore[assignment]
             return logits
 
-        size = min(BATCH, len(images))
+        size = min(EVALUATION_BATCH, len(images))
         found = []
         for start in range(0, len(images), size):
             part = images[start : start + size]

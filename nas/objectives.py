@@ -69,7 +69,7 @@ class Objective:
         InputError: an unknown name, a name twice, no objective, a limit that is not a finite number above 0.
 
     Example:
-        >>> from nas.testing import ToyDevice, ToySpace, toy_table
+        >>> from nas.toy import ToyDevice, ToySpace, toy_table
         >>> goal = Objective(ToySpace(), ToyDevice(), minimize=("error", "latency_s"), limits={"params": 20.0},
         ...                  table=toy_table)
         >>> priced = goal.price(jnp.zeros((1, 6), jnp.int32))
@@ -193,7 +193,7 @@ class Objective:
         """The limit that one candidate exceeds most: name, limit, the candidate's value.
 
         Example:
-            >>> from nas.testing import ToyDevice, ToySpace, toy_table
+            >>> from nas.toy import ToyDevice, ToySpace, toy_table
             >>> goal = Objective(ToySpace(), ToyDevice(), limits={"params": 20.0}, table=toy_table)
             >>> goal.broken_limit({"params": 30.0, "resource_fraction": 0.5})
             ('params', 20.0, 30.0)

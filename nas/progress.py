@@ -86,7 +86,7 @@ class InProcess:
 
     Example:
         >>> import jax
-        >>> from nas.testing import ToySpace, toy_evaluator
+        >>> from nas.toy import ToySpace, toy_evaluator
         >>> judge = toy_evaluator(ToySpace())
         >>> key = jax.random.key(0)
         >>> done = InProcess().map_chunks(judge, key, judge.init(key), np.zeros((3, 6), np.int32), np.arange(3))
@@ -108,7 +108,7 @@ def evaluate_rows(
 
     Example:
         >>> import jax
-        >>> from nas.testing import ToySpace, toy_evaluator
+        >>> from nas.toy import ToySpace, toy_evaluator
         >>> judge = toy_evaluator(ToySpace())
         >>> key = jax.random.key(0)
         >>> genes, rows = np.zeros((1, 6), np.int32), np.arange(1)

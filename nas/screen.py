@@ -35,7 +35,7 @@ def first_networks(space: Any, objective: Objective, count: int, key: Key) -> np
         InputError: nothing drawn meets the limits; names the limit, the nearest value and its network.
 
     Example:
-        >>> from nas.testing import ToyDevice, ToySpace, toy_table
+        >>> from nas.toy import ToyDevice, ToySpace, toy_table
         >>> space = ToySpace()
         >>> goal = Objective(space, ToyDevice(), limits={"params": 12.0}, table=toy_table)
         >>> genes = first_networks(space, goal, 4, jax.random.key(0))
@@ -65,16 +65,16 @@ def first_networks(space: Any, objective: Objective, count: int, key: Key) -> np
         if (excess == 0).sum() >= min(count, space.size):
             break
     if not (excess == 0).any():
-        raise _nothing_meets(space, objective, pool[int(np.argmin(excess))], batch * ROUNDS)
+        raise _nothing_meets(space, objective, pool[int(np.argmin(excess))], len(pool))
     chosen = np.argsort(excess, kind="stable")
     return pool[chosen[np.arange(count) % len(chosen)]]
 
 
-def _nothing_meets(space: Any, objective: Objective, genes: np.ndarray, draws: int) -> InputError:
+def _nothing_meets(space: Any, objective: Objective, genes: np.ndarray, priced: int) -> InputError:
     costs = {name: float(value[0]) for name, value in objective.price(genes[None]).costs.items()}
     name, limit, value = objective.broken_limit(costs)
     fix = "raise the limit" if name in objective.limits else "choose a larger device or a smaller space"
     return InputError(
-        f"limit {name}={_short(limit)} cannot be met: of {draws} networks priced the nearest has "
+        f"limit {name}={_short(limit)} cannot be met: of {priced} different networks priced the nearest has "
         f"{name}={_short(value)} ({space.text(genes)}): {fix}, or widen the space"
     )

@@ -1,4 +1,4 @@
-"""Random parts of a labelled set in which every class keeps its share."""
+"""Random parts of a set of images: with every class in its share, or a plain sample that is always the same."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ from collections.abc import Mapping
 import numpy as np
 
 from hw_models.errors import InputError
+
+
+def drawn(count: int, size: int) -> np.ndarray:
+    """`size` of the numbers below `count` in random order, always the same ones: `int [size]`.
+
+    The first images of a set stand for all of them only where somebody has shuffled it; these do in any order.
+
+    Example:
+        >>> sorted(drawn(5, 5).tolist())
+        [0, 1, 2, 3, 4]
+    """
+    # sorting random numbers, for the reason given in `stratified`
+    return np.argsort(np.random.default_rng(0).random(count), kind="stable")[:size]
 
 
 def stratified(labels: np.ndarray, sizes: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:

@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from hw_models.discover import unknown
 from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces.choice import Choice, options
-
-MODES = ("train", "calibrate", "eval")
+from search_spaces.layers import ACTIVATIONS
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,19 @@ class Block(ABC):
     def net(self, io: BlockIO) -> nn.Module:
         """The Flax module, called as `net(x [N,H,W,C], selection, mode)`; `BRANCHES` fields concrete."""
 
-    def check(self, io: BlockIO) -> None:  # noqa: B027 - most blocks can be built anywhere
-        """Raise InputError where this block cannot be built; called for every concrete variant."""
+    def check(self, io: BlockIO) -> None:
+        """Raise InputError where this block cannot be built; called for every concrete variant of a space.
+
+        Here: fields that mean the same in every block. Subclasses check their own besides.
+        """
+        kernel, expand = getattr(self, "kernel", 1), getattr(self, "expand", 1)
+        activation = getattr(self, "activation", "identity")
+        if not isinstance(kernel, int) or kernel < 1 or kernel % 2 == 0:
+            raise InputError(f"kernel={kernel!r} is not allowed: give an odd whole number from 1")
+        if not isinstance(expand, int | float) or not expand >= 1:
+            raise InputError(f"expand={expand!r} is not allowed: give a number from 1")
+        if activation not in ACTIVATIONS:
+            raise unknown("activation", str(activation), ACTIVATIONS)
 
     def cut(self, variables: Any, io: BlockIO) -> Any:
         """The part of the shared `variables` that this block uses: centre of kernels, leading channels.

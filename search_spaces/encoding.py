@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
@@ -23,7 +25,9 @@ from search_spaces.choice import Choice
 if TYPE_CHECKING:
     from search_spaces.space import SearchSpace
 
-SCHEMA = 1
+# an exported network: its file in the folder, and what the file says of itself
+ARCHITECTURE = "architecture.json"
+FORMAT, SCHEMA = "flynas network", 1
 
 
 def one_hot(space: SearchSpace, genes: Array) -> Array:
@@ -96,6 +100,35 @@ def _parsed(value: Any) -> Any:
     return value
 
 
+def read_architecture(path: str | Path) -> dict[str, Any]:
+    """What the description of an exported network holds; `path` is its folder or the file itself.
+
+    Raises:
+        InputError: no such file, not a description of a network, or one of another version.
+
+    Example:
+        >>> read_architecture("nowhere")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        hw_models.errors.InputError: nowhere cannot be read (no such file): give an exported folder or its ...
+    """
+    file = Path(path) / ARCHITECTURE if os.path.isdir(path) else Path(path)
+    try:
+        content = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+        raise InputError(f"{file} cannot be read ({why}): give an exported folder or its {ARCHITECTURE}") from error
+    try:
+        tree = json.loads(content)
+        kind, schema, _ = tree["format"], tree["schema"], tree["space"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{file} is no exported network ({why}): export it again") from error
+    if kind != FORMAT or schema != SCHEMA:
+        raise InputError(f"{file} is '{kind}' of schema {schema}, this version reads '{FORMAT}' of schema {SCHEMA}")
+    return dict(tree)
+
+
 def text(space: SearchSpace, genes: np.ndarray) -> str:
     """The line described at the top of this module."""
     chosen = ",".join(f"{name}={value}" for name, value in space.options)
@@ -107,7 +140,7 @@ def split_text(line: str) -> tuple[str, dict[str, str], str, str]:
     """`(space name, options, genes, fingerprint)` of a network text; the last two may be empty.
 
     Raises:
-        InputError: an option that is not `name=value`.
+        InputError: an option that is not `name=value`, or given twice.
 
     Example:
         >>> split_text("tiny[classes=5]:1.0#0123abcd")
@@ -123,6 +156,8 @@ def split_text(line: str) -> tuple[str, dict[str, str], str, str]:
         option, equals, value = part.partition("=")
         if not equals:
             raise InputError(f"network text '{line}': option '{part}' needs the form name=value")
+        if option.strip() in chosen:
+            raise InputError(f"network text '{line}': option '{option.strip()}' is given twice: keep one")
         chosen[option.strip()] = value.strip()
     return name.strip(), chosen, genes.strip(), mark.strip()
 
@@ -132,16 +167,26 @@ def parse(space: SearchSpace, line: str) -> np.ndarray:
     name, _, genes, mark = split_text(line) if ":" in line else ("", {}, *_genes_and_mark(line))
     if name and name != space.name:
         raise InputError(f"network text '{line}' is of space '{name}', not '{space.name}'")
-    if mark and mark != space.fingerprint:
-        raise InputError(
-            f"network text '{line}' was written for a space with fingerprint {mark}, this one has {space.fingerprint}: "
-            "use the same version and options, or drop the part after '#'"
-        )
+    check_mark(space, mark, line)
     try:
         values = [int(gene) for gene in genes.split(".")] if genes else []
     except ValueError:
         raise InputError(f"genes '{genes}' are not whole numbers joined by dots") from None
     return space.check(values)
+
+
+def check_mark(space: SearchSpace, mark: str, line: str) -> None:
+    """Raise InputError unless `mark`, where there is one, is the fingerprint of the space that `line` names.
+
+    Example:
+        >>> from search_spaces.spaces import tiny
+        >>> check_mark(tiny.space(), "", "tiny")
+    """
+    if mark and mark != space.fingerprint:
+        raise InputError(
+            f"network text '{line}' was written for a space with fingerprint {mark}, this one has {space.fingerprint}: "
+            "use the same version and options, or drop the part after '#'"
+        )
 
 
 def _genes_and_mark(line: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hw_models.workload import Layer, Op
 from search_spaces.attention import ECA_KERNEL, squeeze_channels
+from search_spaces.block import BlockIO
 
 
 def conv(
@@ -14,33 +15,57 @@ def conv(
     *,
     kernel: int = 1,
     stride: int = 1,
-    groups: int = 1,
-    heads: int = 1,
     held: int = 0,
     group: int = 0,
 ) -> Layer:
-    """A convolution with SAME padding followed by normalisation; depthwise when `groups == in_channels > 1`.
+    """A dense convolution with SAME padding followed by normalisation.
 
     Example:
-        >>> conv(8, 8, 16, 16, kernel=3, groups=16).macs
-        9216
+        >>> conv(8, 8, 3, 16, kernel=3).macs
+        27648
     """
-    depthwise = groups == in_channels and groups > 1
+    out_h, out_w = -(-h // stride), -(-w // stride)
     return Layer(
-        Op.DEPTHWISE if depthwise else Op.CONV,
+        Op.CONV,
         h,
         w,
-        -(-h // stride),
-        -(-w // stride),
+        out_h,
+        out_w,
         in_channels,
-        out_channels * heads,
+        out_channels,
         kernel,
         kernel,
         stride,
-        groups,
-        norm=0 if heads > 1 else 1,
+        norm=1,
         held_elements=held,
         group=group,
+    )
+
+
+def depthwise(io: BlockIO, channels: int, kernel: int, *, heads: int = 1, held: int = 0) -> Layer:
+    """`heads` depthwise filters per channel at the stride of `io`; one head is normalised at once, several after they
+    are reduced.
+
+    Example:
+        >>> from search_spaces.block import BlockIO
+        >>> depthwise(BlockIO(8, 8, 16, 16), 16, 3).macs
+        9216
+    """
+    return Layer(
+        Op.DEPTHWISE,
+        io.in_h,
+        io.in_w,
+        io.out_h,
+        io.out_w,
+        channels,
+        channels * heads,
+        kernel,
+        kernel,
+        io.stride,
+        groups=channels,
+        norm=int(heads == 1),
+        held_elements=held,
+        group=io.group,
     )
 
 

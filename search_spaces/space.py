@@ -26,6 +26,8 @@ from search_spaces.block import Block
 from search_spaces.choice import Choice, options
 from search_spaces.slots import Decision, Slot, Walk, Width
 
+LARGEST = 2**20  # image sizes, channels and classes; products of them stay finite in float32
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -69,11 +71,10 @@ class SearchSpace:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        for label, value in (("input_hw", self.input_hw), ("classes", self.classes)):
-            if value < 2:
-                raise InputError(f"{label}={value} is not allowed: give at least 2")
-        if self.input_channels < 1:
-            raise InputError(f"input_channels={self.input_channels} is not allowed: give at least 1")
+        for label, least in (("input_hw", 2), ("input_channels", 1), ("classes", 2)):
+            value = getattr(self, label)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
+                raise InputError(f"{label}={value!r} is not allowed: give a whole number from {least} to {LARGEST}")
         _ = self._walked
 
     @cached_property

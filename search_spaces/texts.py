@@ -1,23 +1,23 @@
 """From what a person types to a network or a space.
 
 Accepted wherever a network is: network text (`space[option=value]:3.1.0#fingerprint`), the name of a space, the name of
-a published network, or the path of an `architecture.json`.
+a published network, or the path of an exported folder or its `architecture.json`.
 """
 
 from __future__ import annotations
 
-import ast
 import inspect
-import json
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from hw_models import discover
 from hw_models.errors import InputError
-from search_spaces.encoding import space_from_json, split_text
+from search_spaces.encoding import ARCHITECTURE, check_mark, read_architecture, space_from_json, split_text
+from search_spaces.options import annotation_of, typed
 from search_spaces.space import SearchSpace
 
 SPACES = "search_spaces.spaces"
@@ -51,8 +51,8 @@ def resolve(text: str) -> Resolved:
     """What `text` stands for.
 
     Raises:
-        InputError: an unknown name (the nearest is suggested), an option the space does not have, wrong genes, a file
-            that is not an architecture.
+        InputError: an unknown name (the nearest is suggested), an option the space does not have or of another type,
+            wrong genes, a fingerprint that differs, a file that is not an architecture.
 
     Example:
         >>> resolve("mobilenet_v3_small").network().name
@@ -60,46 +60,34 @@ def resolve(text: str) -> Resolved:
         >>> resolve("tiny[classes=5]:1.0.0.0.0.0").network().classes
         5
     """
-    if text.endswith(".json") or "/" in text.partition(":")[0].partition("[")[0]:
-        return Resolved(text, _from_file(Path(text)))
-    name, options, genes, mark = split_text(text)
     spaces, references = discover.names(SPACES), discover.names(REFERENCES)
+    is_path = text.endswith(".json") or "/" in text.partition(":")[0].partition("[")[0]
+    if is_path or (text not in (*spaces, *references) and os.path.isfile(Path(text) / ARCHITECTURE)):
+        return Resolved(text, space_from_json(read_architecture(text)["space"]))
+    name, options, genes, mark = split_text(text)
     if name in references and name not in spaces:
         space = _build(discover.load(REFERENCES, name, "network", "network"), name, options)
         if genes:
             raise InputError(f"'{name}' is a published network and has no genes: drop ':{genes}'")
+        check_mark(space, mark, text)
         return Resolved(text, space)
-    if "." not in name and name not in spaces:
+    if not discover.is_dotted(name) and name not in spaces:
         raise discover.unknown("network or space", name, (*spaces, *references))
     space = _build(discover.load(SPACES, name, "space", "space"), name, options)
+    check_mark(space, mark, text)
     if ":" not in text:
         return Resolved(text, space)
-    return Resolved(text, space, space.parse(f"{space.name}:{genes}{'#' + mark if mark else ''}"))
+    return Resolved(text, space, space.parse(f"{space.name}:{genes}"))
 
 
 def _build(factory: Callable[..., SearchSpace], name: str, options: dict[str, str]) -> SearchSpace:
     known = inspect.signature(factory).parameters
-    for option in options:
+    given = {}
+    for option, text in options.items():
         if option not in known:
             raise discover.unknown(f"option of {name}", option, known)
-    return factory(**{option: _value(value) for option, value in options.items()})
-
-
-def _value(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _from_file(path: Path) -> SearchSpace:
-    file = path / "architecture.json" if path.is_dir() else path
-    try:
-        tree = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise InputError(f"no file {file}: give network text, a name, or the path of an architecture.json") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{file} cannot be read as JSON ({error}): export the network again") from error
-    if not isinstance(tree, dict) or "space" not in tree:
-        raise InputError(f"{file} is not an architecture.json of flynas: it has no 'space'")
-    return space_from_json(tree["space"])
+        given[option] = typed(f"{name}: option {option}", text, annotation_of(known[option], default=True))
+    for option, entry in known.items():
+        if entry.default is entry.empty and option not in given and entry.kind is not entry.VAR_KEYWORD:
+            raise InputError(f"{name} needs option '{option}': write {name}[{option}=...]")
+    return factory(**given)

@@ -1,5 +1,6 @@
 """The README's Python story runs as printed, and its commands exist with the options it shows."""
 
+import itertools
 import re
 import shlex
 import subprocess
@@ -44,6 +45,17 @@ def test_every_command_shown_exists_with_its_options(words):
     assert help_text.returncode == 0, help_text.stderr
     for option in (word for word in words[2:] if word.startswith("--")):
         assert option in help_text.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [words for words in COMMANDS if words[:2] == ["flynas", "search"] and "--set" in words], ids=" ".join
+)
+def test_every_setting_shown_is_one_of_the_configuration_named(words):
+    from experiments.config import load_config
+    from experiments.overrides import override
+
+    changes = [value for option, value in itertools.pairwise(words) if option == "--set"]
+    assert override(load_config(words[2]), changes) != load_config(words[2])
 
 
 @pytest.mark.parametrize(

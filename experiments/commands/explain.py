@@ -10,7 +10,7 @@ import typer
 def command(
     network: Annotated[
         str,
-        typer.Argument(metavar="NETWORK", help="Network text, a published network, or an architecture.json."),
+        typer.Argument(metavar="NETWORK", help="Network text, a published network, or an exported folder."),
     ],
     device: Annotated[str, typer.Option(metavar="NAME", help="Device, or path of a .toml file.")],
     precision: Annotated[str | None, typer.Option(help="The device's default unless given.")] = None,

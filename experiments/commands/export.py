@@ -39,13 +39,13 @@ def command(
     from experiments.final import chosen_network, chosen_recipe, report_rows
     from experiments.output import print_table
     from experiments.progress_view import export_watcher
+    from nas.export import check_out, export
 
-    source, final, threads = chosen_network(network, pick, under or (), data)
+    check_out(out)
+    source, final, threads = chosen_network(network, pick, under or (), data, start)
     recipe = chosen_recipe(final, set_ or ())
     name: Any = getattr(source, "network", network)
     print(f"network  {name}\nthreads  {set_threads(threads)}", flush=True)
-
-    from nas.export import export
 
     view = export_watcher()
     try:

@@ -9,7 +9,9 @@ import typer
 
 
 def command(
-    figure: Annotated[str, typer.Argument(metavar="FIGURE", help="front, or progress.")],
+    figure: Annotated[
+        str, typer.Argument(metavar="FIGURE", help="front: networks and their trade-off; progress: how the front grew.")
+    ],
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One or more run folders.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write it: .png, .pdf or .svg.")],
     x: Annotated[str | None, typer.Option(help="Objective or cost along x, such as latency.")] = None,

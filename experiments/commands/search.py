@@ -42,7 +42,9 @@ def command(
     from experiments.progress_view import watcher
     from experiments.results import front_header, front_rows
     from nas.loop import search
+    from nas.store import check_out
 
+    check_out(out, experiment.steps)
     built = build(experiment)
     pairs(banner(built))
     view = watcher(built.objective.minimize, built.strategy.describe.get("population"))

@@ -26,15 +26,13 @@ from hw_models.workload import Op, Workload
 
 KEYS = Keys(
     required=(
-        "compute.input_parallel",
-        "compute.output_parallel",
-        "compute.pixel_parallel",
         "compute.depthwise_macs_per_cycle",
         "compute.dsp",
         "compute.bram36",
         "compute.bram36_per_unit",
     ),
     per_precision=("compute.macs_per_dsp_cycle",),
+    cells=("compute.input_parallel", "compute.output_parallel", "compute.pixel_parallel"),
 )
 
 

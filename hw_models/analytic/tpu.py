@@ -26,7 +26,7 @@ from hw_models.workload import Workload
 
 DATAFLOWS = ("ws", "os", "is")
 
-KEYS = Keys(required=("compute.array_rows", "compute.array_cols", "compute.vector_macs_per_cycle"))
+KEYS = Keys(required=("compute.vector_macs_per_cycle",), cells=("compute.array_rows", "compute.array_cols"))
 
 
 def systolic_cycles(m: int, k: int, n: int, rows: int, cols: int, dataflow: str = "ws") -> int:

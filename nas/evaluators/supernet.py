@@ -18,16 +18,16 @@ import optax
 from jax import Array, lax
 
 from hw_models.errors import InputError
-from nas.data import Data, Splits, content_hash, load, split
-from nas.training.images import normalise, shift_and_flip
+from nas.data import Data, Splits, check_fits, content_hash, load, split
+from nas.data_reference import reference
+from nas.stratify import drawn
+from nas.training.images import EVALUATION_BATCH, normalise, shift_and_flip
 from nas.training.loss import cross_entropy, wrong
 from nas.training.recipe import Recipe
 from nas.training.standalone import pooled_statistics
 from nas.types import Evaluator, Key, Quality
 from search_spaces.space import SearchSpace
 from search_spaces.supernet import Supernet, with_statistics
-
-EVALUATION_BATCH = 250
 
 
 class State(NamedTuple):
@@ -59,8 +59,9 @@ def evaluator(
     """Evaluator that trains the supernet of `space` for `epochs` rounds of one epoch each.
 
     `data` is anything `nas.data.load` takes, or `Splits`. `seed` chooses the split; `validation` and `train` are
-    numbers of images (`train=None`: the rest). `calibration` training images set the normalisation statistics of each
-    candidate. The defaults suit short training: shared weights underfit, so they are not smoothed or shifted.
+    numbers of images (`train=None`: the rest). `calibration` training images, a fixed random sample, set the
+    normalisation statistics of each candidate. The defaults suit short training: shared weights underfit, so they are
+    not smoothed or shifted.
 
     Raises:
         InputError: images or classes that do not match the space, fewer images than a batch, a value out of range.
@@ -73,13 +74,16 @@ def evaluator(
     """
     if epochs < 1:
         raise InputError(f"epochs={epochs} is out of range: give at least 1")
-    recipe = Recipe(epochs, batch, learning_rate, weight_decay=weight_decay, smoothing=smoothing, shift=shift, flip=flip)
+    recipe = Recipe(
+        epochs, batch, learning_rate, weight_decay=weight_decay, smoothing=smoothing, shift=shift, flip=flip
+    )
     splits = (
         data
         if isinstance(data, Splits)
         else split(data if isinstance(data, Data) else load(data), validation, seed, train)
     )
-    check_data(space, splits)
+    fix = "set input_hw, input_channels and classes of the space"
+    check_fits(splits, f"space {space.name}", space.input_hw, space.input_channels, space.classes, fix)
     count = len(splits.train_images)
     if count < batch:
         raise InputError(f"{count} training images are fewer than a batch of {batch}: lower the batch")
@@ -129,7 +133,7 @@ def evaluator(
         metrics = {"loss": average, "images_per_s": steps * batch / seconds}
         return State(params, momentum, state.round + 1), metrics
 
-    calibration_images = _in_batches(splits.train_images[:calibration])
+    calibration_images = _in_batches(splits.train_images[drawn(count, calibration)])
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _only("batch_stats", supernet.shapes()))
 
     def one_error(params: Any, genes: Array, x: Array, y: Array) -> Array:
@@ -170,6 +174,7 @@ def evaluator(
 
     describe = {
         "data": splits.name,
+        "data_from": reference(data),
         "data_source": splits.source,
         "data_hash": content_hash(splits),
         "seed": seed,
@@ -189,22 +194,6 @@ def evaluator(
     }
     fixed = f"{space.fingerprint} {describe}"
     return Evaluator(init, train_round, epochs, evaluate, version, chunk, "supernet", describe=describe)
-
-
-def check_data(space: SearchSpace, splits: Splits) -> None:
-    """Raise InputError unless the images and classes of `splits` are those that `space` is made for."""
-    have = splits.train_images.shape[1:]
-    want = (space.input_hw, space.input_hw, space.input_channels)
-    if have != want:
-        raise InputError(
-            f"data set {splits.name} has images of {'x'.join(map(str, have))}, space {space.name} takes "
-            f"{'x'.join(map(str, want))}: set input_hw and input_channels of the space"
-        )
-    if len(splits.class_names) != space.classes:
-        raise InputError(
-            f"data set {splits.name} has {len(splits.class_names)} classes, space {space.name} is made for "
-            f"{space.classes}: set classes of the space"
-        )
 
 
 def _in_batches(array: np.ndarray) -> Array:

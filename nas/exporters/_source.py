@@ -13,23 +13,22 @@ import numpy as np
 
 from hw_models.discover import unknown
 from hw_models.errors import InputError
-from nas.data import Data, Splits, content_hash, load, split
+from nas.data import Data, Splits, check_fits, content_hash, load, split
 from nas.model import Model
 from nas.run import Pick, Run
-from nas.store import read_snapshot
+from nas.run_files import read_snapshot
 from nas.training.recipe import Recipe
 from search_spaces import encoding
 from search_spaces.network import fresh, inherit
 from search_spaces.space import SearchSpace
 
 STARTS = ("fresh", "inherited")
-DEFAULT_EPOCHS = 30
 
 
 class Source(NamedTuple):
     """A frozen space, where its training starts (None: fresh weights), and with what it is trained.
 
-    `recipe` is None where the weights given are to be exported as they are.
+    `recipe` is None where the weights given are to be exported as they are; `notes` are what a person should know.
     """
 
     space: SearchSpace
@@ -39,6 +38,7 @@ class Source(NamedTuple):
     recipe: Recipe | None
     seed: int
     start: str
+    notes: tuple[str, ...] = ()
 
 
 def source(
@@ -54,6 +54,8 @@ def source(
     if isinstance(network, Pick):
         found = _of_pick(network, data, recipe, seed, start)
     elif isinstance(network, tuple) and len(network) >= 2 and isinstance(network[0], SearchSpace):
+        if start == "inherited":
+            raise InputError("start='inherited' is for picks of a run: give the pair (space, variables)")
         found = _of_pair(network[0], network[1], data, recipe, seed)
         if isinstance(network, Model):
             # the weights are made for the mean and deviation they were trained with, not for those of other images
@@ -64,22 +66,26 @@ def source(
         raise InputError(
             f"{type(network).__name__} is nothing to export: give run.pick(...), or a frozen space and its variables"
         )
-    _check_data(found.space, found.splits)
+    sizes = (found.space.input_hw, found.space.input_channels, found.space.classes)
+    check_fits(found.splits, "the network", *sizes, "give other data")
     return found if name is None else found._replace(name=name)
 
 
 def _of_pick(pick: Pick, data: Any, recipe: Recipe | None, seed: int | None, start: str) -> Source:
     run = pick.run
-    whole = encoding.space_from_json(run.meta["space"]["tree"])
+    try:
+        whole = encoding.space_from_json(run.meta["space"]["tree"])
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{run.folder or 'the run'}: key 'space.tree' of run.json cannot be used: {error}") from error
     space = whole.freeze(pick["genes"])
     settings = run.meta["evaluator"]
     seed = int(settings.get("seed", 0)) if seed is None else seed
-    splits = _splits(data, settings, seed)
+    splits, notes = _splits(data, settings, seed)
     if recipe is None:
         final = (run.meta.get("config") or {}).get("final") or {}
-        recipe = _recipe(final) if final else Recipe(epochs=DEFAULT_EPOCHS)
+        recipe = _recipe(final)
     variables = _inherited(run, whole, space, pick["genes"], seed) if start == "inherited" else None
-    return Source(space, variables, pick.network, splits, recipe, seed, start)
+    return Source(space, variables, pick.network, splits, recipe, seed, start, notes)
 
 
 def _of_pair(space: SearchSpace, variables: Any, data: Any, recipe: Recipe | None, seed: int | None) -> Source:
@@ -88,11 +94,11 @@ def _of_pair(space: SearchSpace, variables: Any, data: Any, recipe: Recipe | Non
     if data is None:
         raise InputError("data is missing: give the data set the network is for, data=...")
     if recipe is None and variables is None:
-        recipe = Recipe(epochs=DEFAULT_EPOCHS)
+        recipe = Recipe()
     seed = 0 if seed is None else seed
     start = "fresh" if variables is None else "given"
     name = f"{space.name}#{space.fingerprint}"
-    return Source(space, variables, name, _splits(data, {}, seed), recipe, seed, start)
+    return Source(space, variables, name, _splits(data, {}, seed)[0], recipe, seed, start)
 
 
 def _recipe(settings: Mapping[str, Any]) -> Recipe:
@@ -102,40 +108,55 @@ def _recipe(settings: Mapping[str, Any]) -> Recipe:
         raise InputError(f"the run's settings of the final training are not of this version ({error})") from error
 
 
-def _splits(data: Any, settings: Mapping[str, Any], seed: int) -> Splits:
-    """The images: those given, or those the run was made with, cut the same way."""
+def _splits(data: Any, settings: Mapping[str, Any], seed: int) -> tuple[Splits, tuple[str, ...]]:
+    """The images, those given or those the run was made with, cut the same way; and what should be said about them."""
     if isinstance(data, Splits):
-        return data
-    if data is not None:
-        loaded = data if isinstance(data, Data) else load(data)
-        count = settings.get("validation", max(len(loaded.class_names), len(loaded.labels) // 10))
-        return split(loaded, int(count), int(settings.get("seed", seed)))
-    if not isinstance(settings.get("data"), str) or "validation" not in settings:
-        raise InputError(f"the run's evaluator {settings.get('name')} names no data set: give one, data=...")
-    name = settings["data"]
+        splits = data
+    else:
+        loaded = _own(settings) if data is None else data if isinstance(data, Data) else load(data)
+        splits = _cut(loaded, settings, seed)
+    if settings.get("data_hash") in (None, content_hash(splits)):
+        return splits, ()
+    if data is None:
+        raise InputError(
+            f"data set '{splits.name}' is not the one the run was made with (its contents differ): "
+            "give it with data=... (--data)"
+        )
+    return splits, (f"the images given ({splits.name}) are not those the run was made with: their contents differ",)
+
+
+def _cut(data: Data, settings: Mapping[str, Any], seed: int) -> Splits:
+    counts = {name: settings[name] for name in ("validation", "train", "seed") if settings.get(name) is not None}
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int):
+            raise InputError(f"the run's evaluator has {name}={count!r}, not a whole number: its run.json is damaged")
+    validation = counts.get("validation", max(len(data.class_names), len(data.labels) // 10))
     try:
-        loaded = load(name)
+        return split(data, validation, counts.get("seed", seed), counts.get("train"))
     except InputError as error:
-        raise InputError(f"the run's data set '{name}' cannot be loaded, give it with data=...: {error}") from error
-    splits = split(loaded, int(settings["validation"]), int(settings.get("seed", 0)), settings.get("train"))
-    stored = settings.get("data_hash")
-    if stored is not None and stored != content_hash(splits):
-        raise InputError(f"data set '{name}' is not the one the run was made with (its contents differ): give data=...")
-    return splits
+        if "train" not in counts:
+            raise
+        raise InputError(
+            f"the run was made with {counts['train']:,} training and {validation:,} validation images: {error}"
+        ) from error
 
 
-def _check_data(space: SearchSpace, splits: Splits) -> None:
-    have, want = splits.test_images.shape[1:], (space.input_hw, space.input_hw, space.input_channels)
-    if have != want:
-        texts = ["x".join(map(str, shape)) for shape in (have, want)]
+def _own(settings: Mapping[str, Any]) -> Data:
+    """The data set the run was made with. Evaluators that do not say how to load it may still name a shipped one."""
+    name = settings.get("data_from", settings.get("data"))
+    if name is None and "data_from" in settings:
         raise InputError(
-            f"data set {splits.name} has images of {texts[0]}, the network takes {texts[1]}: give other data"
+            f"the run's images ({settings.get('data')}) were given in memory and cannot be loaded again: "
+            "give them with data=... (--data)"
         )
-    if len(splits.class_names) != space.classes:
+    if not isinstance(name, str) or "validation" not in settings:
+        raise InputError(f"the run's evaluator {settings.get('name')} names no data set: give one, data=... (--data)")
+    try:
+        return load(name)
+    except InputError as error:
         raise InputError(
-            f"data set {splits.name} has {len(splits.class_names)} classes, the network is made for {space.classes}: "
-            "give other data"
-        )
+            f"the run's data set '{name}' cannot be loaded, give it with data=... (--data): {error}"
+        ) from error
 
 
 def _inherited(run: Run, whole: SearchSpace, space: SearchSpace, genes: Any, seed: int) -> Any:

@@ -22,9 +22,7 @@ from search_spaces import encoding
 from search_spaces.network import Network
 from search_spaces.space import SearchSpace
 
-FORMAT = "flynas network"
-SCHEMA = 1
-ARCHITECTURE, WEIGHTS = "architecture.json", "weights.safetensors"
+ARCHITECTURE, WEIGHTS = encoding.ARCHITECTURE, "weights.safetensors"
 
 
 def export(model: Model, folder: str | Path) -> tuple[str, ...]:
@@ -40,8 +38,8 @@ def export(model: Model, folder: str | Path) -> tuple[str, ...]:
     _check_weights(arrays, space, "the model")
     weights = save(arrays, metadata={"network": meta.network})
     architecture = {
-        "format": FORMAT,
-        "schema": SCHEMA,
+        "format": encoding.FORMAT,
+        "schema": encoding.SCHEMA,
         "name": meta.network,
         "network": meta.network,
         "note": meta.note,
@@ -111,7 +109,7 @@ def is_export(folder: str | Path) -> bool:
         False
     """
     try:
-        return bool(json.loads((Path(folder) / ARCHITECTURE).read_text(encoding="utf-8"))["format"] == FORMAT)
+        return bool(json.loads((Path(folder) / ARCHITECTURE).read_text(encoding="utf-8"))["format"] == encoding.FORMAT)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -121,17 +119,7 @@ def _architecture_path(path: str | Path) -> Path:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], SearchSpace, Meta]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): give an exported folder or its {ARCHITECTURE}") from error
-    try:
-        tree = json.loads(text)
-        kind, schema = tree["format"], tree["schema"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no exported network ({_reason(error)}): export it again") from error
-    if kind != FORMAT or schema != SCHEMA:
-        raise InputError(f"{path} is '{kind}' of schema {schema}, this version reads '{FORMAT}' of schema {SCHEMA}")
+    tree = encoding.read_architecture(path)
     try:
         space = encoding.space_from_json(tree["space"])
         prepared = tree["input"]

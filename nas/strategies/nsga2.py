@@ -51,7 +51,7 @@ def strategy(
         InputError: an option out of range.
 
     Example:
-        >>> from nas.testing import ToySpace
+        >>> from nas.toy import ToySpace
         >>> plan = strategy(ToySpace(), population=8)
         >>> _, proposal = plan.ask(jax.random.key(1), plan.init(jax.random.key(0)))
         >>> proposal.genes.shape

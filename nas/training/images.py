@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+EVALUATION_BATCH = 250
+"""Images that go through a network at once where nothing is learnt from them."""
+
 
 def normalise(images: Array, mean: Array, std: Array) -> Array:
     """uint8 `[N, H, W, C]` to float32 with zero mean and unit variance per channel (`mean`, `std` are `[C]`).

@@ -8,6 +8,7 @@ import jax
 import optax
 
 from hw_models.errors import InputError
+from search_spaces.options import check
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,14 @@ class Recipe:
     zero. `learning_rate` is for the batch size given; `shift` is in pixels.
 
     Raises:
-        InputError: a value out of range.
+        InputError: a value of another type or out of range.
 
     Example:
         >>> Recipe(epochs=3).epochs
         3
     """
 
-    epochs: int = 12
+    epochs: int = 30
     batch: int = 128
     learning_rate: float = 0.1
     momentum: float = 0.9
@@ -47,6 +48,7 @@ class Recipe:
         for field in fields(self):
             low, high = limits.get(field.name, (None, None))
             value = getattr(self, field.name)
+            check(field.name, value, str(field.type))
             if low is not None and not low <= value <= high:
                 raise InputError(f"{field.name}={value} is out of range: give {low} to {high}")
 

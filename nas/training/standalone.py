@@ -13,13 +13,14 @@ import optax
 from jax import Array
 
 from hw_models.errors import InputError
-from nas.training.images import normalise, shift_and_flip
-from nas.training.loss import cross_entropy, wrong
+from nas.stratify import drawn
+from nas.training.images import EVALUATION_BATCH, normalise, shift_and_flip
+from nas.training.loss import cross_entropy
 from nas.training.recipe import Recipe
 from search_spaces.network import Network, fresh
 from search_spaces.space import SearchSpace
 
-EVALUATION_BATCH = 250
+SETTLING_IMAGES = 2000
 
 
 class Images(NamedTuple):
@@ -42,7 +43,8 @@ def train(
     """Variables of `Network(space)` after training; the key is consumed.
 
     `variables` are where to start (inherited weights), fresh ones when None. `report(epoch, loss)` is called after
-    every epoch. At the end the normalisation statistics are set from training images without augmentation.
+    every epoch. At the end the normalisation statistics are set from training images without augmentation,
+    a fixed random sample of them.
 
     Raises:
         InputError: fewer images than a batch; a loss that is not finite.
@@ -73,7 +75,8 @@ def train(
             )
         if report is not None:
             report(epoch, average)
-    return settle(space, state, data._replace(images=data.images[:2000]))
+    rows = drawn(count, min(count, SETTLING_IMAGES))
+    return settle(space, state, data._replace(images=data.images[rows], labels=data.labels[rows]))
 
 
 @lru_cache(maxsize=8)
@@ -126,19 +129,3 @@ def pooled_statistics(stacked: Any) -> Any:
         return {"mean": mean, "var": jnp.maximum(second - jnp.square(mean), 0)}
 
     return jax.tree.map(pool, stacked, is_leaf=lambda node: isinstance(node, dict) and "mean" in node)
-
-
-def error(space: SearchSpace, variables: Any, data: Images) -> float:
-    """Share of wrong answers on `data`, in batches; every image counts."""
-    network = Network(space)
-
-    @jax.jit
-    def mistakes(x: Array, y: Array) -> Array:
-        logits: Any = network.apply(variables, normalise(x, jnp.asarray(data.mean), jnp.asarray(data.std)), "eval")
-        return wrong(logits, y)
-
-    total = 0
-    for start in range(0, len(data.images), EVALUATION_BATCH):
-        window = slice(start, start + EVALUATION_BATCH)
-        total += int(mistakes(jnp.asarray(data.images[window]), jnp.asarray(data.labels[window])))
-    return total / len(data.images)

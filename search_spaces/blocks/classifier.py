@@ -35,6 +35,7 @@ class Classifier(Block):
     activation: str = "relu"
 
     def check(self, io: BlockIO) -> None:
+        super().check(io)
         if self.features < 0 or self.hidden < 0:
             raise InputError(f"classifier features={self.features}, hidden={self.hidden}: give 0 or more")
 

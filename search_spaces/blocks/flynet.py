@@ -18,9 +18,10 @@ from hw_models.workload import Layer, Op
 from search_spaces import lowering
 from search_spaces.attention import HEAD_ECA_KERNEL, ChannelAttention, HeadAttention, check_kinds
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
-from search_spaces.channels import Channels, make_divisible
+from search_spaces.blocks import _bottleneck
+from search_spaces.channels import Channels
 from search_spaces.choice import Choice, options
-from search_spaces.layers import Activation, Depthwise, Maximum, Norm, Pointwise, residual
+from search_spaces.layers import Depthwise, Maximum, Norm
 
 MAX_HEADS = 5
 
@@ -55,9 +56,10 @@ class FlyNet(Block):
     def hidden_channels(self, in_channels: int) -> int:
         """Channels after the expansion."""
         assert not isinstance(self.expand, Choice)
-        return in_channels if self.expand == 1 else make_divisible(in_channels * self.expand)
+        return _bottleneck.expanded(in_channels, self.expand)
 
     def check(self, io: BlockIO) -> None:
+        super().check(io)
         check_kinds(options(self.attention))
         for heads in options(self.heads):
             if not 1 <= heads <= MAX_HEADS:
@@ -65,43 +67,24 @@ class FlyNet(Block):
 
     def lower(self, io: BlockIO) -> list[Layer]:
         require_concrete(self, io)
-        assert isinstance(io.in_channels, int) and isinstance(io.out_channels, int)
+        assert isinstance(io.in_channels, int) and isinstance(self.expand, int | float)
         assert isinstance(self.kernel, int) and isinstance(self.heads, int) and isinstance(self.attention, str)
-        hidden, heads = self.hidden_channels(io.in_channels), self.heads
-        h, w, group = io.out_h, io.out_w, io.group
-        adds = io.stride == 1 and io.in_channels == io.out_channels
-        held = io.in_h * io.in_w * io.in_channels if adds else 0
-        layers = []
-        if hidden != io.in_channels:
-            layers.append(lowering.conv(io.in_h, io.in_w, io.in_channels, hidden, group=group))
-        layers.append(
-            lowering.conv(
-                io.in_h,
-                io.in_w,
-                hidden,
-                hidden,
-                kernel=self.kernel,
-                stride=io.stride,
-                groups=hidden,
-                heads=heads,
-                held=held if layers else 0,
-                group=group,
-            )
-        )
-        maps = h * w * hidden * heads
-        if self.attention == "eca":
-            layers.append(lowering.global_pool(h, w, hidden * heads, held=held, group=group))
-            layers.append(lowering.channel_conv(hidden * heads, HEAD_ECA_KERNEL, held=held + maps, group=group))
-            scaled = hidden * heads
-            layers.append(lowering.elementwise(Op.SCALE, h, w, scaled, scaled, held=held + scaled, group=group))
-        if heads > 1:
-            layers.append(lowering.elementwise(Op.REDUCE, h, w, hidden * heads, hidden, norm=1, held=held, group=group))
-        if self.attention == "se":
-            layers += lowering.channel_attention("se", h, w, hidden, held=held, group=group)
-        layers.append(lowering.conv(h, w, hidden, io.out_channels, held=held, group=group))
-        if adds:
-            layers.append(lowering.elementwise(Op.ADD, h, w, io.out_channels, io.out_channels, group=group))
-        return layers
+        hidden, heads, kernel, kind = self.hidden_channels(io.in_channels), self.heads, self.kernel, self.attention
+        h, w, group, maps = io.out_h, io.out_w, io.group, hidden * heads
+
+        def middle(held: int) -> list[Layer]:
+            layers = [lowering.depthwise(io, hidden, kernel, heads=heads, held=held)]
+            if kind == "eca":
+                layers.append(lowering.global_pool(h, w, maps, held=held, group=group))
+                layers.append(lowering.channel_conv(maps, HEAD_ECA_KERNEL, held=held + h * w * maps, group=group))
+                layers.append(lowering.elementwise(Op.SCALE, h, w, maps, maps, held=held + maps, group=group))
+            if heads > 1:
+                layers.append(lowering.elementwise(Op.REDUCE, h, w, maps, hidden, norm=1, held=held, group=group))
+            if kind == "se":
+                layers += lowering.channel_attention("se", h, w, hidden, held=held, group=group)
+            return layers
+
+        return _bottleneck.lower(io, hidden, self.expand, middle)
 
     def net(self, io: BlockIO) -> nn.Module:
         return FlyNetNet(self, io)
@@ -122,11 +105,7 @@ class FlyNetNet(nn.Module):
         counts, kinds = options(block.heads), options(block.attention)
         heads_index, kind_index = selection.field("heads"), selection.field("attention")
         in_use = None if len(counts) == 1 else jnp.asarray(counts, jnp.int32)[heads_index]
-        y = x
-        if hidden.values != inp.values:
-            y = Pointwise(hidden.size, name="expand")(y)
-            y = Norm(name="expand_norm")(y, mode)
-            y = hidden.mask(Activation(block.activation)(y))
+        y = _bottleneck.widen(x, hidden, block.expand, block.activation, mode)  # type: ignore[arg-type]
         spatial = Depthwise(block.kernel, io.stride, max(counts), io.depthwise, name="depthwise")  # type: ignore[arg-type]
         maps = spatial(y, hidden, in_use)
         maps = HeadAttention(kinds, counts, name="head_attention")(maps, kind_index, heads_index)
@@ -135,9 +114,7 @@ class FlyNetNet(nn.Module):
         reduced_kinds = tuple("se" if kind == "se" else "none" for kind in kinds)
         if "se" in reduced_kinds:
             y = ChannelAttention(reduced_kinds, name="attention")(y, hidden, kind_index)
-        y = Pointwise(out.size, name="project")(y)
-        y = out.mask(Norm(name="project_norm")(y, mode))
-        return residual(x, y, inp, out, io.stride, io.tied)
+        return _bottleneck.narrow(x, y, inp, out, io, mode)
 
 
 block = FlyNet

@@ -12,21 +12,22 @@ import flax.linen as nn
 from jax import Array
 
 from hw_models.errors import InputError
-from hw_models.workload import Layer, Op
+from hw_models.workload import Layer
 from search_spaces import lowering
 from search_spaces.attention import ChannelAttention, check_kinds
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
-from search_spaces.channels import Channels, make_divisible
+from search_spaces.blocks import _bottleneck
+from search_spaces.channels import Channels
 from search_spaces.choice import Choice, options
-from search_spaces.layers import Activation, Depthwise, Norm, Pointwise, residual
+from search_spaces.layers import Activation, Depthwise, Norm
 
 
 @dataclass(frozen=True)
 class InvertedResidual(Block):
     """Expansion, depthwise convolution, optional channel attention, linear projection, identity where shapes match.
 
-    `expand` multiplies the input channels (rounded to a multiple of 8); `hidden` gives the expanded channels outright
-    and then `expand` is not used. Without expansion (`hidden == in_channels`) the first convolution is left out.
+    `expand` multiplies the input channels (rounded to a multiple of 8); 1 leaves the first convolution out. `hidden`
+    gives the expanded channels outright, where a published network has a ratio that is not round.
 
     Example:
         >>> block = InvertedResidual(kernel=3, expand=6)
@@ -47,44 +48,27 @@ class InvertedResidual(Block):
     def hidden_channels(self, in_channels: int) -> int:
         """Channels after the expansion."""
         assert not isinstance(self.expand, Choice)
-        if self.hidden is not None:
+        if self.hidden is not None and self.expand != 1:
             return self.hidden
-        return in_channels if self.expand == 1 else make_divisible(in_channels * self.expand)
+        return _bottleneck.expanded(in_channels, self.expand)
 
     def check(self, io: BlockIO) -> None:
+        super().check(io)
         check_kinds(options(self.attention))
-        if self.hidden is not None and isinstance(self.expand, Choice):
-            raise InputError(f"hidden={self.hidden} fixes the expanded channels: drop it, or the choice of expand")
+        if self.hidden is not None and (self.expand == 1 or self.hidden < 1):
+            raise InputError(f"hidden={self.hidden} with expand={self.expand} is not allowed: drop one of them")
 
     def lower(self, io: BlockIO) -> list[Layer]:
         require_concrete(self, io)
-        assert isinstance(io.in_channels, int) and isinstance(io.out_channels, int)
+        assert isinstance(io.in_channels, int) and isinstance(self.expand, int | float)
         assert isinstance(self.kernel, int) and isinstance(self.attention, str)
-        hidden = self.hidden_channels(io.in_channels)
-        h, w, group = io.out_h, io.out_w, io.group
-        adds = io.stride == 1 and io.in_channels == io.out_channels
-        held = io.in_h * io.in_w * io.in_channels if adds else 0
-        layers = []
-        if hidden != io.in_channels:
-            layers.append(lowering.conv(io.in_h, io.in_w, io.in_channels, hidden, group=group))
-        layers.append(
-            lowering.conv(
-                io.in_h,
-                io.in_w,
-                hidden,
-                hidden,
-                kernel=self.kernel,
-                stride=io.stride,
-                groups=hidden,
-                held=held if layers else 0,
-                group=group,
-            )
-        )
-        layers += lowering.channel_attention(self.attention, h, w, hidden, held=held, group=group)
-        layers.append(lowering.conv(h, w, hidden, io.out_channels, held=held, group=group))
-        if adds:
-            layers.append(lowering.elementwise(Op.ADD, h, w, io.out_channels, io.out_channels, group=group))
-        return layers
+        hidden, kernel, kind = self.hidden_channels(io.in_channels), self.kernel, self.attention
+
+        def middle(held: int) -> list[Layer]:
+            filters = lowering.depthwise(io, hidden, kernel, held=held)
+            return [filters, *lowering.channel_attention(kind, io.out_h, io.out_w, hidden, held=held, group=io.group)]
+
+        return _bottleneck.lower(io, hidden, self.expand, middle)
 
     def net(self, io: BlockIO) -> nn.Module:
         return InvertedResidualNet(self, io)
@@ -102,20 +86,13 @@ class InvertedResidualNet(nn.Module):
         inp = Channels(options(io.in_channels), selection.inp)
         out = Channels(options(io.out_channels), selection.out)
         hidden = inp.map(block.hidden_channels)
-        y = x
-        if hidden.values != inp.values:
-            y = Pointwise(hidden.size, name="expand")(y)
-            y = Norm(name="expand_norm")(y, mode)
-            y = hidden.mask(Activation(block.activation)(y))
-        spatial = Depthwise(block.kernel, io.stride, implementation=io.depthwise, name="depthwise")  # type: ignore[arg-type]
-        (y,) = spatial(y, hidden)
+        y = _bottleneck.widen(x, hidden, block.expand, block.activation, mode)  # type: ignore[arg-type]
+        (y,) = Depthwise(block.kernel, io.stride, implementation=io.depthwise, name="depthwise")(y, hidden)  # type: ignore[arg-type]
         y = Norm(name="depthwise_norm")(y, mode)
         y = hidden.mask(Activation(block.activation)(y))
         attention = ChannelAttention(options(block.attention), name="attention")
         y = attention(y, hidden, selection.field("attention"))
-        y = Pointwise(out.size, name="project")(y)
-        y = out.mask(Norm(name="project_norm")(y, mode))
-        return residual(x, y, inp, out, io.stride, io.tied)
+        return _bottleneck.narrow(x, y, inp, out, io, mode)
 
 
 block = InvertedResidual

@@ -9,9 +9,9 @@ from search_spaces.space import SearchSpace, Stage, recorded
 
 PAPER = {"params": 2.5e6, "macs": 56e6, "source": "Howard et al. 2019, table 3 (V3-Small 1.0)"}
 
-# kernel, hidden, out, attention, activation, stride
+# kernel, hidden channels (None: no expansion), out, attention, activation, stride
 ROWS = (
-    (3, 16, 16, "se", "relu", 2),
+    (3, None, 16, "se", "relu", 2),
     (3, 72, 24, "none", "relu", 2),
     (3, 88, 24, "none", "relu", 1),
     (5, 96, 40, "se", "hard_swish", 2),
@@ -40,7 +40,7 @@ def network(input_hw: int = 224, input_channels: int = 3, classes: int = 1000) -
         classes,
         stem=Stage(ConvNorm(3, "hard_swish"), width=16, stride=2),
         stages=tuple(
-            Stage(InvertedResidual(kernel, hidden=hidden, attention=attention, activation=activation), out, 1, stride)
+            Stage(InvertedResidual(kernel, 6 if hidden else 1, attention, activation, hidden), out, 1, stride)
             for kernel, hidden, out, attention, activation, stride in ROWS
         ),
         head=Classifier(features=576, hidden=1024, activation="hard_swish"),

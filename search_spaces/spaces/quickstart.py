@@ -30,8 +30,8 @@ def space(input_hw: int = 28, input_channels: int = 1, classes: int = 10) -> Sea
         stem=Stage(ConvNorm(kernel=3), width=16, stride=2),
         stages=(
             Stage(block, width=Choice(16, 24), depth=Choice(1, 2), stride=1),
-            Stage(block, width=Choice(32, 48), depth=Choice(1, 2, 3), stride=2),
-            Stage(block, width=Choice(64, 96), depth=Choice(1, 2), stride=2),
+            Stage(block, width=Choice(40, 64), depth=Choice(1, 2, 3), stride=2),
+            Stage(block, width=Choice(96, 128), depth=Choice(1, 2), stride=2),
         ),
         head=Classifier(features=256),
     )

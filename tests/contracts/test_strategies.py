@@ -76,7 +76,7 @@ def test_the_nan_check_sees_a_strategy_that_trusts_everything():
 
 
 def test_options_reach_the_description():
-    from nas.testing import ToySpace
+    from nas.toy import ToySpace
 
     for name in STRATEGIES:
         plan = partial(_make(name), ToySpace())(population=5)

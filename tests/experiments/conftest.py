@@ -51,6 +51,7 @@ def write_run(folder: Path, minimize: tuple[str, ...], count: int = 240, seed: i
     for record in records:
         record["objectives"] = {name: record["objectives"][name] for name in {"error", *minimize}}
     meta: dict[str, Any] = {name: {} for name in IDENTITY}
+    meta["space"] = {"name": "tiny", "text": "tiny", "tree": {}}
     meta |= {"schema": 1, "steps": 10, "objective": {"minimize": list(minimize), "limits": {"latency_s": limit}}}
     (folder / "run.json").write_text(json.dumps(meta))
     (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -68,16 +68,30 @@ print(*sorted({"jax", "numpy", "flax", "pandas", "matplotlib", "ray"} & set(sys.
         (["cost", "mobilenet_v2", "--device", "zcu12"], "did you mean 'zcu102'"),
         (["cost", "mobilenet_v2", "--device", "zcu102", "--precision", "float32"], "--fallback"),
         (["cost", "mobilenet_v2", "--device", "zcu102", "--batch", "0"], "--batch 0"),
+        (["cost", "mobilenet_v2", "--device", "zcu102", "--batch", "3000000000"], "--batch 3000000000"),
+        (["explain", "mobilenet_v2", "--device", "zcu102", "--batch", "3000000000"], "--batch 3000000000"),
         (["cost", "tiny", "--device", "zcu102"], "add genes"),
+        (["cost", ".hidden", "--device", "zcu102"], "unknown network or space '.hidden'"),
+        (["cost", "tiny[classes=x]:0.0.0.0.0.0", "--device", "zcu102"], "give a whole number"),
+        (["list", "zzz"], "unknown kind 'zzz' (known: blocks"),
         (["list", "dvices"], "did you mean 'devices'"),
         (["search", "tny", "--out", "x"], "did you mean 'tiny'"),
         (["search", "tiny", "--out", "x", "--set", "stpes=1"], "did you mean steps"),
         (["search", "tiny"], "--out"),
+        (["search", "./tiny", "--out", "x"], "does not end in .py"),
+        (["search", "tiny", "--out", "x", "--set", "steps=0"], "steps=0 is not allowed"),
+        (["search", "tiny", "--out", "x", "--set", "evaluator.data=.x"], "unknown data set '.x'"),
+        (["search", "tiny", "--out", str(Path(__file__).parent)], "is not a run"),
+        (["search", "tiny", "--out", __file__], "cannot be written"),
         (["plot", "frnt", "x", "--out", "x.png"], "did you mean 'front'"),
         (["plot", "front", "no_run_here", "--out", "x.png"], "no run folder no_run_here"),
         (["export", "some/where", "--out", "x"], "no run folder some/where"),
         (["export", "mobilenet_v2", "--out", "x"], "--data"),
         (["export", "mobilenet_v2", "--pick", "best", "--out", "x"], "--pick"),
+        (["export", "mobilenet_v2", "--data", "digits", "--out", "x", "--start", "inherited"], "--start inherited"),
+        (["export", "mobilenet_v2", "--data", "digits", "--out", "x", "--start", "frsh"], "did you mean 'fresh'"),
+        (["export", "mobilenet_v2", "--data", "digits", "--out", __file__], "is a file"),
+        (["export", "mobilenet_v2", "--data", "digits", "--out", str(Path(__file__).parent)], "not an exported"),
         (["data", "--download", "digts"], "did you mean 'digits'"),
         (["data", "--folder", "x"], "--download"),
     ],
@@ -217,7 +231,9 @@ def test_the_same_search_again_returns_the_same_run(searched: tuple[Path, Any]) 
     assert other.exit_code == 2 and "holds another run" in other.stderr and other.stderr.count("\n") == 1
 
 
-def test_plot_and_export_take_the_run(searched: tuple[Path, Any], tmp_path: Path) -> None:
+def test_plot_and_export_take_the_run(
+    searched: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, _ = searched
     picture = tmp_path / "deep" / "front.png"
     assert call("plot", "front", str(out), "--out", str(picture)).exit_code == 0
@@ -231,8 +247,10 @@ def test_plot_and_export_take_the_run(searched: tuple[Path, Any], tmp_path: Path
     assert "test accuracy" in result.stdout and f"{report['test_accuracy']:.2%}"[:-1] in result.stdout
     assert report["training"]["recipe"]["epochs"] == 1 and report["training"]["recipe"]["batch"] == 64
     assert "epoch 1/1" in result.stdout
-    priced = strict(call("cost", str(model / "architecture.json"), "--device", "raspberry_pi_4", "--json").stdout)
-    assert priced["params"] == report["params"]
+    monkeypatch.chdir(tmp_path)
+    for name in (str(model / "architecture.json"), "model/", "model"):
+        priced = strict(call("cost", name, "--device", "raspberry_pi_4", "--json").stdout)
+        assert priced["params"] == report["params"]
     for words, message in (
         (["--under", "latency=1us"], "no network has latency_s"),
         (["--pick", "99"], "not on the front"),

@@ -39,6 +39,9 @@ def test_configurations_do_not_import_jax() -> None:
         ("quickstrt", "did you mean 'quickstart'"),
         ("nowhere/mine.py", "does not exist"),
         ("no_such_lab.search", "no module of that dotted name"),
+        ("./tiny", "does not end in .py"),
+        (".x", "does not end in .py"),
+        ("a..b", "unknown configuration 'a..b'"),
     ],
 )
 def test_unknown_configurations(name: str, message: str) -> None:
@@ -67,6 +70,22 @@ def test_bad_configuration_files(tmp_path: Path, text: str, message: str) -> Non
         load_config(file)
 
 
+def test_a_path_without_its_ending_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "./mine", str(tmp_path / "mine")):
+        with pytest.raises(InputError, match=f"did you mean '{name}.py'"):
+            load_config(name)
+
+
+def test_arguments_that_are_no_plain_values_are_kept_by_name() -> None:
+    class Held:
+        name = "images in memory"
+
+    for value, kept in ((Held(), "images in memory"), (json.loads, "json.loads"), (Path("a/b"), "a/b")):
+        assert to_json(tiny_with(evaluator=Use("supernet", data=value)))["evaluator"]["data"] == kept
+
+
 def test_own_file_and_own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = tmp_path / "lab_for_this_test"
     lab.mkdir()
@@ -93,6 +112,25 @@ def tiny_with(**changes: object) -> Experiment:
         ({"final": {"epoch": 1}}, "did you mean 'epochs'"),
         ({"threads_per_evaluation": 0}, "threads_per_evaluation=0 is not allowed"),
         ({"seed": -1}, "seed=-1 is not allowed"),
+        ({"steps": 0}, "steps=0 is not allowed"),
+        ({"steps": 2.5}, "steps=2.5 is not allowed: give a whole number"),
+        ({"device": 3}, "device=3 is not allowed: give text or a tuple"),
+        ({"device": ("zcu102", 3)}, "device=.* is not allowed: give text or a tuple"),
+        ({"minimize": None}, "minimize=None is not allowed: give a tuple"),
+        ({"minimize": "error"}, "minimize='error' is not allowed: give a tuple"),
+        ({"limits": 3}, "limits=3 is not allowed"),
+        ({"limits": {"latency_s": "5ms"}}, "limits.latency_s='5ms' is not allowed: give a number"),
+        ({"precision": 8}, "precision=8 is not allowed: give text or None"),
+        ({"final": None}, "final=None is not allowed"),
+        ({"final": {"epochs": "a"}}, "final.epochs='a' is not allowed: give a whole number"),
+        ({"final": {"epochs": -1}}, "final.epochs=-1 is out of range"),
+        ({"final": {"flip": "no"}}, "final.flip='no' is not allowed: give True or False"),
+        ({"threads_per_evaluation": None}, "threads_per_evaluation=None is not allowed"),
+        ({"strategy": Use("nsga2", population="x")}, "strategy.population='x' is not allowed: give a whole number"),
+        ({"evaluator": Use("supernet", train=1.5)}, "evaluator.train=1.5 is not allowed: give a whole number or None"),
+        ({"space": Use("tiny", classes="x")}, "space.classes='x' is not allowed: give a whole number"),
+        ({"strategy": Use(3)}, r"give Use\('name'"),
+        ({"strategy": Use(".x")}, "unknown strategy '.x'"),
     ],
 )
 def test_wrong_names_fail_before_anything_runs(changes: dict[str, object], message: str) -> None:
@@ -199,3 +237,26 @@ print(set_threads(3))
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     first, pool, late = run.stdout.splitlines()
     assert first.startswith("1 thread of") and pool == "1" and "has computed before" in late, run.stderr
+
+
+def test_settings_of_the_final_training_start_from_one_default() -> None:
+    """Without `--set`, with it, and with some settings in the configuration, what nobody set is the same."""
+    from experiments.final import chosen_recipe
+    from nas.exporters._source import source
+    from nas.training.recipe import Recipe
+    from search_spaces.texts import resolve as network
+
+    untouched = source((network("tiny:0.0.0.0.0.0").network(), None), "digits", None, None, "fresh").recipe
+    changed = chosen_recipe({}, ["learning_rate=0.05"])
+    assert untouched is not None and changed is not None
+    assert changed.epochs == untouched.epochs == Recipe(batch=64).epochs == 30
+    assert chosen_recipe({"epochs": 7}, ["learning_rate=0.05"]) == Recipe(epochs=7, learning_rate=0.05)
+    assert chosen_recipe({}, []) is None
+
+
+def test_inherited_weights_need_a_run() -> None:
+    from nas.exporters._source import source
+    from search_spaces.texts import resolve as network
+
+    with pytest.raises(InputError, match="start='inherited' is for picks of a run"):
+        source((network("tiny:0.0.0.0.0.0").network(), None), "digits", None, None, "inherited")

@@ -42,7 +42,8 @@ MISTAKES = {
     "missing number": (_edit(r"^clock_hz.*$", ""), ["compute.clock_hz", "missing", "add it"]),
     "missing kind's own number": (_edit(r"^pixel_tile.*$", ""), ["compute.pixel_tile", "missing"]),
     "missing kind": (_edit(r"^kind.*$", ""), ["'kind'", "missing"]),
-    "unknown kind": (_edit(r'^kind = "cpu"', 'kind = "cpus"'), ["'cpus'", "did you mean 'cpu'?"]),
+    "unknown kind": (_edit(r'^kind = "cpu"', 'kind = "cpus"'), ["unknown kind of device 'cpus' in /", "'cpu'?"]),
+    "kind with a dot": (_edit(r'^kind = "cpu"', 'kind = ".cpu"'), ["unknown kind of device '.cpu'"]),
     "text for a number": (_edit(r"^clock_hz = \S+", 'clock_hz = "2.5e9"'), ["compute.clock_hz", "'2.5e9'", "number"]),
     "boolean for a number": (_edit(r"^units = \S+", "units = true"), ["compute.units", "True", "number"]),
     "zero": (_edit(r"^clock_hz = \S+", "clock_hz = 0"), ["compute.clock_hz", "positive"]),
@@ -84,6 +85,42 @@ def test_mistake_names_file_key_and_fix(mistake: str, tmp_path: Path) -> None:
     assert "\n" not in message
     for part in ["mine.toml", *expected]:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "product"),
+    [
+        ("edge_tpu", "array_rows = 64", "compute.array_rows * compute.array_cols = 32 * 64 = 2048"),
+        ("tpu_v2", "array_cols = 128", "compute.array_rows * compute.array_cols = 128 * 32 = 4096"),
+        ("zcu102", "pixel_parallel = 8", "16 * 16 * 32 = 8192"),
+    ],
+)
+def test_the_cells_of_an_array_do_the_multiplications_it_claims(name: str, number: str, product: str) -> None:
+    text = resources.files("hw_models.devices").joinpath(f"{name}.toml").read_text()
+    wrong = tomllib.loads(text.replace(number, f"{number.split(' = ')[0]} = 32"))
+    (rate,) = wrong["compute"]["macs_per_cycle"].values()
+    with pytest.raises(InputError) as caught:
+        parse_device(wrong, name)
+    assert product in str(caught.value) and f"is {rate} (" in str(caught.value)
+
+
+def test_an_array_may_be_faster_in_other_precisions() -> None:
+    data = tomllib.loads(resources.files("hw_models.devices").joinpath("tpu_v2.toml").read_text())
+    for section, key in (("compute", "macs_per_cycle"), ("compute", "efficiency"), ("energy", "mac_j")):
+        data[section][key]["int8"] = data[section][key]["bfloat16"] * (2 if key == "macs_per_cycle" else 1)
+    assert parse_device(data, "mine").compute["macs_per_cycle"]["int8"] == 2 * 128 * 128
+
+
+@pytest.mark.parametrize("batch", [0, 2**24 + 1, 3_000_000_000])
+def test_a_batch_that_cannot_be_priced_is_named(batch: int) -> None:
+    work = Workload.of([Layer(Op.CONV, 8, 8, 8, 8, 3, 16, 3, 3)])
+    with pytest.raises(InputError, match=f"batch {batch} is not allowed"):
+        estimate(load_device("zcu102"), work, batch)
+
+
+def test_no_hint_leaves_no_colon() -> None:
+    with pytest.raises(InputError, match=r"^unknown device 'zzzzzz' \(known: a100"):
+        load_device("zzzzzz")
 
 
 def test_unknown_device_suggests_the_nearest() -> None:

@@ -11,7 +11,7 @@ from nas.loop import search
 from nas.progress import InProcess, Silent
 from nas.run import same
 from nas.strategies import nsga2, random_search
-from nas.testing import ToySpace, toy_evaluator, toy_objective
+from nas.toy import ToySpace, toy_evaluator, toy_objective
 from nas.types import CandidateFailure, Feedback, Proposal, Quality, Strategy
 
 SPACE = ToySpace()
@@ -123,6 +123,13 @@ def test_a_limit_that_nothing_meets_ends_before_the_training(tmp_path):
     evaluator = toy_evaluator(SPACE, rounds=3)._replace(train=train)
     with pytest.raises(InputError, match="params=0.1 cannot be met.*nearest.*params=1 "):
         _search(evaluator=evaluator, goal=toy_objective(SPACE, limits={"params": 0.1}), out=tmp_path / "run")
+
+
+def test_the_message_counts_each_network_once():
+    space = ToySpace(decisions=4, options=2)  # four networks, drawn thousands of times
+    goal = toy_objective(space, limits={"params": 0.1})
+    with pytest.raises(InputError, match="of 4 different networks priced the nearest"):
+        search(space, random_search.strategy(space), toy_evaluator(space), goal, steps=1, key=KEY)
 
 
 def test_a_limit_on_error_makes_evaluated_candidates_infeasible():

@@ -8,7 +8,7 @@ import pytest
 from hw_models.errors import InputError
 from nas.objectives import Objective
 from nas.screen import first_networks
-from nas.testing import ToyDevice, ToySpace, ToyTable, toy_objective, toy_table
+from nas.toy import ToyDevice, ToySpace, ToyTable, toy_objective, toy_table
 
 SPACE = ToySpace()
 GENES = jnp.asarray([[0, 0, 0, 0, 0, 0], [3, 3, 3, 3, 3, 3], [1, 0, 0, 0, 0, 0]], jnp.int32)  # params 1, 19, 2

@@ -1,0 +1,73 @@
+"""Searches of the toy space, for what is kept of them and how they continue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import pytest
+
+from nas.loop import search
+from nas.objectives import Objective
+from nas.run import Run
+from nas.strategies import nsga2
+from nas.toy import ToySpace, toy_evaluator, toy_objective
+from nas.types import Evaluator, Strategy
+
+CONFIG = {"seed": 7, "steps": 4}
+
+
+class ToySearch(NamedTuple):
+    """The parts of one search, shared because they are compiled once per object; calling it searches."""
+
+    space: ToySpace
+    strategy: Strategy
+    objective: Objective
+    steps: int = 4
+    rounds: int = 5
+
+    def evaluator(self) -> Evaluator:
+        return toy_evaluator(self.space, self.rounds, chunk=3)
+
+    def __call__(self, out: Path | None = None, steps: int | None = None, **changes: Any) -> Run:
+        parts = {name: changes.pop(name, getattr(self, name)) for name in ("space", "strategy", "objective")}
+        judge = changes.pop("evaluator", None) or self.evaluator()
+        options = {"key": jax.random.key(7), "snapshot_s": 0.0, "out": out} | changes
+        return search(**parts, evaluator=judge, steps=steps or self.steps, **options)
+
+
+@pytest.fixture(scope="session")
+def toy_search() -> ToySearch:
+    space = ToySpace()
+    return ToySearch(space, nsga2.strategy(space, population=8), toy_objective(space))
+
+
+@pytest.fixture(scope="session")
+def straight(toy_search: ToySearch) -> Run:
+    """The search that nobody interrupted."""
+    return toy_search()
+
+
+@pytest.fixture(scope="session")
+def finished(toy_search: ToySearch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its folder; not to be changed."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    toy_search(out, config=CONFIG)
+    return out
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be damaged."""
+    out = tmp_path / "copy"
+    out.mkdir()
+    for name in ("run.json", "records.jsonl", "state.msgpack"):
+        (out / name).write_bytes((finished / name).read_bytes())
+    return out
+
+
+@pytest.fixture
+def resume(toy_search: ToySearch) -> Callable[[Path], Run]:
+    return lambda out: toy_search(out, config=CONFIG)
