@@ -14,7 +14,7 @@ from experiments.results import load_run
 from nas.run import differences
 
 FLYNAS = Path(sys.executable).parent / "flynas"
-SMALL = ["--set", "evaluator.epochs=6", "--set", "steps=3"]
+SMALL = ["--set", "evaluator.epochs=20", "--set", "steps=3"]
 
 
 def command(out):
@@ -53,7 +53,7 @@ def undisturbed(tmp_path_factory):
 
 def test_killed_in_the_middle_of_training(undisturbed, tmp_path):
     out = tmp_path / "run"
-    kill_when(out, lambda: True, line_text="training 2/6")
+    kill_when(out, lambda: True, line_text="training 1/20")
     finish(out)
     assert not differences(undisturbed, load_run(out))
 
