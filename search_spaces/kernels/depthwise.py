@@ -92,6 +92,10 @@ def status() -> list[dict[str, Any]]:
     available = {"native": library.available and backend == "cpu", "scan": True, "xla": True}
     if library.available and backend != "cpu":
         purposes["native"] = f"CPU only, and this machine computes on {backend}"
+    if selected == "native":
+        purposes["native"] = f"runs, since this machine computes on cpu with {library.build['instruction_set']}"
+    else:
+        purposes[selected] = f"runs, since this machine computes on {backend}: {purposes[selected]}"
     return [
         {
             "name": name,

@@ -239,6 +239,7 @@ def test_status_says_what_runs_and_why() -> None:
     assert [row["name"] for row in rows] == list(IMPLEMENTATIONS)
     assert all(row.keys() == {"name", "available", "selected", "reason", "build"} for row in rows)
     assert all(row["reason"] for row in rows)
+    assert all(row["reason"].startswith("runs, since") == row["selected"] for row in rows)
     chosen = [row for row in rows if row["selected"]]
     assert [row["name"] for row in chosen] == [select()[0]] and chosen[0]["available"]
     json.dumps(rows)
