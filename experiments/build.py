@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
 from typing import Any, NamedTuple
 
 from experiments.config import DATA_OPTIONS, TARGETS, Experiment, check, parameters, settings_of, target, to_json
+from experiments.process import prepare
 
 
 class Built(NamedTuple):
@@ -24,37 +23,6 @@ class Built(NamedTuple):
     def config(self) -> dict[str, Any]:
         """The resolved experiment, as kept in `run.json`."""
         return to_json(self.experiment)
-
-
-def set_threads(threads: int | str) -> str:
-    """Let XLA compute with so many threads, "all" for every core; says what is in force.
-
-    XLA reads the environment variable `NPROC` once, when its first array is made. A process that computed before keeps
-    the threads it has, and the sentence says so.
-
-    Example:
-        >>> "thread" in set_threads("all")
-        True
-    """
-    number = cores() if threads == "all" else int(threads)
-    xla = sys.modules.get("jax._src.xla_bridge")
-    if xla is not None and xla.backends_are_initialized():
-        kept = os.environ.get("NPROC") or str(cores())
-        if kept != str(number):
-            return f"{kept} threads: this process has computed before, {number} would need a fresh one"
-    else:
-        os.environ["NPROC"] = str(number)
-    return f"{number} thread{'s' if number > 1 else ''} of {cores()}"
-
-
-def cores() -> int:
-    """Cores that this process may use.
-
-    Example:
-        >>> cores() > 0
-        True
-    """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def resolve(experiment: Experiment) -> tuple[Experiment, tuple[str, ...]]:
@@ -116,7 +84,7 @@ def build(experiment: Experiment) -> Built:
         ('tiny', 'supernet')
     """
     check(experiment)
-    notes = [set_threads(experiment.threads_per_evaluation)]
+    notes = [prepare(experiment.threads_per_evaluation)]
     import jax
 
     from nas.objectives import Objective

@@ -30,11 +30,13 @@ def quickstart() -> list[Row]:
     import jax
     import numpy as np
 
+    from experiments.process import keep_freed_memory
     from hw_models import load_device
     from nas.cost_table import cost_table
     from nas.evaluators import supernet
     from search_spaces.spaces import quickstart as space_module
 
+    keep_freed_memory()
     space, key = space_module.space(), jax.random.key(0)
     steps, batch = 40, 64
     judge = supernet.evaluator(space, train=steps * batch, batch=batch, epochs=4)

@@ -35,9 +35,9 @@ def command(
     flynas export runs/quickstart --pick best --under latency=2ms --out model
     flynas export runs/quickstart --pick 3 --set epochs=40 --out model
     """
-    from experiments.build import set_threads
     from experiments.final import chosen_network, chosen_recipe, report_rows
     from experiments.output import print_table
+    from experiments.process import prepare
     from experiments.progress_view import export_watcher
     from nas.export import check_out, export
 
@@ -45,7 +45,7 @@ def command(
     source, final, threads = chosen_network(network, pick, under or (), data, start)
     recipe = chosen_recipe(final, set_ or ())
     name: Any = getattr(source, "network", network)
-    print(f"network  {name}\nthreads  {set_threads(threads)}", flush=True)
+    print(f"network  {name}\nthreads  {prepare(threads)}", flush=True)
 
     view = export_watcher()
     try:

@@ -102,7 +102,9 @@ def evaluator(
         return State(params, optimizer.init(params), jnp.int32(0))
 
     @jax.jit
-    def step(params: Any, momentum: Any, index: Array, key: Key) -> tuple[Any, Any, Array]:
+    def step(
+        params: Any, momentum: Any, images: Array, labels: Array, index: Array, key: Key
+    ) -> tuple[Any, Any, Array]:
         genes_key, image_key = jax.random.split(key)
         x = shift_and_flip(image_key, normalise(images[index], mean, std), recipe.shift, recipe.flip)
 
@@ -121,7 +123,7 @@ def evaluator(
         losses = []
         for position in range(steps):
             step_key = jax.random.fold_in(key, position)
-            params, momentum, loss = step(params, momentum, order[position], step_key)
+            params, momentum, loss = step(params, momentum, images, labels, order[position], step_key)
             losses.append(loss)
         average = float(jnp.stack(losses).mean())
         if not np.isfinite(average):

@@ -66,7 +66,7 @@ def train(
         losses = []
         for position, index in enumerate(order.reshape(steps_per_epoch, recipe.batch)):
             step_key = jax.random.fold_in(epoch_key, position)
-            state, momentum, loss = step(state, momentum, images[index], labels[index], mean, std, step_key)
+            state, momentum, loss = step(state, momentum, images, labels, index, mean, std, step_key)
             losses.append(loss)
         average = float(jnp.stack(losses).mean())
         if not np.isfinite(average):
@@ -84,13 +84,15 @@ def _step(space: SearchSpace, recipe: Recipe, steps: int) -> Callable[..., Any]:
     network, optimizer = Network(space), recipe.optimizer(steps)
 
     @jax.jit
-    def step(state: Any, momentum: Any, x: Array, y: Array, mean: Array, std: Array, key: Array) -> Any:
-        x = shift_and_flip(key, normalise(x, mean, std), recipe.shift, recipe.flip)
+    def step(
+        state: Any, momentum: Any, images: Array, labels: Array, index: Array, mean: Array, std: Array, key: Array
+    ) -> Any:
+        x = shift_and_flip(key, normalise(images[index], mean, std), recipe.shift, recipe.flip)
 
         def loss_of(params: Any) -> tuple[Array, Any]:
             variables = {**state, "params": params}
             logits, updated = network.apply(variables, x, "train", mutable=["batch_stats"])
-            return cross_entropy(logits, y, recipe.smoothing), updated["batch_stats"]
+            return cross_entropy(logits, labels[index], recipe.smoothing), updated["batch_stats"]
 
         (loss, statistics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state["params"])
         change, momentum = optimizer.update(gradient, momentum, state["params"])

@@ -220,25 +220,6 @@ def test_build_gives_what_a_search_takes_and_a_config_with_nothing_left_out() ->
         build(override(load_config("tiny"), ["minimize=error,latency"]))
 
 
-def test_threads_are_in_force_in_a_fresh_process() -> None:
-    """XLA's pool has as many threads as asked for, although jax was imported on the way."""
-    program = """
-import os
-from experiments.build import set_threads
-from experiments.config import check, load_config
-check(load_config("tiny"))
-print(set_threads(1))
-import jax.numpy as jnp
-(jnp.ones((256, 256)) @ jnp.ones((256, 256))).block_until_ready()
-names = [open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")]
-print(sum("XLAEigen" in name for name in names))
-print(set_threads(3))
-"""
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    first, pool, late = run.stdout.splitlines()
-    assert first.startswith("1 thread of") and pool == "1" and "has computed before" in late, run.stderr
-
-
 def test_settings_of_the_final_training_start_from_one_default() -> None:
     """Without `--set`, with it, and with some settings in the configuration, what nobody set is the same."""
     from experiments.final import chosen_recipe

@@ -1,0 +1,73 @@
+"""What this process asks of the machine before XLA computes: how many threads, and what becomes of freed memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+# numbers of glibc's malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_LARGEST = 2**31 - 1
+
+
+def prepare(threads: int | str) -> str:
+    """Set the threads and keep freed memory; the sentence of `set_threads`.
+
+    Example:
+        >>> "thread" in prepare("all")
+        True
+    """
+    keep_freed_memory()
+    return set_threads(threads)
+
+
+def set_threads(threads: int | str) -> str:
+    """Let XLA compute with so many threads, "all" for every core; says what is in force.
+
+    XLA reads the environment variable `NPROC` once, when its first array is made. A process that computed before keeps
+    the threads it has, and the sentence says so.
+
+    Example:
+        >>> "thread" in set_threads("all")
+        True
+    """
+    number = cores() if threads == "all" else int(threads)
+    xla = sys.modules.get("jax._src.xla_bridge")
+    if xla is not None and xla.backends_are_initialized():
+        kept = os.environ.get("NPROC") or str(cores())
+        if kept != str(number):
+            return f"{kept} threads: this process has computed before, {number} would need a fresh one"
+    else:
+        os.environ["NPROC"] = str(number)
+    return f"{number} thread{'s' if number > 1 else ''} of {cores()}"
+
+
+def cores() -> int:
+    """Cores that this process may use.
+
+    Example:
+        >>> cores() > 0
+        True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep large freed blocks for the next step; False where it has no such setting.
+
+    XLA takes one block for the temporary arrays of a training step and frees it after the step. Above 32 MB glibc gives
+    such a block back to the kernel each time, and a third of the training time goes into page faults
+    (docs/results/quickstart.md). Other C libraries are left as they are.
+
+    Example:
+        >>> keep_freed_memory() in (True, False)
+        True
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    # a null handle is this process itself, which links the C library it runs on
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and all(
+        mallopt(setting, _LARGEST) == 1 for setting in (_MMAP_THRESHOLD, _TRIM_THRESHOLD)
+    )

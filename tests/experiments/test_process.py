@@ -1,0 +1,51 @@
+"""Threads and memory of the process that trains."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def test_threads_are_in_force_in_a_fresh_process() -> None:
+    """XLA's pool has as many threads as asked for, although jax was imported on the way."""
+    program = """
+import os
+from experiments.process import set_threads
+from experiments.config import check, load_config
+check(load_config("tiny"))
+print(set_threads(1))
+import jax.numpy as jnp
+(jnp.ones((256, 256)) @ jnp.ones((256, 256))).block_until_ready()
+names = [open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")]
+print(sum("XLAEigen" in name for name in names))
+print(set_threads(3))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    first, pool, late = run.stdout.splitlines()
+    assert first.startswith("1 thread of") and pool == "1" and "has computed before" in late, run.stderr
+
+
+def test_freed_memory_is_kept_for_the_next_step() -> None:
+    """A large block that was freed comes back without page faults."""
+    program = """
+import ctypes, resource
+from experiments.process import keep_freed_memory
+kept = keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+def step():
+    block = libc.malloc(64 << 20)
+    ctypes.memset(block, 1, 64 << 20)
+    libc.free(block)
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    kept, faults = run.stdout.split()
+    if kept == "False":
+        pytest.skip("this C library has no such setting")
+    assert int(faults) < 1000, run.stderr
