@@ -55,18 +55,25 @@ def resolve(experiment: Experiment) -> tuple[Experiment, tuple[str, ...]]:
 
 
 def _of_data(data: Any) -> dict[str, Any]:
-    from nas.data import Data, load
+    from hw_models.errors import InputError
+    from nas.data import Data
+    from nas.data_source import is_dotted, load
 
     if hasattr(data, "train_images"):
         images = data.train_images
     else:
-        if isinstance(data, str) and "." in data:
+        if is_dotted(data):
             from experiments.config import allow_working_directory
 
             allow_working_directory()
         data = data if isinstance(data, Data) else load(data)
         images = data.images
-    _, height, _, channels = images.shape
+    _, height, width, channels = images.shape
+    if height != width:
+        raise InputError(
+            f"data set {data.name} has images of {height}x{width}, spaces take square ones: cut or scale them "
+            "(a folder of images does it with [size=N])"
+        )
     values = (int(height), int(channels), len(data.class_names))
     return {"name": data.name, **dict(zip(DATA_OPTIONS, values, strict=True))}
 

@@ -40,6 +40,8 @@ class Commands(TyperGroup):
             searching = ctx.invoked_subcommand == "search"
             print("stopped; the same command continues it" if searching else "stopped", file=sys.stderr)
             raise typer.Exit(STOPPED) from None
+        except PermissionError as error:
+            raise _fail(f"{error.filename}: {error.strerror}: change its rights, or give another place") from error
         except ValueError as error:
             # by name: importing the class would import jax, and a command that fails early should stay fast
             if type(error).__name__ != "InputError":

@@ -143,6 +143,8 @@ def load_config(name_or_path: str | Path) -> Experiment:
         if error.name is None or not (text == error.name or text.startswith(error.name + ".")):
             raise InputError(f"configuration '{text}' imports '{error.name}', which is not installed") from error
         raise InputError(f"unknown configuration '{text}': no module of that dotted name can be imported") from error
+    except (ImportError, NameError, AttributeError) as error:
+        raise InputError(f"configuration '{text}' does not load: {error}") from error
     except TypeError as error:
         wrong = re.search(r"Experiment\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
         if wrong:

@@ -13,6 +13,7 @@ from experiments.quantities import parse_limit, shown
 from hw_models.discover import unknown
 from hw_models.errors import InputError
 from nas.exporters._source import STARTS
+from nas.run_files import RUN
 from nas.training.recipe import Recipe
 from search_spaces.encoding import ARCHITECTURE
 from search_spaces.options import typed
@@ -30,17 +31,18 @@ def chosen_network(
             without a run.
     """
     from experiments.results import load_run
+    from nas.data_source import is_dotted
     from search_spaces.texts import resolve
 
     if start not in STARTS:
         raise unknown("start", start, STARTS)
     path = Path(text)
     # of os.path, which a network text that is too long for a file name does not trouble
+    is_run = os.path.isfile(path / RUN)
     is_network = os.path.isfile(path / ARCHITECTURE) or text.endswith(".json") or ":" in text
-    if os.path.isdir(path) and not is_network or ("/" in text and not is_network):
+    if is_run or (not is_network and (os.path.isdir(path) or "/" in text)):
         run = load_run(path)
-        named = str(data or run.meta["evaluator"].get("data_from"))
-        if "." in named and os.sep not in named:
+        if is_dotted(data or run.meta["evaluator"].get("data_from")):
             allow_working_directory()  # the images come from a function of one's own
         config = run.meta.get("config") or {}
         limits = dict(map(parse_limit, under))

@@ -6,9 +6,10 @@ import ctypes
 import os
 import sys
 
-# numbers of glibc's malloc.h
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+# Numbers of glibc's malloc.h, and what they are set to: blocks of any size come from a heap, no heap is cut at its top,
+# and the heaps of threads, 64 MB each, stay when they become empty.
 _LARGEST = 2**31 - 1
+MALLOPT = {-3: _LARGEST, -1: _LARGEST, -2: 64 << 20}
 
 
 def prepare(threads: int | str) -> str:
@@ -56,9 +57,9 @@ def cores() -> int:
 def keep_freed_memory() -> bool:
     """Let the C library keep large freed blocks for the next step; False where it has no such setting.
 
-    XLA takes one block for the temporary arrays of a training step and frees it after the step. Above 32 MB glibc gives
-    such a block back to the kernel each time, and a third of the training time goes into page faults
-    (docs/results/quickstart.md). Other C libraries are left as they are.
+    XLA takes one block for the temporary arrays of a training step and frees it after the step. glibc gives a large one
+    back to the kernel each time, and a third of the training time goes into page faults (docs/results/quickstart.md).
+    Blocks above 64 MB still go back. Other C libraries are left as they are.
 
     Example:
         >>> keep_freed_memory() in (True, False)
@@ -68,6 +69,4 @@ def keep_freed_memory() -> bool:
         return False
     # a null handle is this process itself, which links the C library it runs on
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all(
-        mallopt(setting, _LARGEST) == 1 for setting in (_MMAP_THRESHOLD, _TRIM_THRESHOLD)
-    )
+    return mallopt is not None and all(mallopt(setting, value) == 1 for setting, value in MALLOPT.items())

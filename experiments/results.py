@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from experiments.output import print_table
 from experiments.quantities import scale_of, shown
 from nas import pareto
 from nas.run import Record, Run, value_of
@@ -92,6 +93,25 @@ def front_rows(records: Sequence[Mapping[str, Any]], objectives: Sequence[str], 
         mark = "knee" if number == knee else "best" if number == 0 else ""
         rows.append((str(number), mark, *(shown(name, value_of(records[number], name)) for name in objectives)))
     return rows
+
+
+def print_front(run: Run) -> None:
+    """Print the front of a run as a table.
+
+    Example:
+        >>> costs = {"latency_s": 2e-3, "weight_bytes": 4e5}
+        >>> record = {"status": "ok", "genes": [0], "objectives": {"error": 0.25}, "costs": costs}
+        >>> print_front(Run(None, {"objective": {"minimize": ["error", "latency_s", "weight_bytes"]}}, [record]))
+        front: 1 network of 1 candidates
+        <BLANKLINE>
+             pick   error   latency   size of weights
+         ────────────────────────────────────────────
+         0   knee    25 %      2 ms            400 KB
+        <BLANKLINE>
+    """
+    front = run.front()
+    title = f"front: {len(front)} network{'s' if len(front) != 1 else ''} of {len(run.records)} candidates"
+    print_table(front_header(run.objectives), front_rows(front, run.objectives), title)
 
 
 def evaluated(records: Sequence[Record]) -> list[Record]:

@@ -1,8 +1,8 @@
 """Labelled images: one type for every data set, and explicit train / validation / test splits.
 
-`load` finds a data set by name (a file in `nas/datasets/`), by path (a folder of images) or from a function of your
-own; `split` cuts its training images into a part to train on and a part the search may look at. The test images are
-the data set's own: they are the same for every seed, and are meant to be touched once, for the report.
+`nas.data_source.load` finds a data set; `split` cuts its training images into a part to train on and a part the search
+may look at. The test images are the data set's own: they are the same for every seed, and are meant to be touched once,
+for the report.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
-import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,8 +56,8 @@ class Data:
     license: str = "not stated"
 
     def __post_init__(self) -> None:
-        _check_part(self.name, "training", self.images, self.labels, self.class_names)
-        _check_part(self.name, "test", self.test_images, self.test_labels, self.class_names)
+        check_part(self.name, "training", self.images, self.labels, self.class_names)
+        check_part(self.name, "test", self.test_images, self.test_labels, self.class_names)
         if self.images.shape[1:] != self.test_images.shape[1:]:
             raise InputError(
                 f"data set '{self.name}': training images are {_size(self.images)} but test images are "
@@ -114,7 +113,12 @@ def _size(images: np.ndarray) -> str:
     return "x".join(str(length) for length in images.shape[1:])
 
 
-def _check_part(name: str, part: str, images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> None:
+def check_part(name: str, part: str, images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> None:
+    """Raise InputError unless `images` and `labels` are what a `part` ("training") of data set `name` must be.
+
+    Example:
+        >>> check_part("mine", "test", np.zeros((1, 8, 8, 1), np.uint8), np.zeros(1, np.int32), ("cat",))
+    """
     if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
         raise InputError(
             f"data set '{name}': {part} images are {images.dtype} {list(images.shape)}: give uint8 (0 to 255) "
@@ -144,6 +148,7 @@ def split(data: Data, validation: int, seed: int, train: int | None = None) -> S
         InputError: a part that is too small for the number of classes, or more images than there are.
 
     Example:
+        >>> from nas.data_source import load
         >>> splits = split(load("fashion_mnist_10k"), validation=1000, seed=0)
         >>> len(splits.train_labels), len(splits.validation_labels), len(splits.test_labels)
         (7000, 1000, 2000)
@@ -193,6 +198,7 @@ def check_fits(splits: Splits, taker: str, input_hw: int, input_channels: int, c
     """Raise InputError unless `splits` has the images and classes that `taker` is made for; ends with `fix`.
 
     Example:
+        >>> from nas.data_source import load
         >>> splits = split(load("fashion_mnist_10k"), validation=1000, seed=0)
         >>> check_fits(splits, "the network", 28, 1, 10, "give other data")
     """
@@ -210,6 +216,7 @@ def content_hash(data: Data | Splits) -> str:
     """SHA-256 (64 hex digits) of every array, class names included; not of the name or of where it was found.
 
     Example:
+        >>> from nas.data_source import load
         >>> data = load("fashion_mnist_10k")
         >>> content_hash(data) == content_hash(dataclasses.replace(data, source="elsewhere"))
         True
@@ -221,97 +228,6 @@ def content_hash(data: Data | Splits) -> str:
             digest.update(f"{field.name} {array.dtype.str} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def load(source: str | os.PathLike[str] | Callable[..., Any], **options: Any) -> Data:
-    """The data set that `source` stands for.
-
-    `source` is a name from `nas/datasets/`, a folder of images (see `nas/datasets/image_folder.py`), or your own
-    function, given as such or by its dotted name (`"my_lab.mushrooms"`). A function returns a `Data`, or the arrays
-    `(images, labels, test_images, test_labels)`, or `(images, labels)`, of which a fifth is then set aside as test
-    images (stratified, the same ones every time). `options` go to the data set's function.
-
-    Raises:
-        InputError: an unknown name or option, data that is not there (with the ways to get it) or is damaged.
-
-    Example:
-        >>> load("fashion_mnist_10k").images.shape
-        (8000, 28, 28, 1)
-    """
-    if not isinstance(source, str | os.PathLike):
-        if not callable(source):
-            raise InputError(f"data {source!r} is not allowed: give a name, a folder or a function")
-        return _from_function(source, options)
-    name = os.fspath(source)
-    known = discover.names(PACKAGE)
-    if name in known:
-        return _call(discover.load(PACKAGE, name, "dataset", "data set"), f"data set '{name}'", options)
-    if isinstance(source, os.PathLike) or os.sep in name or "/" in name or Path(name).is_dir():
-        function = discover.load(PACKAGE, "image_folder", "dataset")
-        return _call(function, f"image folder '{name}'", {"folder": source, **options})
-    if discover.is_dotted(name):
-        return _from_function(_function(name), options)
-    raise discover.unknown("data set", name, known)
-
-
-def _function(name: str) -> Callable[..., Any]:
-    module, _, attribute = name.rpartition(".")
-    try:
-        function = getattr(importlib.import_module(module), attribute, None)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
-            raise
-        raise InputError(f"data '{name}': no module '{module}' can be imported") from error
-    if not callable(function):
-        raise InputError(f"data '{name}': module '{module}' has no function '{attribute}'")
-    return function
-
-
-def _call(function: Callable[..., Any], what: str, options: Mapping[str, Any]) -> Any:
-    parameters = inspect.signature(function).parameters
-    for option in options:
-        if option not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            raise InputError(f"{what}: {discover.unknown('option', option, parameters)}")
-    for parameter in parameters.values():
-        optional = parameter.default is not parameter.empty or parameter.kind in (
-            parameter.VAR_KEYWORD,
-            parameter.VAR_POSITIONAL,
-        )
-        if parameter.name not in options and not optional:
-            raise InputError(f"{what}: option '{parameter.name}' is missing: give {parameter.name}=...")
-    return function(**options)
-
-
-def _from_function(function: Callable[..., Any], options: Mapping[str, Any]) -> Data:
-    name = getattr(function, "__name__", type(function).__name__)
-    what = f"data function '{name}'"
-    value = _call(function, what, options)
-    if isinstance(value, Data):
-        return value
-    if not isinstance(value, tuple) or len(value) not in (2, 4):
-        raise InputError(
-            f"{what} returned {type(value).__name__}: return a Data, or arrays (images, labels) or "
-            "(images, labels, test_images, test_labels)"
-        )
-    arrays = [np.asarray(array) for array in value]
-    images = [array[..., None] if array.ndim == 3 else array for array in arrays[0::2]]
-    for array in arrays[1::2]:
-        if array.dtype.kind not in "iu" or array.ndim != 1:
-            raise InputError(
-                f"{what} returned labels {array.dtype} {list(array.shape)}: return a row of whole numbers from 0"
-            )
-    labels = [array.astype(np.int32) for array in arrays[1::2]]
-    highest = max(int(array.max(initial=0)) for array in arrays[1::2])
-    if highest >= len(labels[0]):
-        raise InputError(
-            f"{what} returned label {highest} for {len(labels[0])} images: number the classes 0, 1, 2, ..."
-        )
-    class_names = tuple(str(label) for label in range(highest + 1))
-    source = f"function {getattr(function, '__module__', '?')}.{name}"
-    if len(arrays) == 4:
-        return Data(name, images[0], labels[0], images[1], labels[1], class_names, source, "yours")
-    _check_part(name, "its", images[0], labels[0], class_names)
-    return hold_out(name, images[0], labels[0], class_names, source, "yours")
 
 
 def hold_out(

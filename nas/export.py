@@ -98,7 +98,7 @@ def export(
         out: the folder to write.
         recipe: how to train; the run's `final` settings unless given, 30 epochs where it has none. 0 epochs sets only
             the normalisation statistics.
-        data: what `nas.data.load` takes, or `Splits`; the run's own unless given.
+        data: what `nas.data_source.load` takes, or `Splits`; the run's own unless given.
         seed: of the training; that of the run's data unless given.
         devices: names or devices to predict costs for; all shipped ones unless given.
         start: "fresh" weights, or those "inherited" from the weights that the search shared.

@@ -109,6 +109,24 @@ class Run:
         names = (objectives,) if isinstance(objectives, str) else objectives
         return front_of(self.records, self.objectives if names is None else tuple(names))
 
+    def nothing_usable(self) -> str:
+        """Why no candidate can be picked, with the nearest error where the limit on it is the cause.
+
+        Example:
+            >>> record = {"status": "infeasible", "objectives": {"error": 0.25}}
+            >>> Run(None, {"objective": {"limits": {"error": 0.1}}}, [record]).nothing_usable()
+            'no candidate of the run has error of at most 0.1: the lowest is 0.25, raise that limit'
+        """
+        where = self.folder or "the run"
+        errors = [record["objectives"]["error"] for record in self.records]
+        known = [error for error in errors if error is not None]
+        most = self.meta["objective"]["limits"].get("error")
+        if most is not None and known:
+            lowest = f"the lowest is {min(known):.6g}, raise that limit"
+            return f"no candidate of {where} has error of at most {most:g}: {lowest}"
+        failed = sum(record["status"] == "failed" for record in self.records)
+        return f"no candidate of {where} was evaluated within its limits: {failed} of {len(self.records)} failed"
+
     def pick(
         self,
         which: str | int = "knee",
@@ -126,9 +144,7 @@ class Run:
         names = self.objectives if objectives is None else tuple(objectives)
         usable = [record for record in self.records if record["status"] in USABLE]
         if not usable:
-            raise InputError(
-                f"nothing to pick: no candidate of {self.folder or 'the run'} was evaluated within its limits"
-            )
+            raise InputError(f"nothing to pick: {self.nothing_usable()}")
         for name, most in (under or {}).items():
             inside = [record for record in usable if value_of(record, name) <= most]
             if not inside:

@@ -284,8 +284,11 @@ def _take_up(folder: Folder, path: Path, stored: dict[str, Any], fresh: dict[str
             f"{path / RECORDS} has {len(found.records)} records where {STATE} counts {snapshot.records}: "
             f"delete {path / STATE} to evaluate the missing ones again"
         )
-    folder.meta = {**stored, "steps": steps}
-    if steps != stored.get("steps"):
+    folder.meta = {**stored, "steps": steps, "config": fresh["config"]}
+    if changed:
+        # the first versions stay: the oldest records were made with them
+        folder.meta["continued_under"] = [*stored.get("continued_under", []), fresh["versions"]]
+    if folder.meta != stored:
         disk.replace(path / RUN, dumps(folder.meta, indent=1).encode())
     folder._file = _append_handle(path)
     with disk.explained(path / RECORDS):

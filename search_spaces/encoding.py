@@ -21,6 +21,7 @@ from hw_models import discover
 from hw_models.errors import InputError
 from search_spaces.block import Block
 from search_spaces.choice import Choice
+from search_spaces.options import bracketed
 
 if TYPE_CHECKING:
     from search_spaces.space import SearchSpace
@@ -148,18 +149,8 @@ def split_text(line: str) -> tuple[str, dict[str, str], str, str]:
     """
     body, _, mark = line.partition("#")
     head, _, genes = body.partition(":")
-    name, bracket, inside = head.partition("[")
-    if bracket and not inside.endswith("]"):
-        raise InputError(f"network text '{line}': the options after '[' need a closing ']'")
-    chosen = {}
-    for part in filter(None, inside.removesuffix("]").split(",")):
-        option, equals, value = part.partition("=")
-        if not equals:
-            raise InputError(f"network text '{line}': option '{part}' needs the form name=value")
-        if option.strip() in chosen:
-            raise InputError(f"network text '{line}': option '{option.strip()}' is given twice: keep one")
-        chosen[option.strip()] = value.strip()
-    return name.strip(), chosen, genes.strip(), mark.strip()
+    name, chosen = bracketed(head, f"network text '{line}'")
+    return name, chosen, genes.strip(), mark.strip()
 
 
 def parse(space: SearchSpace, line: str) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,12 +20,39 @@ NAMES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "float": (lambda value: isinstance(value, int | float) and not isinstance(value, bool), "a number"),
     "bool": (lambda value: isinstance(value, bool), "True or False"),
     "str": (lambda value: isinstance(value, str), "text"),
+    "PathLike": (lambda value: isinstance(value, os.PathLike), "a path"),
     "None": (lambda value: value is None, "None"),
     "tuple": (lambda value: isinstance(value, tuple | list), "a tuple such as ('a', 'b')"),
     "list": (lambda value: isinstance(value, tuple | list), "a list"),
     "dict": (lambda value: isinstance(value, Mapping), "a dict such as {'a': 1}"),
     "Mapping": (lambda value: isinstance(value, Mapping), "a dict such as {'a': 1}"),
 }
+
+
+def bracketed(text: str, what: str) -> tuple[str, dict[str, str]]:
+    """`name[option=value,...]` as the name and the options, still text; `what` names the whole in errors.
+
+    Raises:
+        InputError: no closing bracket, an option that is not `name=value`, or one given twice.
+
+    Example:
+        >>> bracketed("tiny[classes=5]", "network text")
+        ('tiny', {'classes': '5'})
+    """
+    from hw_models.errors import InputError
+
+    name, bracket, inside = text.partition("[")
+    if bracket and not inside.endswith("]"):
+        raise InputError(f"{what}: the options after '[' need a closing ']'")
+    chosen: dict[str, str] = {}
+    for part in filter(None, inside.removesuffix("]").split(",")):
+        option, equals, value = part.partition("=")
+        if not equals:
+            raise InputError(f"{what}: option '{part}' needs the form name=value")
+        if option.strip() in chosen:
+            raise InputError(f"{what}: option '{option.strip()}' is given twice: keep one")
+        chosen[option.strip()] = value.strip()
+    return name.strip(), chosen
 
 
 def annotation_of(entry: inspect.Parameter, default: bool = False) -> str:

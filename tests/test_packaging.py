@@ -127,3 +127,8 @@ def test_the_constraints_allow_what_setup_cfg_requires() -> None:
     for text in importlib.metadata.requires("flynas") or []:
         requirement = Requirement(text)
         assert pinned[requirement.name.lower()] in requirement.specifier, text
+
+
+def test_the_quickstart_script_refuses_another_folder() -> None:
+    run = subprocess.run([str(ROOT / "scripts" / "quickstart"), "--out=x"], capture_output=True, text=True)
+    assert run.returncode == 2 and run.stdout == "" and "flynas search quickstart --out DIR" in run.stderr

@@ -22,6 +22,7 @@ def command(
     \b
     flynas data
     flynas data --download fashion_mnist
+    flynas search quickstart --set "data=fashion_mnist[folder=/data/fashion]" --out runs/full
     """
     from experiments.output import first_line, print_json, print_table
     from hw_models.errors import InputError
@@ -35,6 +36,8 @@ def command(
             print_json({"name": download, "where": str(path)})
         else:
             print(f"{download} is in {path}")
+            if folder is not None:
+                print(f'use it: --set "data={download}[folder={path}]"')
         return
     entries = data.listing()
     if as_json:

@@ -17,7 +17,7 @@ def command(
     x: Annotated[str | None, typer.Option(help="Objective or cost along x, such as latency.")] = None,
     y: Annotated[str | None, typer.Option(help="Objective or cost along y, such as error.")] = None,
 ) -> None:
-    """Draw a figure of one or several runs.
+    """Draw a figure of one or several runs; a front is printed as a table as well.
 
     Examples:
 
@@ -26,7 +26,7 @@ def command(
     flynas plot progress runs/a runs/b --out progress.pdf
     """
     from experiments import plots
-    from experiments.results import load_run
+    from experiments.results import load_run, print_front
     from hw_models.discover import unknown
     from hw_models.errors import InputError
 
@@ -42,4 +42,7 @@ def command(
         drawn.savefig(out)
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror}): give another --out") from error
+    if figure == "front":
+        for run in loaded:
+            print_front(run)
     print(f"wrote {out}")

@@ -38,9 +38,10 @@ def command(
     experiment = override(experiment, changes)
 
     from experiments.build import banner, build
-    from experiments.output import pairs, print_table
+    from experiments.output import pairs
     from experiments.progress_view import watcher
-    from experiments.results import front_header, front_rows
+    from experiments.results import print_front
+    from hw_models.errors import InputError
     from nas.loop import search
     from nas.store import check_out
 
@@ -62,18 +63,13 @@ def command(
         )
     finally:
         view.close()
-    front = run.front()
-    found: list[tuple[str, str]] = []
-    if front:
-        print()
-        title = f"front: {len(front)} networks of {len(run.records)} candidates"
-        print_table(front_header(run.objectives), front_rows(front, run.objectives), title)
-        found = [("knee", run.pick("knee").network)]
-    else:
-        print(f"no network of {len(run.records)} was evaluated within the limits")
+    if not run.front():
+        raise InputError(run.nothing_usable())
+    print()
+    print_front(run)
     pairs(
         [
-            *found,
+            ("knee", run.pick("knee").network),
             ("run", f"{out}/run.json"),
             ("records", f"{out}/records.jsonl"),
             ("next", f"flynas plot front {out} --out front.png; flynas export {out} --out model"),

@@ -40,8 +40,8 @@ class Files(NamedTuple):
     def how_to_get(self) -> str:
         """The ways to get the files, as the end of a sentence."""
         return (
-            f"fetch https://www.cs.toronto.edu/~kriz/{self.archive} (about 160 MB, MD5 {self.md5}), and give the "
-            f"folder with it, or with its unpacked .bin files, as folder=... or as $FLYNAS_DATA/{self.name}"
+            f"fetch https://www.cs.toronto.edu/~kriz/{self.archive} (about 160 MB, MD5 {self.md5}), and name the "
+            f"folder with it, or with its unpacked .bin files, {self.name}[folder=DIR], or use $FLYNAS_DATA/{self.name}"
         )
 
     def missing(self, folder: Path) -> str:

@@ -39,8 +39,8 @@ ADDRESSES = (
 TIMEOUT_S = 60.0
 HOW_TO_GET = (
     "run `flynas data --download fashion_mnist` (31 MB), or `apt install dataset-fashion-mnist`, or put the four "
-    ".gz files of github.com/zalandoresearch/fashion-mnist into a folder and give it as folder=... or as "
-    "$FLYNAS_DATA/fashion_mnist; the data set 'fashion_mnist_10k' needs none of this"
+    ".gz files of github.com/zalandoresearch/fashion-mnist into a folder and name it, fashion_mnist[folder=DIR], or "
+    "use $FLYNAS_DATA/fashion_mnist; the data set 'fashion_mnist_10k' needs none of this"
 )
 
 # Of the unpacked content, so that they hold for plain files and for any way of packing them. That the content is the

@@ -20,7 +20,7 @@ NAME = "image_folder"
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 HOW_TO_GET = (
     "give the path of a folder that holds train/CLASS/*.png and test/CLASS/*.png, or only CLASS/*.png "
-    "(a path with a slash, as in ./photos)"
+    "(a path with a slash, as in ./photos or ./photos[size=32])"
 )
 LEAST = {"train": 2, "test": 1, "all": 3}
 """Fewest images of a class: one each for train and validation, and one for the test."""
@@ -89,7 +89,7 @@ def _read(classes: dict[str, list[Path]], size: int | None, grey: bool) -> tuple
             height, width = images[-1].shape[:2]
             raise InputError(
                 f"'{file}' is {width}x{height} but the first image is {images[0].shape[1]}x{images[0].shape[0]}: "
-                "give size=... to bring all to one size"
+                "give size=N (PATH[size=N] in text) to bring all to one size"
             )
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(files) for files in classes.values()])
     return np.stack(images), labels

@@ -18,8 +18,8 @@ import optax
 from jax import Array, lax
 
 from hw_models.errors import InputError
-from nas.data import Data, Splits, check_fits, content_hash, load, split
-from nas.data_reference import reference
+from nas.data import Data, Splits, check_fits, content_hash, split
+from nas.data_source import load, reference
 from nas.stratify import drawn
 from nas.training.images import EVALUATION_BATCH, normalise, shift_and_flip
 from nas.training.loss import cross_entropy, wrong
@@ -28,6 +28,8 @@ from nas.training.standalone import pooled_statistics
 from nas.types import Evaluator, Key, Quality
 from search_spaces.space import SearchSpace
 from search_spaces.supernet import Supernet, with_statistics
+
+NO_LABEL = -1  # no answer equals it
 
 
 class State(NamedTuple):
@@ -58,7 +60,7 @@ def evaluator(
 ) -> Evaluator:
     """Evaluator that trains the supernet of `space` for `epochs` rounds of one epoch each.
 
-    `data` is anything `nas.data.load` takes, or `Splits`. `seed` chooses the split; `validation` and `train` are
+    `data` is anything `nas.data_source.load` takes, or `Splits`. `seed` chooses the split; `validation` and `train` are
     numbers of images (`train=None`: the rest). `calibration` training images, a fixed random sample, set the
     normalisation statistics of each candidate. The defaults suit short training: shared weights underfit, so they are
     not smoothed or shifted.
@@ -135,7 +137,7 @@ def evaluator(
         metrics = {"loss": average, "images_per_s": steps * batch / seconds}
         return State(params, momentum, state.round + 1), metrics
 
-    calibration_images = _in_batches(splits.train_images[drawn(count, calibration)])
+    calibration_images = _whole_batches(splits.train_images[drawn(count, calibration)])
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _only("batch_stats", supernet.shapes()))
 
     def one_error(params: Any, genes: Array, x: Array, y: Array) -> Array:
@@ -150,11 +152,12 @@ def evaluator(
         def mistakes(pair: tuple[Array, Array]) -> Array:
             return wrong(supernet.apply(ready, normalise(pair[0], mean, std), genes, "eval"), pair[1])
 
-        return lax.map(mistakes, (x, y)).sum() / y.size
+        padding = y.size - len(splits.validation_labels)  # counted as mistakes, all of it
+        return (lax.map(mistakes, (x, y)).sum() - padding) / len(splits.validation_labels)
 
     @jax.jit
     def errors(params: Any, genes: Array, number: Array) -> Array:
-        x, y = _in_batches(splits.validation_images), _in_batches(splits.validation_labels)
+        x, y = _padded_batches(splits.validation_images, 0), _padded_batches(splits.validation_labels, NO_LABEL)
 
         def body(row: Array, found: Array) -> Array:
             return found.at[row].set(one_error(params, genes[row], x, y))
@@ -198,10 +201,19 @@ def evaluator(
     return Evaluator(init, train_round, epochs, evaluate, version, chunk, "supernet", describe=describe)
 
 
-def _in_batches(array: np.ndarray) -> Array:
-    """`[N, ...]` as `[batches, size, ...]` with the largest size up to `EVALUATION_BATCH` that divides N."""
-    size = max(size for size in range(1, min(EVALUATION_BATCH, len(array)) + 1) if len(array) % size == 0)
-    return jnp.asarray(array.reshape(-1, size, *array.shape[1:]))
+def _whole_batches(array: np.ndarray) -> Array:
+    """`[N, ...]` as `[batches, size, ...]`, size at most `EVALUATION_BATCH`; leaves out less than one per batch."""
+    batches = -(-len(array) // EVALUATION_BATCH)
+    size = len(array) // batches
+    return jnp.asarray(array[: batches * size].reshape(batches, size, *array.shape[1:]))
+
+
+def _padded_batches(array: np.ndarray, fill: int) -> Array:
+    """`[N, ...]` and entries of `fill` after them, as `[batches, size, ...]`, size at most `EVALUATION_BATCH`."""
+    batches = -(-len(array) // EVALUATION_BATCH)
+    size = -(-len(array) // batches)
+    padding = np.full((batches * size - len(array), *array.shape[1:]), fill, array.dtype)
+    return jnp.asarray(np.concatenate([array, padding]).reshape(batches, size, *array.shape[1:]))
 
 
 def _only(collection: str, variables: Any) -> Any:

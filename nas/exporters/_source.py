@@ -13,7 +13,8 @@ import numpy as np
 
 from hw_models.discover import unknown
 from hw_models.errors import InputError
-from nas.data import Data, Splits, check_fits, content_hash, load, split
+from nas.data import Data, Splits, check_fits, content_hash, split
+from nas.data_source import load
 from nas.model import Model
 from nas.run import Pick, Run
 from nas.run_files import read_snapshot

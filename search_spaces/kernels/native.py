@@ -46,20 +46,21 @@ def load(folder: Path) -> Library:
     record = folder / RECORD
     if not record.is_file():
         return Library(False, f"the kernel was never built (no {RECORD}): {REINSTALL}", {})
-    build: dict[str, Any] = json.loads(record.read_text())
-    if not build.get("built"):
-        return Library(False, f"{build.get('reason', 'the build failed')}: {REINSTALL}", build)
-    source = folder / SOURCE
-    if source.is_file() and hashlib.sha256(source.read_bytes()).hexdigest() != build["source_sha256"]:
-        return Library(False, f"{SOURCE} changed after the kernel was built: `pip install` flynas again", build)
+    build: dict[str, Any] = {}
     try:
+        build = json.loads(record.read_text())
+        if not build.get("built"):
+            return Library(False, f"{build.get('reason', 'the build failed')}: {REINSTALL}", build)
+        source = folder / SOURCE
+        if source.is_file() and hashlib.sha256(source.read_bytes()).hexdigest() != build["source_sha256"]:
+            return Library(False, f"{SOURCE} changed after the kernel was built: `pip install` flynas again", build)
         library = ctypes.CDLL(str(folder / build["library"]))
         for target in TARGETS:
             # XLA compares the interface version the library was built for with its own here.
             jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
         library.flynas_depthwise_isa.restype = ctypes.c_char_p
         build["instruction_set"] = library.flynas_depthwise_isa().decode()
-    except (OSError, AttributeError, RuntimeError, ValueError) as error:
+    except (OSError, AttributeError, RuntimeError, ValueError, KeyError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         return Library(False, f"the kernel does not load ({first_line}): {REINSTALL}", build)
     return Library(True, "", build)

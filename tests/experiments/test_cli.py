@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -81,6 +84,12 @@ print(*sorted({"jax", "numpy", "flax", "pandas", "matplotlib", "ray"} & set(sys.
         (["search", "./tiny", "--out", "x"], "does not end in .py"),
         (["search", "tiny", "--out", "x", "--set", "steps=0"], "steps=0 is not allowed"),
         (["search", "tiny", "--out", "x", "--set", "evaluator.data=.x"], "unknown data set '.x'"),
+        (
+            ["search", "tiny", "--out", "x", "--set", "data=fashion_mnist[folder=x]"],
+            "'x' has no train-images",
+        ),
+        (["search", "tiny", "--out", "x", "--set", "evaluator.data=digits[foldr=x]"], "unknown option 'foldr'"),
+        (["search", "tiny", "--out", "x", "--set", "evaluator.data=./photos"], "'photos' does not exist"),
         (["search", "tiny", "--out", str(Path(__file__).parent)], "is not a run"),
         (["search", "tiny", "--out", __file__], "cannot be written"),
         (["plot", "frnt", "x", "--out", "x.png"], "did you mean 'front'"),
@@ -102,6 +111,38 @@ def test_mistakes_are_one_line_and_exit_with_2(words: list[str], message: str, t
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ") and message in line
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (("kind =", "colour = 'red'\nkind ="), "colour"),
+        (("default_precision =", "# default_precision ="), "default_precision"),
+        (("kind =", "kind"), "not valid TOML"),
+    ],
+)
+def test_a_wrong_device_file_is_named(edit: tuple[str, str], message: str, tmp_path: Path) -> None:
+    shipped = importlib.resources.files("hw_models.devices") / "raspberry_pi_4.toml"
+    wrong = tmp_path / "mine.toml"
+    wrong.write_text(shipped.read_text().replace(*edit, 1))
+    for words in (["cost", "mobilenet_v2"], ["search", "tiny", "--out", str(tmp_path / "x"), "--set"]):
+        device = f"device={wrong}" if words[-1] == "--set" else f"--device={wrong}"
+        result = call(*words, device)
+        assert result.exit_code == 2 and result.stdout == "", result.output
+        (line,) = result.stderr.splitlines()
+        assert str(wrong) in line and message in line
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_place_without_rights_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nas import data
+
+    def refuse() -> None:
+        raise PermissionError(13, "Permission denied", "/locked/data")
+
+    monkeypatch.setattr(data, "listing", refuse)
+    result = call("data")
+    assert result.exit_code == 2 and result.stderr.startswith("error: /locked/data: Permission denied: change")
 
 
 def test_mistakes_of_a_real_process_have_no_traceback(tmp_path: Path) -> None:
@@ -231,6 +272,57 @@ def test_the_same_search_again_returns_the_same_run(searched: tuple[Path, Any]) 
     assert other.exit_code == 2 and "holds another run" in other.stderr and other.stderr.count("\n") == 1
 
 
+def test_a_limit_that_nothing_meets_and_what_was_found(searched: tuple[Path, Any], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    costs = call("search", "tiny", "--out", str(out), *QUICK, "--set", "limits.latency_s=1e-9")
+    assert costs.exit_code == 2 and "latency_s" in costs.stderr and costs.stderr.count("\n") == 1
+    error = call("search", "tiny", "--out", str(out), *QUICK, "--set", "limits.error=0.001")
+    assert error.exit_code == 2 and error.stderr.count("\n") == 1
+    lowest = min(json.loads(line)["objectives"]["error"] for line in (out / "records.jsonl").read_text().splitlines())
+    assert f"error of at most 0.001: the lowest is {lowest:.6g}" in error.stderr
+    exported = call("export", str(out), "--out", str(tmp_path / "model"))
+    assert exported.exit_code == 2 and exported.stderr == error.stderr.replace("error: ", "error: nothing to pick: ")
+
+
+@pytest.mark.parametrize("damaged", ["run.json", "records.jsonl"])
+def test_a_damaged_run_is_named_and_left_alone(searched: tuple[Path, Any], tmp_path: Path, damaged: str) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(searched[0], out)
+    (out / damaged).write_text("}" + (out / damaged).read_text())
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for words in (
+        ["search", "tiny", "--out", str(out), *QUICK],
+        ["plot", "front", str(out), "--out", str(tmp_path / "front.png")],
+        ["export", str(out), "--out", str(tmp_path / "model")],
+    ):
+        result = call(*words)
+        assert result.exit_code == 2 and result.stderr.count("\n") == 1 and damaged in result.stderr, result.output
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_folder_of_images_with_options_from_search_to_export(searched: tuple[Path, Any], tmp_path: Path) -> None:
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for number in range(40):
+        folder = tmp_path / "photos" / ("dark", "light")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 100, (20, 24, 3)) + 150 * (number % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    out, data = tmp_path / "a:b", f"{tmp_path}/photos[size=12,grey=true]"  # a colon may not make it a network's text
+    words = ["--set", f"data={data}", "--set", "validation=8"]
+    uneven = call("search", "tiny", "--out", str(out), *QUICK, "--set", f"data={tmp_path}/photos")
+    assert uneven.exit_code == 2 and "20x24" in uneven.stderr and "[size=N]" in uneven.stderr
+    search = call("search", "tiny", "--out", str(out), *QUICK, *words)
+    assert search.exit_code == 0 and "input_hw=12" in search.stdout and "classes=2" in search.stdout, search.output
+    model = tmp_path / "model"
+    settings = ["--set", "epochs=1", "--set", "batch=8"]
+    result = call("export", str(out), "--pick", "best", *settings, "--out", str(model))
+    assert result.exit_code == 0, result.output
+    found = strict((model / "report.json").read_text())["data"]
+    assert (found["name"], found["validation"], found["test"]) == ("photos", 8, 8)
+
+
 def test_plot_and_export_take_the_run(
     searched: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,6 +352,35 @@ def test_plot_and_export_take_the_run(
     ):
         wrong = call("export", str(out), "--out", str(model), *words)
         assert wrong.exit_code == 2 and message in wrong.stderr, (words, wrong.stderr)
+
+
+@pytest.mark.slow
+def test_the_quickstart_configuration_shortened(tmp_path: Path) -> None:
+    """On real clothes, in processes of their own: every file that the quickstart promises, and sound numbers in it."""
+    out = tmp_path / "run"
+    short = ["--set", "evaluator.epochs=2", "--set", "steps=2", "--set", "population=6"]
+    for words in (
+        ["search", "quickstart", "--out", str(out), *short],
+        ["export", str(out), "--pick", "best", "--set", "epochs=2", "--out", str(out / "model")],
+        ["plot", "front", str(out), "--out", str(out / "front.png")],
+    ):
+        run = flynas(*words)
+        assert run.returncode == 0, run.stderr
+    assert {path.name for path in out.iterdir()} >= {
+        "run.json", "records.jsonl", "state.msgpack", "front.png", "model"
+    }  # fmt: skip
+    assert {path.name for path in (out / "model").iterdir()} >= {
+        "architecture.json", "weights.safetensors", "model.onnx", "report.json"
+    }  # fmt: skip
+    meta, report = (strict((out / name).read_text()) for name in ("run.json", "model/report.json"))
+    assert (meta["evaluator"]["train"], meta["evaluator"]["validation"], meta["evaluator"]["test"]) == (
+        7000,
+        1000,
+        2000,
+    )
+    assert report["test_accuracy"] > 0.6 and report["agreement"]["max_relative_difference"] < 1e-4
+    assert report["predicted"]["raspberry_pi_4"]["latency_s"] <= 3e-3 and len(report["predicted"]) >= 6
+    assert report["measured"]["onnxruntime"]["latency_s"] > 0
 
 
 @pytest.mark.slow

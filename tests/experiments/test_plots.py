@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import plots
-from experiments.results import front_rows, load_run
+from experiments import load_run, plots
+from experiments.results import front_rows
 from hw_models.errors import InputError
 from nas import pareto
 

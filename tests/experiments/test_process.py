@@ -29,23 +29,26 @@ def test_freed_memory_is_kept_for_the_next_step() -> None:
     """A large block that was freed comes back without page faults."""
     program = """
 import ctypes, resource
+from concurrent.futures import ThreadPoolExecutor
 from experiments.process import keep_freed_memory
 kept = keep_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
 def step():
-    block = libc.malloc(64 << 20)
-    ctypes.memset(block, 1, 64 << 20)
+    block = libc.malloc(48 << 20)
+    ctypes.memset(block, 1, 48 << 20)
     libc.free(block)
-step()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
+def faults():
     step()
-print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(kept, max(faults(), ThreadPoolExecutor(1).submit(faults).result()))
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     kept, faults = run.stdout.split()
     if kept == "False":
         pytest.skip("this C library has no such setting")
-    assert int(faults) < 1000, run.stderr
+    assert int(faults) < 1000, run.stderr  # 12,288 pages in a block

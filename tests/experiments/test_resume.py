@@ -12,9 +12,22 @@ import pytest
 
 from experiments.results import load_run
 from nas.run import differences
+from nas.run_files import read_snapshot
 
 FLYNAS = Path(sys.executable).parent / "flynas"
-SMALL = ["--set", "evaluator.epochs=20", "--set", "steps=3"]
+CHANGES = ["evaluator.epochs=20", "steps=3"]
+SMALL = [part for change in CHANGES for part in ("--set", change)]
+# the command keeps a snapshot every 30 s, longer than this search takes
+SNAPSHOT_EVERY_ROUND = f"""
+import sys
+from experiments.build import build
+from experiments.config import load_config
+from experiments.overrides import override
+from nas.loop import search
+built = build(override(load_config("tiny"), {CHANGES}))
+search(built.space, built.strategy, built.evaluator, built.objective, steps=built.experiment.steps, key=built.key,
+       out=sys.argv[1], config=built.config(), snapshot_s=0)
+"""
 
 
 def command(out):
@@ -27,9 +40,9 @@ def finish(out):
     return done.stdout
 
 
-def kill_when(out, reached, line_text=None):
+def kill_when(out, reached, line_text=None, start=command):
     """Start the search and SIGKILL it as soon as `reached()`."""
-    process = subprocess.Popen(command(out), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(start(out), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         if line_text is not None:
             for line in process.stdout:
@@ -54,6 +67,20 @@ def undisturbed(tmp_path_factory):
 def test_killed_in_the_middle_of_training(undisturbed, tmp_path):
     out = tmp_path / "run"
     kill_when(out, lambda: True, line_text="training 1/20")
+    finish(out)
+    assert not differences(undisturbed, load_run(out))
+
+
+def test_killed_in_the_middle_of_training_after_a_snapshot(undisturbed, tmp_path):
+    out = tmp_path / "run"
+
+    def trained():
+        snapshot = read_snapshot(out)
+        return snapshot is not None and snapshot.round >= 5
+
+    kill_when(out, trained, start=lambda out: [sys.executable, "-c", SNAPSHOT_EVERY_ROUND, str(out)])
+    snapshot = read_snapshot(out)
+    assert 5 <= snapshot.round < 20 and snapshot.step == 0
     finish(out)
     assert not differences(undisturbed, load_run(out))
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from hw_models import discover
 from hw_models.errors import InputError
 from nas import data as data_layer
-from nas.data import Data, content_hash, load, split
+from nas.data import Data, content_hash, split
+from nas.data_source import load
 from nas.stratify import stratified
 
 
@@ -324,9 +325,9 @@ def test_listing_and_shipped_set_need_no_network_and_nothing_heavy() -> None:
         def refuse(event, arguments):
             assert event not in ("socket.connect", "socket.getaddrinfo", "urllib.Request"), event
         sys.addaudithook(refuse)
-        from nas import data
+        from nas import data, data_source
         data.listing()
-        data.split(data.load("fashion_mnist_10k"), 1000, 0)
+        data.split(data_source.load("fashion_mnist_10k"), 1000, 0)
         heavy = {"sklearn", "PIL", "pandas", "matplotlib", "ray"} & set(sys.modules)
         assert not heavy, heavy
         """

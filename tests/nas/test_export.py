@@ -14,7 +14,7 @@ import pytest
 from hw_models import device_names, load_device
 from hw_models.errors import InputError
 from nas import export
-from nas.data import load
+from nas.data_source import load
 from nas.exporters import native
 from nas.measure import onnxruntime_session
 from nas.training.recipe import Recipe

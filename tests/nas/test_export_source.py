@@ -15,7 +15,8 @@ from hw_models import load_device
 from hw_models.device import parse_device
 from hw_models.errors import InputError
 from nas import Objective, export
-from nas.data import Data, content_hash, load, split
+from nas.data import Data, content_hash, split
+from nas.data_source import load
 from nas.evaluators import supernet
 from nas.evaluators.supernet import State
 from nas.export import Silent
@@ -166,7 +167,7 @@ def test_a_run_on_a_folder_of_images_finds_them_again(tmp_path: Path, monkeypatc
 
 
 def test_a_run_on_a_function_finds_its_images_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mine_lab.py").write_text("from nas.data import load\ndef numbers(): return load('digits')\n")
+    (tmp_path / "mine_lab.py").write_text("from nas.data_source import load\ndef numbers(): return load('digits')\n")
     monkeypatch.syspath_prepend(tmp_path)
     given = (importlib.import_module("mine_lab").numbers, "mine_lab.numbers")
     few: dict[str, Any] = {"validation": 200, "train": 300, "epochs": 1, "calibration": 50}

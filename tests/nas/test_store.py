@@ -52,11 +52,15 @@ def test_another_device_of_the_same_name_is_refused(finished, toy_search):
 
 def test_other_versions_are_a_message_not_an_error(tmp_path, toy_search):
     out = tmp_path / "run"
-    toy_search(out, steps=1)
+    toy_search(out, steps=1, config={"steps": 1})
     meta = json.loads((out / "run.json").read_text())
     meta["versions"]["jax"] = "0.0.1"
     (out / "run.json").write_text(json.dumps(meta))
-    assert 'versions, results may differ in the last bits: jax is "0.0.1" there' in toy_search(out, steps=2).messages[0]
+    longer = toy_search(out, steps=2, config={"steps": 2})
+    assert 'versions, results may differ in the last bits: jax is "0.0.1" there' in longer.messages[0]
+    said = json.loads((out / "run.json").read_text())
+    assert said["versions"]["jax"] == "0.0.1" and said["continued_under"][0]["jax"] != "0.0.1"
+    assert said["steps"] == said["config"]["steps"] == 2
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path, toy_search):

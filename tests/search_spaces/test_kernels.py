@@ -263,6 +263,13 @@ def test_a_failed_build_is_reported_with_its_reason(tmp_path: Path) -> None:
     assert native.load(tmp_path).reason.startswith("no C++ compiler was found")
 
 
+@pytest.mark.parametrize("text", ['{"built": tr', '{"built": true}'])
+def test_a_damaged_record_of_the_build_is_not_used(tmp_path: Path, text: str) -> None:
+    (tmp_path / native.RECORD).write_text(text)
+    found = native.load(tmp_path)
+    assert not found.available and "does not load" in found.reason
+
+
 @needs_native
 def test_a_stale_or_broken_library_is_not_used(tmp_path: Path) -> None:
     stale, broken = tmp_path / "stale", tmp_path / "broken"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hw_models.errors import InputError
-from nas.data import load
+from nas.data_source import load
 from nas.datasets import cifar10, cifar100
 
 FOLDER = {"cifar10": "cifar-10-batches-bin", "cifar100": "cifar-100-binary"}

@@ -12,6 +12,7 @@ import pytest
 
 from hw_models.errors import InputError
 from nas import data as data_layer
+from nas.data_source import load
 from nas.datasets import fashion_mnist
 
 DEBIAN_FOLDER = Path(fashion_mnist.DEBIAN[0])
@@ -43,7 +44,7 @@ def test_our_checksums_are_those_of_the_official_files(name: str) -> None:
 def test_the_full_set_from_the_debian_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("FLYNAS_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    data = data_layer.load("fashion_mnist")
+    data = load("fashion_mnist")
     assert data.images.shape == (60_000, 28, 28, 1) and data.test_images.shape == (10_000, 28, 28, 1)
     assert np.bincount(data.labels).tolist() == [6000] * 10 and np.bincount(data.test_labels).tolist() == [1000] * 10
     assert data.source == str(DEBIAN_FOLDER) == fashion_mnist.status().where
@@ -74,11 +75,11 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_files_may_be_plain_or_packed(tiny: Path) -> None:
-    packed = data_layer.load("fashion_mnist", folder=str(tiny))
+    packed = load("fashion_mnist", folder=str(tiny))
     for file in list(tiny.iterdir())[:2]:
         file.with_suffix("").write_bytes(gzip.decompress(file.read_bytes()))
         file.unlink()
-    mixed = data_layer.load("fashion_mnist", folder=tiny)
+    mixed = load("fashion_mnist", folder=tiny)
     assert data_layer.content_hash(packed) == data_layer.content_hash(mixed)
 
 

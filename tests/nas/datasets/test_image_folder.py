@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from hw_models.errors import InputError
-from nas.data import content_hash, load, split
+from nas.data import content_hash, split
+from nas.data_source import load
 
 Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
 

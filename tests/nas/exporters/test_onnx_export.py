@@ -13,7 +13,7 @@ from jax import lax
 
 from hw_models import discover
 from hw_models.errors import InputError
-from nas import data
+from nas import data_source
 from nas.exporters import onnx as exporter
 from nas.exporters._graph import record
 from nas.measure import onnxruntime_session
@@ -126,7 +126,7 @@ def test_every_block_in_the_folder_can_be_exported(kind: str) -> None:
 
 @pytest.mark.parametrize(("module", "seed"), [(quickstart, 5), (tiny, 1)])
 def test_networks_of_a_space_on_real_images(module: Any, seed: int) -> None:
-    images = data.load("fashion_mnist_10k" if module is quickstart else "digits").test_images[:40]
+    images = data_source.load("fashion_mnist_10k" if module is quickstart else "digits").test_images[:40]
     space = module.space()
     model = random_model(space.freeze(space.sample(jax.random.key(seed))), seed)
     assert_agree(onnx_logits(model, images), model.logits(images))

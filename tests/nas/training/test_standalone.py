@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hw_models.errors import InputError
-from nas.data import load, split
+from nas.data import split
+from nas.data_source import load
 from nas.model import Meta, Model
 from nas.training.images import shift_and_flip
 from nas.training.loss import wrong
