@@ -1,13 +1,19 @@
-"""Runs made up without a search, for figures, tables and commands that only read."""
+"""The command line as tests call it, and runs made up without a search for what only reads."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
+
+from experiments.cli import app
 
 IDENTITY = ("space", "devices", "objective", "strategy", "evaluator", "seed", "config")
 
@@ -66,3 +72,33 @@ def two_objectives(tmp_path: Path) -> Path:
 @pytest.fixture
 def three_objectives(tmp_path: Path) -> Path:
     return write_run(tmp_path / "three", ("error", "latency_s", "weight_bytes"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def call() -> Callable[..., Any]:
+    """`flynas WORDS...` in this process: its exit code and what it printed."""
+
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(app, list(words), catch_exceptions=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def flynas() -> Callable[..., Any]:
+    """`flynas WORDS...` in a process of its own."""
+
+    def run(*words: str) -> Any:
+        return subprocess.run([sys.executable, "-m", "experiments.cli", *words], capture_output=True, text=True)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def strict() -> Callable[[str], Any]:
+    """Reads JSON, and refuses the NaN and Infinity that Python alone allows."""
+
+    def refuse(name: str) -> Any:
+        raise AssertionError(f"{name} is not JSON")
+
+    return lambda text: json.loads(text, parse_constant=refuse)
