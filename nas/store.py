@@ -285,9 +285,10 @@ def _take_up(folder: Folder, path: Path, stored: dict[str, Any], fresh: dict[str
             f"delete {path / STATE} to evaluate the missing ones again"
         )
     folder.meta = {**stored, "steps": steps, "config": fresh["config"]}
-    if changed:
+    later = stored.get("continued_under", [])
+    if changed and fresh["versions"] not in later:
         # the first versions stay: the oldest records were made with them
-        folder.meta["continued_under"] = [*stored.get("continued_under", []), fresh["versions"]]
+        folder.meta["continued_under"] = [*later, fresh["versions"]]
     if folder.meta != stored:
         disk.replace(path / RUN, dumps(folder.meta, indent=1).encode())
     folder._file = _append_handle(path)

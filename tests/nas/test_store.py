@@ -61,6 +61,8 @@ def test_other_versions_are_a_message_not_an_error(tmp_path, toy_search):
     said = json.loads((out / "run.json").read_text())
     assert said["versions"]["jax"] == "0.0.1" and said["continued_under"][0]["jax"] != "0.0.1"
     assert said["steps"] == said["config"]["steps"] == 2
+    toy_search(out, steps=3, config={"steps": 3})
+    assert len(json.loads((out / "run.json").read_text())["continued_under"]) == 1
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path, toy_search):
