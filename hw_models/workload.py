@@ -35,6 +35,7 @@ class Op(IntEnum):
     CONCAT = 9
     ACTIVATION = 10  # stands alone only where it cannot be fused into the layer before it
     RESIZE = 11
+    MULTIPLY = 12  # product of two maps (sigmoidal residual)
 
 
 class Dtype(IntEnum):
@@ -162,11 +163,25 @@ class Workload(NamedTuple):
         length = len(rows) if length is None else length
         if len(rows) > length:
             raise InputError(f"{len(rows)} layers do not fit a workload of length {length}: raise the length")
+        return cls(*(column[0] for column in cls.stack([rows], length)))
+
+    @classmethod
+    def stack(cls, networks: Sequence[Sequence[Layer]], length: int | None = None) -> Workload:
+        """Several lists of layers at once, `[V, L]`, all padded to the longest (or to `length`).
+
+        Example:
+            >>> layer = Layer(Op.CONV, 8, 8, 8, 8, 3, 16, 3, 3)
+            >>> Workload.stack([[layer], [layer, layer], []]).count.tolist()
+            [[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
+        """
+        length = max((len(rows) for rows in networks), default=0) if length is None else length
         filler = Layer(Op.ADD, 1, 1, 1, 1, 1, 1)
-        padded = rows + [filler] * (length - len(rows))
-        columns = {name: [getattr(row, name) for row in padded] for name in Layer._fields}
-        columns["count"] = [1.0] * len(rows) + [0.0] * (length - len(rows))
-        return cls(**{name: jnp.asarray(np.asarray(column, np.float32)) for name, column in columns.items()})
+        # One array of all rows: thousands of small ones would take longer than everything that is done with them.
+        flat = [row for rows in networks for row in (*rows, *[filler] * (length - len(rows)))]
+        table = np.asarray(flat, np.float32).reshape(len(networks), length, len(Layer._fields))
+        count = np.arange(length) < np.asarray([len(rows) for rows in networks], int)[:, None]
+        columns = dict(zip(Layer._fields, np.moveaxis(table, -1, 0), strict=True))
+        return cls(**{name: jnp.asarray(column, jnp.float32) for name, column in (columns | {"count": count}).items()})
 
     @property
     def multiplies(self) -> Array:
@@ -191,7 +206,7 @@ class Workload(NamedTuple):
     @property
     def input_elements(self) -> Array:
         """Activations read, residual operands included. `[..., L]`"""
-        operands = jnp.where(self.op == Op.ADD, 2.0, 1.0)
+        operands = jnp.where((self.op == Op.ADD) | (self.op == Op.MULTIPLY), 2.0, 1.0)
         return self.count * self.in_h * self.in_w * self.in_channels * operands
 
     @property
