@@ -1,22 +1,28 @@
 """Channel attention: squeeze-and-excitation and efficient channel attention, chosen by a traced index.
 
-Attention vectors are small, so every kind that may be chosen is computed and one is selected.
+Attention vectors are small, so every kind that may be chosen is computed and one is selected (or they are mixed).
 """
 
 from __future__ import annotations
 
+import functools
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 
-from hw_models.errors import InputError
-from search_spaces.channels import Channels, make_divisible, select
-from search_spaces.layers import Activation, ChannelConv, Deinterleave, GlobalPool, Interleave, Linear, Scale
+from hw_models.discover import unknown
+from search_spaces.channels import Channels, is_soft, make_divisible, select
+from search_spaces.layers import Activation, ChannelConv, GlobalPool, Linear, Scale, Softmax, Variance
+from search_spaces.rearrange import Deinterleave, Interleave
 
 KINDS = ("none", "se", "eca")
+HEAD_KINDS = ("none", "se", "eca", "eca_softmax", "mean_variance", "mean_variance_softmax")
 SE_REDUCTION = 4
 ECA_KERNEL = 3
 HEAD_ECA_KERNEL = 7
+HOTTEST, COLDEST = 10.0, 1.0  # temperature of the softmax over heads at the start and at the end of training
 
 
 def squeeze_channels(channels: int) -> int:
@@ -29,11 +35,23 @@ def squeeze_channels(channels: int) -> int:
     return make_divisible(channels / SE_REDUCTION)
 
 
-def check_kinds(kinds: tuple[str, ...]) -> None:
+def check_kinds(kinds: tuple[str, ...], known: tuple[str, ...] = KINDS) -> None:
     """Raise InputError for an unknown kind of attention."""
     for kind in kinds:
-        if kind not in KINDS:
-            raise InputError(f"unknown attention '{kind}': use one of {', '.join(KINDS)}")
+        if kind not in known:
+            raise unknown("attention", str(kind), known)
+
+
+def temperature(progress: Array | None) -> Array | float:
+    """Temperature of the softmax over heads when `progress` of the training is done: 10 at its start, 1 at its end.
+
+    The thesis gives the ends only (Guerra 2024, table 8.1); ours falls linearly.
+
+    Example:
+        >>> float(temperature(jnp.float32(0.5))), temperature(None)
+        (5.5, 1.0)
+    """
+    return COLDEST if progress is None else HOTTEST + (COLDEST - HOTTEST) * progress
 
 
 class SqueezeExcite(nn.Module):
@@ -41,22 +59,31 @@ class SqueezeExcite(nn.Module):
 
     channels: Channels
     reduced: Channels
+    inner: str = "relu"
+    gate: str = "hard_sigmoid"
 
     @nn.compact
     def __call__(self, mean: Array) -> Array:
         y = Linear(self.reduced.size, name="reduce")(mean)
-        y = self.reduced.mask(Activation("relu")(y))
+        y = self.reduced.mask(Activation(self.inner)(y))
         y = Linear(self.channels.size, name="expand")(y)
-        return Activation("hard_sigmoid")(y)
+        return Activation(self.gate)(y)
 
 
 class ChannelAttention(nn.Module):
-    """Scale the channels of `x` by the attention kind that `index` selects among `kinds`."""
+    """Scale the channels of `x` by the attention kind that `index` selects among `kinds`.
+
+    `reduced` are the channels of the bottleneck of squeeze-and-excitation, a quarter of those of `x` unless given.
+    """
 
     kinds: tuple[str, ...]
+    inner: str = "relu"
+    gate: str = "hard_sigmoid"
 
     @nn.compact
-    def __call__(self, x: Array, channels: Channels, index: Array | None = None) -> Array:
+    def __call__(
+        self, x: Array, channels: Channels, index: Array | None = None, reduced: Channels | None = None
+    ) -> Array:
         if self.kinds == ("none",):
             return x
         mean = GlobalPool()(x)
@@ -65,7 +92,8 @@ class ChannelAttention(nn.Module):
             if kind == "none":
                 factors.append(jnp.ones_like(mean))
             elif kind == "se":
-                factors.append(SqueezeExcite(channels, channels.map(squeeze_channels), name="se")(mean))
+                squeezed = channels.map(squeeze_channels) if reduced is None else reduced
+                factors.append(SqueezeExcite(channels, squeezed, self.inner, self.gate, name="se")(mean))
             else:
                 factors.append(Activation("sigmoid")(ChannelConv(ECA_KERNEL, name="eca")(mean)))
         return Scale()(x, select(index, factors))
@@ -74,10 +102,14 @@ class ChannelAttention(nn.Module):
 class HeadAttention(nn.Module):
     """ECA over the `C * h` maps of a multi-head depthwise convolution, before the heads are reduced.
 
-    The one-dimensional convolution runs over the maps in channel-major order `c * h + head`, so its result depends on
-    the head count and is computed once for each count that may be chosen.
+    Kinds: `eca` sees the mean of each map, `mean_variance` its variance as well; their responses become factors by a
+    sigmoid, or with `_softmax` by a softmax over the heads of each channel. `none` and `se` leave the maps alone. The
+    one-dimensional convolution (kernel 7, no bias) runs over the maps in channel-major order `c * h + head`, so its
+    result depends on the head count: it is computed for the count in use, or where counts are mixed for each of them.
 
-    Source: Guerra 2024, FlyNet, equations 8.2-8.3 (mean feature and sigmoid only).
+    Returns the scaled maps, once for each of `head_counts` where counts are mixed, else once.
+
+    Source: Guerra 2024, FlyNet, equations 8.2-8.3.
     """
 
     kinds: tuple[str, ...]
@@ -85,20 +117,116 @@ class HeadAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, maps: tuple[Array, ...], index: Array | None = None, heads_index: Array | None = None
-    ) -> tuple[Array, ...]:
-        if "eca" not in self.kinds:
-            return maps
+        self,
+        maps: tuple[Array, ...],
+        index: Array | None = None,
+        heads_index: Array | None = None,
+        progress: Array | None = None,
+    ) -> list[tuple[Array, ...]]:
+        mixed = is_soft(heads_index)
+        if all(kind in ("none", "se") for kind in self.kinds):
+            return [maps[:count] for count in self.head_counts] if mixed else [maps]
         means = tuple(GlobalPool()(values) for values in maps)
-        convolution = ChannelConv(HEAD_ECA_KERNEL, name="eca")
+        variances = None
+        if any(kind.startswith("mean_variance") for kind in self.kinds):
+            variances = tuple(Variance()(values, mean) for values, mean in zip(maps, means, strict=True))
+        if not mixed and len(self.head_counts) > 1:
+            return [self._traced(maps, means, variances, index, heads_index, progress)]
+        by_mean = ChannelConv(HEAD_ECA_KERNEL, name="eca") if any(k.startswith("eca") for k in self.kinds) else None
+        by_both = None if variances is None else ChannelConv(HEAD_ECA_KERNEL, name="mean_variance")
         per_count = []
         for count in self.head_counts:
-            response = Activation("sigmoid")(convolution(Interleave()(means[:count])))
-            factors = Deinterleave(count)(response)
-            per_count.append(factors + tuple(jnp.ones_like(means[0]) for _ in range(len(maps) - count)))
-        scaled = []
-        for head, values in enumerate(maps):
-            excited = select(heads_index, [factors[head] for factors in per_count])
-            by_kind = [excited if kind == "eca" else jnp.ones_like(excited) for kind in self.kinds]
-            scaled.append(Scale()(values, select(index, by_kind)))
-        return tuple(scaled)
+            joined = Interleave()(means[:count])
+            responses = {}
+            if by_mean is not None:
+                responses["eca"] = by_mean(joined)
+            if by_both is not None and variances is not None:
+                responses["mean_variance"] = by_both(joined, Interleave()(variances[:count]))
+            per_kind = [self._factors(kind, count, responses, means[0], progress) for kind in self.kinds]
+            per_count.append([select(index, heads) for heads in zip(*per_kind, strict=True)])
+        if mixed:
+            return [
+                tuple(Scale()(values, factor) for values, factor in zip(maps, factors, strict=False))
+                for factors in per_count
+            ]
+        (factors,) = per_count
+        return [tuple(Scale()(values, factor) for values, factor in zip(maps, factors, strict=True))]
+
+    def _traced(
+        self,
+        maps: tuple[Array, ...],
+        means: tuple[Array, ...],
+        variances: tuple[Array, ...] | None,
+        index: Array | None,
+        heads_index: Array | None,
+        progress: Array | None,
+    ) -> tuple[Array, ...]:
+        """The scaled maps for a traced head count: what is laid out by the count is gathered, so that every vector is
+        as long as for the largest."""
+        count = jnp.asarray(self.head_counts, jnp.int32)[heads_index]
+        joined = _interleaved(jnp.stack(means, axis=-1), count)
+        used = jnp.arange(len(maps)) < count
+        responses = {}
+        if any(kind.startswith("eca") for kind in self.kinds):
+            responses["eca"] = ChannelConv(HEAD_ECA_KERNEL, name="eca")(joined)
+        if variances is not None:
+            both = _interleaved(jnp.stack(variances, axis=-1), count)
+            responses["mean_variance"] = ChannelConv(HEAD_ECA_KERNEL, name="mean_variance")(joined, both)
+        by_kind = []
+        for kind in self.kinds:
+            features = kind.removesuffix("_softmax")
+            if features not in responses:
+                by_kind.append(jnp.ones_like(jnp.stack(means, axis=-1)))
+                continue
+            response = _deinterleaved(responses[features], count, len(maps))
+            if kind.endswith("_softmax"):
+                cold = jnp.where(used, response / temperature(progress), -jnp.inf)
+                by_kind.append(nn.softmax(cold, axis=-1))
+            else:
+                by_kind.append(nn.sigmoid(response))
+        factors = select(index, by_kind)
+        return tuple(Scale()(values, factors[..., head]) for head, values in enumerate(maps))
+
+    def _factors(
+        self, kind: str, count: int, responses: dict[str, Array], like: Array, progress: Array | None
+    ) -> tuple[Array, ...]:
+        features = kind.removesuffix("_softmax")
+        if features not in responses:
+            return tuple(jnp.ones_like(like) for _ in range(count))
+        if kind.endswith("_softmax"):
+            return tuple(Softmax()(Deinterleave(count)(responses[features]), temperature(progress)))
+        return tuple(Deinterleave(count)(Activation("sigmoid")(responses[features])))
+
+
+@jax.custom_vjp
+def _interleaved(x: Array, count: Array) -> Array:
+    """`[N, C, H]` of which the first `count` heads are in use, as `[N, C * H]` in the order `c * count + head`."""
+    channels, heads = x.shape[1:]
+    place = jnp.arange(channels * heads)
+    source = jnp.minimum(place // count * heads + place % count, channels * heads - 1)
+    return jnp.where(place < channels * count, x.reshape(len(x), -1)[:, source], 0)
+
+
+def _deinterleave(x: Array, count: Array, heads: int) -> Array:
+    channel, head = jnp.arange(x.shape[1] // heads)[:, None], jnp.arange(heads)
+    source = jnp.minimum(channel * count + head, x.shape[1] - 1)
+    return jnp.where(head < count, x[:, source], 0)
+
+
+# Each is the transpose of the other, and a gather is far quicker than the scatter of an automatic derivative.
+_interleaved.defvjp(
+    lambda x, count: (_interleaved(x, count), (count, x.shape[2])),
+    lambda saved, gradient: (_deinterleave(gradient, *saved), None),
+)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _deinterleaved(x: Array, count: Array, heads: int) -> Array:
+    """The inverse of `_interleaved`: `[N, C * H]` as `[N, C, H]`, zero for heads that are not in use."""
+    return _deinterleave(x, count, heads)
+
+
+_deinterleaved.defvjp(
+    lambda x, count, heads: (_deinterleave(x, count, heads), count),
+    lambda heads, count, gradient: (_interleaved(gradient, count), None),
+)

@@ -8,6 +8,7 @@ the shared weights a concrete choice uses (`cut`).
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,26 +22,28 @@ from jax import Array
 from hw_models.discover import unknown
 from hw_models.errors import InputError
 from hw_models.workload import Layer
+from search_spaces.channels import Channels
 from search_spaces.choice import Choice, options
 from search_spaces.layers import ACTIVATIONS
+from search_spaces.options import check as check_type
 
 
 @dataclass(frozen=True)
 class BlockIO:
     """Where a block sits: the shapes around it.
 
-    `in_channels` and `out_channels` are ints in a frozen network and may be `Choice`s in a supernet. `tied` says that
-    both are one decision, so that they are always equal. `depthwise` names the implementation of depthwise
-    convolution (see `search_spaces.kernels.depthwise`).
+    `in_channels` and `out_channels` are ints in a frozen network. In a supernet whose widths are searched both are
+    tuples of the same length, one entry for every pair of widths that can occur. `first` says that the block opens a
+    stage. `depthwise` names the implementation of depthwise convolution (see `search_spaces.kernels.depthwise`).
     """
 
     in_h: int
     in_w: int
-    in_channels: int | Choice
-    out_channels: int | Choice
+    in_channels: int | tuple[int, ...]
+    out_channels: int | tuple[int, ...]
     stride: int = 1
     group: int = 0
-    tied: bool = False
+    first: bool = False
     depthwise: str = "auto"
 
     @property
@@ -55,18 +58,31 @@ class BlockIO:
 
 
 class Selection(NamedTuple):
-    """Traced indices of what is decided inside a branch; all None in a frozen network.
+    """What is decided inside a branch, and how far the training is.
 
-    `fields` maps the names of a block's elastic fields to the index of the chosen value.
+    Attributes:
+        width: which pair of input and output width is in use; None in a frozen network. An index, or a probability
+            for each (relaxed execution).
+        fields: the same for the values of the block's elastic fields, by name.
+        progress: share of the training that is done, 0 to 1; None stands for 1.
+        regularise: whether layers that act only as a regulariser of large networks are on.
     """
 
-    inp: Array | None = None
-    out: Array | None = None
+    width: Array | None = None
     fields: dict[str, Array] | None = None
+    progress: Array | None = None
+    regularise: bool = False
 
     def field(self, name: str) -> Array | None:
-        """The index chosen for an elastic field, None when it is not searched."""
+        """What is chosen for an elastic field, None when it is not searched."""
         return None if self.fields is None else self.fields.get(name)
+
+    def channels(self, io: BlockIO) -> tuple[Channels, Channels]:
+        """Input and output channels of a block at `io`."""
+        return tuple(  # type: ignore[return-value]
+            Channels(value if isinstance(value, tuple) else (value,), self.width)
+            for value in (io.in_channels, io.out_channels)
+        )
 
 
 FROZEN = Selection()
@@ -80,11 +96,28 @@ class Block(ABC):
         kind: the name of the file and of the block.
         BRANCHES: fields whose values become true-size branches of the supernet (kernel, expand).
         ELASTIC: fields decided by traced operands inside a branch (heads, attention).
+        HEAD: whether the block ends a network: its result are the logits.
+        KEEPS_WIDTH: whether the output must have as many channels as the input.
+        LEAST_EXPAND: smallest ratio `expand` of hidden channels, where a block has such a field.
+        CONTRACT: values of fields under which the block takes any stride and widths, for the checks of
+            `search_spaces/testing.py`; empty where the defaults do.
     """
 
     kind: ClassVar[str]
     BRANCHES: ClassVar[tuple[str, ...]] = ()
     ELASTIC: ClassVar[tuple[str, ...]] = ()
+    LEAST_EXPAND: ClassVar[float] = 1
+    HEAD: ClassVar[bool] = False
+    KEEPS_WIDTH: ClassVar[bool] = False
+    CONTRACT: ClassVar[dict[str, Any]] = {}
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            annotation = " | ".join(part.strip() for part in str(field.type).split("|") if part.strip() != "Choice")
+            for value in options(getattr(self, field.name)):
+                if isinstance(value, list):
+                    raise InputError(f"{self.kind}.{field.name}={value!r} is not allowed: give a tuple, or one value")
+                check_type(f"{self.kind}.{field.name}", value, annotation)
 
     @abstractmethod
     def lower(self, io: BlockIO) -> list[Layer]:
@@ -94,19 +127,25 @@ class Block(ABC):
     def net(self, io: BlockIO) -> nn.Module:
         """The Flax module, called as `net(x [N,H,W,C], selection, mode)`; `BRANCHES` fields concrete."""
 
+    def output_size(self, io: BlockIO) -> tuple[int, int]:
+        """Rows and columns of the result."""
+        return io.out_h, io.out_w
+
     def check(self, io: BlockIO) -> None:
         """Raise InputError where this block cannot be built; called for every concrete variant of a space.
 
         Here: fields that mean the same in every block. Subclasses check their own besides.
         """
-        kernel, expand = getattr(self, "kernel", 1), getattr(self, "expand", 1)
-        activation = getattr(self, "activation", "identity")
-        if not isinstance(kernel, int) or kernel < 1 or kernel % 2 == 0:
-            raise InputError(f"kernel={kernel!r} is not allowed: give an odd whole number from 1")
-        if not isinstance(expand, int | float) or not expand >= 1:
-            raise InputError(f"expand={expand!r} is not allowed: give a number from 1")
+        expand, activation = getattr(self, "expand", 1), getattr(self, "activation", "identity")
+        if hasattr(self, "kernel"):
+            check_kernel(self.kernel, io)
+        if not isinstance(expand, int | float) or isinstance(expand, bool) or not self.LEAST_EXPAND <= expand <= 64:
+            raise InputError(f"expand={expand!r} is not allowed: give a number from {self.LEAST_EXPAND} to 64")
         if activation not in ACTIVATIONS:
             raise unknown("activation", str(activation), ACTIVATIONS)
+
+    def check_elastic(self, io: BlockIO) -> None:  # noqa: B027
+        """Raise InputError where this block cannot serve the pairs of widths of `io` at once."""
 
     def cut(self, variables: Any, io: BlockIO) -> Any:
         """The part of the shared `variables` that this block uses: centre of kernels, leading channels.
@@ -125,9 +164,48 @@ class Block(ABC):
         """The same block with some fields replaced."""
         return dataclasses.replace(self, **values)
 
-    def largest(self) -> Block:
-        """The variant whose weights contain all others: the largest value of every branch field."""
-        return self.with_values(**{name: max(options(getattr(self, name))) for name in self.BRANCHES})
+    def branches(self) -> list[Block]:
+        """The block once for every combination of its branch fields, first field slowest."""
+        fields = [name for name in self.BRANCHES if isinstance(getattr(self, name), Choice)]
+        combinations = itertools.product(*(options(getattr(self, name)) for name in fields))
+        return [self.with_values(**dict(zip(fields, values, strict=True))) for values in combinations]
+
+
+def check_kernel(kernel: Any, io: BlockIO, name: str = "kernel") -> None:
+    """Raise InputError unless `kernel` is odd and its outermost taps meet the map somewhere.
+
+    Example:
+        >>> check_kernel(7, BlockIO(2, 2, 8, 8))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        hw_models.errors.InputError: kernel=7 is larger than the padded map (2x2 inside, so that ...): give at most 3
+    """
+    if isinstance(kernel, bool) or not isinstance(kernel, int) or kernel < 1 or kernel % 2 == 0:
+        raise InputError(f"{name}={kernel!r} is not allowed: give an odd whole number from 1")
+    largest = 2 * min(io.in_h, io.in_w) - 1
+    if kernel > largest:
+        raise InputError(
+            f"{name}={kernel} is larger than the padded map ({io.in_h}x{io.in_w} inside, so that its outer taps would "
+            f"see nothing but padding): give at most {largest}"
+        )
+
+
+def check_padding(padding: str, kernel: int, io: BlockIO) -> None:
+    """Raise InputError unless `padding` is known and a window of `kernel` fits the map.
+
+    Example:
+        >>> check_padding("valid", 9, BlockIO(8, 8, 8, 8))
+        Traceback (most recent call last):
+        ...
+        hw_models.errors.InputError: kernel=9 is larger than the map (8x8, padding valid): give at most 8
+    """
+    if padding not in ("same", "valid"):
+        raise unknown("padding", str(padding), ("same", "valid"))
+    if padding == "valid" and kernel > min(io.in_h, io.in_w):
+        raise InputError(
+            f"kernel={kernel} is larger than the map ({io.in_h}x{io.in_w}, padding valid): give at most "
+            f"{min(io.in_h, io.in_w)}"
+        )
 
 
 def cut_to(source: Any, shapes: Any) -> Any:
@@ -148,26 +226,45 @@ def cut_to(source: Any, shapes: Any) -> Any:
     return source[window]
 
 
-@lru_cache(maxsize=4096)
 def variable_shapes(block: Block, io: BlockIO) -> Any:
     """Shapes of `{"params": ..., "batch_stats": ...}` of `block.net(io)`, without computing anything."""
+    # Shapes depend neither on where the block is nor on the kernel's implementation; XLA's own is quickest to trace.
+    return _variable_shapes(block, dataclasses.replace(io, depthwise="xla", group=0))
+
+
+@lru_cache(maxsize=8192)
+def _variable_shapes(block: Block, io: BlockIO) -> Any:
     zero = jnp.int32(0)
-    selection = Selection(zero, zero, {name: zero for name in block.ELASTIC})
-    # Shapes do not depend on the kernel's implementation; XLA's own is the quickest to trace.
-    net = block.net(dataclasses.replace(io, depthwise="xla"))
+    selection = FROZEN if isinstance(io.in_channels, int) else Selection(zero)
+    selection = selection._replace(fields={name: zero for name in block.ELASTIC})
+    net = block.net(io)
 
     def variables(x: Array) -> Any:
         made = net.init({"params": jax.random.key(0)}, x, selection, "train")
         return {"params": made.get("params", {}), "batch_stats": made.get("batch_stats", {})}
 
-    return jax.eval_shape(
-        variables, jax.ShapeDtypeStruct((1, io.in_h, io.in_w, max(options(io.in_channels))), jnp.float32)
-    )
+    widest = io.in_channels if isinstance(io.in_channels, int) else max(io.in_channels)
+    return jax.eval_shape(variables, jax.ShapeDtypeStruct((1, io.in_h, io.in_w, widest), jnp.float32))
+
+
+def shared_shapes(block: Block, io: BlockIO) -> Any:
+    """Shapes of the variables that contain those of every branch of `block`: the largest of each."""
+    merged: Any = {"params": {}, "batch_stats": {}}
+    for branch in block.branches():
+        merged = _larger(merged, variable_shapes(branch, io))
+    return merged
+
+
+def _larger(a: Any, b: Any) -> Any:
+    if isinstance(a, dict):
+        return {name: _larger(a[name], b[name]) if name in a and name in b else a.get(name, b.get(name))
+                for name in (*a, *(name for name in b if name not in a))}  # fmt: skip
+    return jax.ShapeDtypeStruct(tuple(map(max, a.shape, b.shape)), a.dtype)
 
 
 def require_concrete(block: Block, io: BlockIO) -> None:
     """Raise InputError when something is still searched: costs and frozen networks need concrete values."""
     open_fields = list(block.searched())
-    open_fields += [name for name in ("in_channels", "out_channels") if isinstance(getattr(io, name), Choice)]
+    open_fields += [name for name in ("in_channels", "out_channels") if not isinstance(getattr(io, name), int)]
     if open_fields:
         raise InputError(f"block {block.kind} still searches {', '.join(open_fields)}: freeze the space first")

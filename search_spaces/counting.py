@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from hw_models.errors import InputError
-from search_spaces.network import Network
+from search_spaces.network import Network, variable_shapes
 from search_spaces.space import SearchSpace
 
 
@@ -34,15 +34,15 @@ def count(space: SearchSpace) -> Count:
         InputError: the space still has decisions.
 
     Example:
-        >>> from search_spaces.references import mobilenet_v3_small
-        >>> count(mobilenet_v3_small.network())
+        >>> from search_spaces.published import factory
+        >>> count(factory("mobilenet_v3_small")())
         Count(params=2542856, macs=56510400)
     """
     if not space.frozen:
         raise InputError(f"space {space.name} still has decisions: freeze it with genes first")
     network = Network(space, depthwise="xla")
-    image = jax.ShapeDtypeStruct((1, space.input_hw, space.input_hw, space.input_channels), jnp.float32)
-    shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, "train"), image)
+    image = jax.ShapeDtypeStruct((1, space.image_hw, space.image_hw, space.input_channels), jnp.float32)
+    shapes = variable_shapes(space)
     program = jax.make_jaxpr(lambda variables, x: network.apply(variables, x, "eval"))(shapes, image)
     params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"]))
     return Count(params, sum(_macs(equation) for equation in _equations(program.jaxpr)))

@@ -19,9 +19,9 @@ from jax import Array
 
 from hw_models import discover
 from hw_models.errors import InputError
-from search_spaces.block import Block
 from search_spaces.choice import Choice
 from search_spaces.options import bracketed
+from search_spaces.widths import RULES
 
 if TYPE_CHECKING:
     from search_spaces.space import SearchSpace
@@ -54,16 +54,24 @@ def fingerprint(tree: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def to_json(item: Any) -> Any:
-    """A space, stage, block or `Choice` as plain data."""
+def to_json(item: Any, defaults: bool = True) -> Any:
+    """A space, stage, block, width rule or `Choice` as plain data; fields that have their default may be left out.
+
+    Fingerprints are taken without them, so that a new option that is off changes none.
+    """
     if isinstance(item, Choice):
-        return {"choice": [to_json(value) for value in item.values]}
+        return {"choice": [to_json(value, defaults) for value in item.values]}
     if isinstance(item, tuple):
-        return [to_json(value) for value in item]
+        return [to_json(value, defaults) for value in item]
     if dataclasses.is_dataclass(item) and not isinstance(item, type):
-        fields = {field.name: to_json(getattr(item, field.name)) for field in dataclasses.fields(item)}
-        return {"kind": item.kind, **fields} if isinstance(item, Block) else fields
-    return item
+        fields = {
+            field.name: to_json(getattr(item, field.name), defaults)
+            for field in dataclasses.fields(item)
+            if defaults or getattr(item, field.name) != field.default
+        }
+        return {"kind": item.kind, **fields} if hasattr(item, "kind") else fields
+    # equal values have equal text
+    return int(item) if isinstance(item, float) and item.is_integer() else item
 
 
 def space_from_json(tree: dict[str, Any]) -> SearchSpace:
@@ -80,7 +88,9 @@ def space_from_json(tree: dict[str, Any]) -> SearchSpace:
         fields["stages"] = tuple(_stage(stage) for stage in tree["stages"])
         fields["options"] = tuple((name, value) for name, value in tree["options"])
         return SearchSpace(**fields)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"not a search space of this version ({error}): write it again with this version") from error
 
 
@@ -96,7 +106,7 @@ def _parsed(value: Any) -> Any:
     if isinstance(value, dict) and "choice" in value:
         return Choice(*(_parsed(entry) for entry in value["choice"]))
     if isinstance(value, dict) and "kind" in value:
-        kind = discover.load("search_spaces.blocks", value["kind"], "block", "block")
+        kind = RULES.get(value["kind"]) or discover.load("search_spaces.blocks", value["kind"], "block", "block")
         return kind(**{name: _parsed(entry) for name, entry in value.items() if name != "kind"})
     return value
 

@@ -23,7 +23,8 @@ CONSTANTS = {"scale": 1.0, "bias": 0.0, "mean": 0.0, "var": 1.0}
 def deviation(name: str, shape: tuple[int, ...]) -> float:
     """Standard deviation of a weight: He et al. 2015 by fan-out for convolutions, by fan-in for matrices.
 
-    `filters` are depthwise `[kh, kw, C, heads]`, `channel_filter` the one filter along channels `[k]`.
+    `filters` are depthwise `[kh, kw, C, heads]`, `channel_filter` the one filter along channels
+    `[k]`, or `[k, features]`.
 
     Raises:
         InputError: the name has no rule.

@@ -1,7 +1,8 @@
 """The leaf layers every block's network is made of.
 
-All arithmetic of a network happens inside these modules. That is what lets the exporters record a network by
-watching their calls, so a block's `net` composes them and does nothing else to its tensors.
+All arithmetic of a frozen network happens inside these modules and those of `search_spaces/rearrange.py`. That is what
+lets the exporters record a network by watching their calls, so a block's `net` composes them and does nothing else to
+its tensors; only a supernet masks and selects besides.
 
 Shapes: `x [N, H, W, C]` in float32; vectors per channel are `[N, C]`.
 """
@@ -17,6 +18,7 @@ from hw_models.errors import InputError
 from search_spaces.channels import Channels
 from search_spaces.initial import drawn
 from search_spaces.kernels.depthwise import depthwise
+from search_spaces.rearrange import FitChannels
 
 ACTIVATIONS = {
     "identity": lambda x: x,
@@ -25,31 +27,35 @@ ACTIVATIONS = {
     "hard_swish": jax.nn.hard_swish,
     "hard_sigmoid": jax.nn.hard_sigmoid,
     "sigmoid": jax.nn.sigmoid,
+    "silu": jax.nn.silu,
 }
 NORM_EPSILON = 1e-5
 NORM_MOMENTUM = 0.9
 
 
 class Conv(nn.Module):
-    """Full or grouped convolution, SAME padding, no bias."""
+    """Full or grouped convolution, padding `same` or `valid`; bias only where asked for."""
 
     features: int
     kernel: int = 3
     stride: int = 1
     groups: int = 1
+    padding: str = "same"
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.features)
         weight = self.param("kernel", drawn("kernel"), shape)
-        return lax.conv_general_dilated(
+        y = lax.conv_general_dilated(
             x,
             weight,
             (self.stride, self.stride),
-            "SAME",
+            self.padding.upper(),
             feature_group_count=self.groups,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
+        return y + self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else y
 
 
 class Pointwise(nn.Module):
@@ -139,18 +145,28 @@ class GlobalPool(nn.Module):
 
 
 class Linear(nn.Module):
-    """Fully connected layer with bias on `[N, C]`."""
+    """Fully connected layer on `[N, C]`, with bias unless told otherwise."""
 
     features: int
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         weight = self.param("kernel", drawn("kernel"), (x.shape[-1], self.features))
-        return x @ weight + self.param("bias", nn.initializers.zeros, (self.features,))
+        y = x @ weight
+        return y + self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else y
+
+
+class Variance(nn.Module):
+    """Variance over all pixels, `[N, H, W, C]` to `[N, C]`, by the `mean` that is known already."""
+
+    @nn.compact
+    def __call__(self, x: Array, mean: Array) -> Array:
+        return jnp.square(x - mean[:, None, None, :]).mean((1, 2))
 
 
 class ChannelConv(nn.Module):
-    """1-D convolution along the channels of `[N, C]`, zero padding, one filter, no bias (ECA).
+    """1-D convolution along the channels of one or several vectors `[N, C]`, zero padding, one filter, no bias (ECA).
 
     Source: Wang et al. 2020, ECA-Net, https://arxiv.org/abs/1910.03151.
     """
@@ -158,13 +174,22 @@ class ChannelConv(nn.Module):
     kernel: int = 3
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        weight = self.param("channel_filter", drawn("channel_filter"), (self.kernel,))
+    def __call__(self, *vectors: Array) -> Array:
+        several = (len(vectors),) if len(vectors) > 1 else ()
+        weight = self.param("channel_filter", drawn("channel_filter"), (self.kernel, *several))
         # One convolution rather than a sum of shifts: it compiles several times faster inside every branch.
-        kernel = weight[:, None, None]
-        return lax.conv_general_dilated(x[..., None], kernel, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))[
-            ..., 0
-        ]
+        kernel = weight.reshape(self.kernel, len(vectors), 1)
+        x = jnp.stack(vectors, axis=-1)
+        return lax.conv_general_dilated(x, kernel, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))[..., 0]
+
+
+class Softmax(nn.Module):
+    """Softmax over several vectors of the same shape, entry by entry; all of them divided by `temperature` first."""
+
+    @nn.compact
+    def __call__(self, vectors: tuple[Array, ...], temperature: Array | float = 1.0) -> tuple[Array, ...]:
+        shares = jax.nn.softmax(jnp.stack(vectors) / temperature, axis=0)
+        return tuple(shares[position] for position in range(len(vectors)))
 
 
 class Scale(nn.Module):
@@ -183,6 +208,14 @@ class Add(nn.Module):
         return x + y
 
 
+class Multiply(nn.Module):
+    """Product of two maps of the same shape (sigmoidal residual)."""
+
+    @nn.compact
+    def __call__(self, x: Array, y: Array) -> Array:
+        return x * y
+
+
 class Maximum(nn.Module):
     """Elementwise maximum over the heads in use (max-out); `heads_in_use` is traced or None for all."""
 
@@ -195,40 +228,76 @@ class Maximum(nn.Module):
         return largest
 
 
-class Interleave(nn.Module):
-    """Vectors of `h` heads `[N, C]` each to one `[N, C * h]` in channel-major order `c * h + head`."""
+class HeadSum(nn.Module):
+    """Elementwise sum over the heads in use; `heads_in_use` is traced or None for all."""
 
     @nn.compact
-    def __call__(self, vectors: tuple[Array, ...]) -> Array:
-        return jnp.stack(vectors, axis=-1).reshape(vectors[0].shape[0], -1)
+    def __call__(self, maps: tuple[Array, ...], heads_in_use: Array | None = None) -> Array:
+        total = maps[0]
+        for head, values in enumerate(maps[1:], start=1):
+            total = total + (values if heads_in_use is None else jnp.where(head < heads_in_use, values, 0))
+        return total
 
 
-class Deinterleave(nn.Module):
-    """The inverse of `Interleave`."""
+class Pool(nn.Module):
+    """Windowed maximum or mean of `kernel` x `kernel` pixels; what lies outside the map does not count.
 
-    heads: int
+    `padding` is `same`, `valid`, or `ceil`: as `valid`, and one more window where that leaves pixels over.
+    """
+
+    function: str = "max"
+    kernel: int = 3
+    stride: int = 2
+    padding: str = "same"
 
     @nn.compact
-    def __call__(self, vector: Array) -> tuple[Array, ...]:
-        split = vector.reshape(vector.shape[0], -1, self.heads)
-        return tuple(split[..., head] for head in range(self.heads))
+    def __call__(self, x: Array) -> Array:
+        window, strides = (1, self.kernel, self.kernel, 1), (1, self.stride, self.stride, 1)
+        padding: str | list[tuple[int, int]] = self.padding.upper()
+        if self.padding == "ceil":
+            padding = [(0, 0), *((0, (self.kernel - size) % self.stride) for size in x.shape[1:3]), (0, 0)]
+        if self.function == "max":
+            return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, padding)
+        inside = lax.reduce_window(jnp.ones((1, *x.shape[1:3], 1), x.dtype), 0.0, lax.add, window, strides, padding)
+        return lax.reduce_window(x, 0.0, lax.add, window, strides, padding) / inside
 
 
-def residual(x: Array, y: Array, inp: Channels, out: Channels, stride: int, tied: bool) -> Array:
+class QuantizationNoise(nn.Module):
+    """Values rounded to `levels` equal steps between the smallest and the largest, with a straight-through gradient.
+
+    A regulariser for training, in the place of Dropout; the network is not quantized by it.
+
+    Source: Guerra 2024 (FlyNet), equation 8.5.
+    """
+
+    levels: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        low, high = x.min(), x.max()
+        step = jnp.maximum(high - low, 1e-12) / (self.levels - 1)
+        rounded = low + step * jnp.round((x - low) / step)
+        return x + lax.stop_gradient(rounded - x)
+
+
+def check_levels(levels: int) -> None:
+    """Raise InputError unless `levels` of `QuantizationNoise` can be used; 0 stands for none.
+
+    Example:
+        >>> check_levels(8)
+    """
+    if isinstance(levels, bool) or not isinstance(levels, int) or levels == 1 or levels < 0:
+        raise InputError(f"quantization_levels={levels} is not allowed: give 0 (off) or 2 and more")
+
+
+def residual(x: Array, y: Array, inp: Channels, out: Channels, stride: int) -> Array:
     """`x + y` where both have the same shape, else `y`; call inside a module's compact method.
 
     In a supernet whose widths are searched the decision is traced: the sum counts only where the active widths agree.
     """
     if stride != 1:
         return y
-    if tied or (inp.active is None and out.active is None):
-        return Add()(x, y) if inp.size == out.size else y
-    same = _active(inp) == _active(out)
-    missing = max(0, out.size - inp.size)
-    x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing)))[..., : out.size]
-    return Add()(jnp.where(same, x, 0), y)
-
-
-def _active(channels: Channels) -> Array:
-    active = channels.active
-    return jnp.int32(channels.size) if active is None else active
+    same = inp.equal(out)
+    if isinstance(same, bool):
+        return Add()(x, y) if same else y
+    return Add()(FitChannels(out.size)(x) * same, y)

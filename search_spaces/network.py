@@ -8,10 +8,14 @@ import flax.linen as nn
 from jax import Array
 
 from hw_models.errors import InputError
-from search_spaces.block import FROZEN, variable_shapes
+from search_spaces.block import FROZEN
+from search_spaces.block import variable_shapes as block_shapes
 from search_spaces.initial import fill
 from search_spaces.slots import Slot
 from search_spaces.space import SearchSpace
+
+# Guerra 2024 (FlyNet, section 8.6): neither Dropout nor quantization noise helps networks with fewer parameters.
+REGULARISED_FROM = 1_600_000
 
 
 def module_name(slot: Slot) -> str:
@@ -27,7 +31,9 @@ def module_name(slot: Slot) -> str:
 class Network(nn.Module):
     """The network of a frozen space: images `[N, H, W, C]` to logits `[N, classes]`.
 
-    `mode` is that of `search_spaces.layers.Norm`. `depthwise` names the implementation of depthwise convolution.
+    `mode` is that of `search_spaces.layers.Norm`, `progress` the share of the training that is done (None: all of it;
+    what is annealed needs it). Regularisers that hurt small networks act from `REGULARISED_FROM` parameters.
+    `depthwise` names the implementation of depthwise convolution.
 
     Raises:
         InputError: the space still has decisions.
@@ -37,24 +43,29 @@ class Network(nn.Module):
     depthwise: str = "auto"
 
     @nn.compact
-    def __call__(self, x: Array, mode: str = "eval") -> Array:
+    def __call__(self, x: Array, mode: str = "eval", progress: Array | None = None) -> Array:
         if not self.space.frozen:
             raise InputError(f"space {self.space.name} still has decisions: freeze it, or use Supernet")
+        selection = FROZEN._replace(progress=progress, regularise=self.space.params >= REGULARISED_FROM)
         for slot in self.space.slots:
-            io = slot.io(slot.inp.values[0], slot.out.values[0], self.depthwise)
-            x = slot.cases[0].block.net(io).clone(name=module_name(slot), parent=self)(x, FROZEN, mode)
+            net = slot.cases[0].block.net(slot.only_io(self.depthwise))
+            x = net.clone(name=module_name(slot), parent=self)(x, selection, mode)
         return x
+
+
+def variable_shapes(space: SearchSpace) -> Any:
+    """Shapes of the variables `{"params": ..., "batch_stats": ...}` of `Network(space)`."""
+    shapes: dict[str, dict[str, Any]] = {"params": {}, "batch_stats": {}}
+    for slot in space.slots:
+        for collection, tree in block_shapes(slot.cases[0].block, slot.only_io()).items():
+            if tree:
+                shapes[collection][module_name(slot)] = tree
+    return shapes
 
 
 def fresh(space: SearchSpace, key: Array) -> Any:
     """New variables `{"params": ..., "batch_stats": ...}` of `Network(space)`; the key is consumed."""
-    shapes: dict[str, dict[str, Any]] = {"params": {}, "batch_stats": {}}
-    for slot in space.slots:
-        io = slot.io(slot.inp.values[0], slot.out.values[0])
-        for collection, tree in variable_shapes(slot.cases[0].block, io).items():
-            if tree:
-                shapes[collection][module_name(slot)] = tree
-    return fill(key, shapes)
+    return fill(key, variable_shapes(space))
 
 
 def inherit(variables: Any, space: SearchSpace, genes: Any) -> Any:
@@ -70,8 +81,7 @@ def inherit(variables: Any, space: SearchSpace, genes: Any) -> Any:
             continue
         target = frozen[slot.name]
         kind = slot.cases[0 if slot.kind_decision is None else int(array[slot.kind_decision])].name
-        io = target.io(target.inp.values[0], target.out.values[0])
-        part = target.cases[0].block.cut(variables[slot.name][kind], io)
+        part = target.cases[0].block.cut(variables[slot.name][kind], target.only_io())
         for collection, tree in part.items():
             if tree:
                 cut[collection][module_name(target)] = tree

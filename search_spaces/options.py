@@ -8,16 +8,26 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+
+def _finite(value: float) -> bool:
+    """Whether `value` is a number that arithmetic can use; whole numbers may be too large for it."""
+    return isinstance(value, int) or math.isfinite(value)
+
+
 OPEN = object()  # stands for the current value of an option that has none
 # names in annotations: a test of values, and what a person calls them
 NAMES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "int": (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
-    "float": (lambda value: isinstance(value, int | float) and not isinstance(value, bool), "a number"),
+    "float": (
+        lambda value: isinstance(value, int | float) and not isinstance(value, bool) and _finite(value),
+        "a number",
+    ),
     "bool": (lambda value: isinstance(value, bool), "True or False"),
     "str": (lambda value: isinstance(value, str), "text"),
     "PathLike": (lambda value: isinstance(value, os.PathLike), "a path"),
@@ -45,7 +55,8 @@ def bracketed(text: str, what: str) -> tuple[str, dict[str, str]]:
     if bracket and not inside.endswith("]"):
         raise InputError(f"{what}: the options after '[' need a closing ']'")
     chosen: dict[str, str] = {}
-    for part in filter(None, inside.removesuffix("]").split(",")):
+    # not at the commas of a tuple: `widths=(32, 16),width=0.5`
+    for part in filter(None, re.split(r",(?![^(]*\))", inside.removesuffix("]"))):
         option, equals, value = part.partition("=")
         if not equals:
             raise InputError(f"{what}: option '{part}' needs the form name=value")

@@ -8,13 +8,11 @@ supernet.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hw_models.errors import InputError
 from search_spaces.block import Block, BlockIO
-from search_spaces.choice import Choice, options
 
 MAX_BRANCHES = 12
 
@@ -30,14 +28,40 @@ class Decision:
 
 @dataclass(frozen=True)
 class Width:
-    """Channel counts of one tensor and the index of the decision that picks one (None when fixed)."""
+    """Channel counts of one tensor: one value for every combination of the decisions that set it (none when fixed).
+
+    Values are in the order of a mixed radix over the decisions, the first slowest.
+    """
 
     values: tuple[int, ...]
-    decision: int | None = None
+    decisions: tuple[int, ...] = ()
 
-    def searched(self) -> int | Choice:
-        """As a block sees it: an int, or a `Choice` while undecided."""
-        return self.values[0] if len(self.values) == 1 else Choice(*self.values)
+    def chosen(self, decisions: Sequence[Decision], genes: Any) -> int:
+        """The value under `genes`, looked up by the index of each decision."""
+        index = 0
+        for decision in self.decisions:
+            index = index * len(decisions[decision].values) + int(genes[decision])
+        return self.values[index]
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Input and output width of a slot together: one pair for every combination of the decisions of either."""
+
+    decisions: tuple[int, ...]
+    cardinality: tuple[int, ...]
+    pairs: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, inp: Width, out: Width, decisions: Sequence[Decision]) -> Widths:
+        """Combine two widths, which may share decisions."""
+        involved = tuple(dict.fromkeys((*inp.decisions, *out.decisions)))
+        cardinality = tuple(len(decisions[decision].values) for decision in involved)
+        pairs = []
+        for picked in itertools.product(*map(range, cardinality)):
+            genes = dict(zip(involved, picked, strict=True))
+            pairs.append((inp.chosen(decisions, genes), out.chosen(decisions, genes)))
+        return cls(involved, cardinality, tuple(pairs))
 
 
 @dataclass(frozen=True)
@@ -60,9 +84,13 @@ class Case:
 
     def branches(self) -> list[Block]:
         """The block once for every combination of its branch fields, first field slowest."""
-        fields = self.branch_fields
-        combinations = itertools.product(*(options(getattr(self.block, name)) for name in fields))
-        return [self.block.with_values(**dict(zip(fields, values, strict=True))) for values in combinations]
+        return self.block.branches()
+
+    def chosen(self, decisions: Sequence[Decision], genes: Any) -> Block:
+        """The block with every field decided by `genes`."""
+        fields = {name: choice.values[0] for name, choice in self.block.searched().items()}
+        fields |= {name: decisions[d].values[int(genes[d])] for name, d in self.decisions}
+        return self.block.with_values(**fields)
 
 
 @dataclass(frozen=True)
@@ -76,102 +104,35 @@ class Slot:
     depth: tuple[int, frozenset[int]] | None
     inp: Width
     out: Width
+    widths: Widths
     in_h: int
     in_w: int
     stride: int
+    first: bool = False
 
-    @property
-    def tied(self) -> bool:
-        """Whether input and output width are one decision."""
-        return self.inp == self.out and self.inp.decision is not None
-
-    def io(self, in_channels: int | Choice, out_channels: int | Choice, depthwise: str = "auto") -> BlockIO:
+    def io(
+        self,
+        in_channels: int | tuple[int, ...],
+        out_channels: int | tuple[int, ...],
+        depthwise: str = "auto",
+    ) -> BlockIO:
         """The surroundings of the block for given widths."""
-        tied = self.tied or (isinstance(in_channels, int) and in_channels == out_channels)
         return BlockIO(
-            self.in_h, self.in_w, in_channels, out_channels, self.stride, self.index, tied, depthwise
+            self.in_h, self.in_w, in_channels, out_channels, self.stride, self.index, self.first, depthwise
         )  # fmt: skip
 
+    def only_io(self, depthwise: str = "auto") -> BlockIO:
+        """The surroundings in a frozen space, whose widths have one value."""
+        return self.io(self.inp.values[0], self.out.values[0], depthwise)
+
     def elastic_io(self, depthwise: str = "auto") -> BlockIO:
-        """The surroundings with every width still open."""
-        return self.io(self.inp.searched(), self.out.searched(), depthwise)
+        """The surroundings with every pair of widths still possible."""
+        if len(self.widths.pairs) == 1:
+            return self.io(*self.widths.pairs[0], depthwise)
+        ins, outs = zip(*self.widths.pairs, strict=True)
+        return self.io(ins, outs, depthwise)
 
     @property
     def branch_count(self) -> int:
         """Branches of the supernet's switch at this slot, skipping included."""
         return sum(len(case.branches()) for case in self.cases) + (self.depth is not None)
-
-    def widths(self) -> Iterator[tuple[int, int]]:
-        """Every pair of input and output width that can occur."""
-        if self.tied or self.inp == self.out:
-            yield from ((width, width) for width in self.inp.values)
-        else:
-            yield from itertools.product(self.inp.values, self.out.values)
-
-
-class Walk:
-    """Walks the stages of a space once and collects its decisions and slots."""
-
-    def __init__(self) -> None:
-        self.decisions: list[Decision] = []
-        self.slots: list[Slot] = []
-
-    def decide(self, name: str, field: Any, conditions: tuple[tuple[int, frozenset[int]], ...] = ()) -> int | None:
-        """Register a decision for `field`; None when it has one value only."""
-        if len(options(field)) == 1:
-            return None
-        self.decisions.append(Decision(name, options(field), conditions))
-        return len(self.decisions) - 1
-
-    def width(self, name: str, field: int | Choice) -> Width:
-        """Register the width `field`."""
-        for value in options(field):
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name}: width {value!r} is not allowed: give a positive whole number")
-        return Width(options(field), self.decide(name, field))
-
-    def cases(
-        self, path: str, block: Any, conditions: tuple[tuple[int, frozenset[int]], ...]
-    ) -> tuple[tuple[Case, ...], int | None]:
-        """Register the kind decision of `block` and the fields of every kind."""
-        kinds = options(block)
-        for kind in kinds:
-            if not isinstance(kind, Block):
-                raise InputError(f"{path}: {kind!r} is not a block: give a Block, or a Choice of Blocks")
-        names = [kind.kind for kind in kinds]
-        names = [f"{name}_{position}" if names.count(name) > 1 else name for position, name in enumerate(names)]
-        kind_decision = None
-        if len(kinds) > 1:
-            self.decisions.append(Decision(f"{path}/block", tuple(names), conditions))
-            kind_decision = len(self.decisions) - 1
-        cases = []
-        for position, (name, kind) in enumerate(zip(names, kinds, strict=True)):
-            prefix, needs = path, conditions
-            if kind_decision is not None:
-                prefix, needs = f"{path}/{name}", (*conditions, (kind_decision, frozenset({position})))
-            fields = []
-            for field, choice in kind.searched().items():
-                if field not in kind.BRANCHES and field not in kind.ELASTIC:
-                    allowed = ", ".join((*kind.BRANCHES, *kind.ELASTIC)) or "none"
-                    raise InputError(f"{prefix}/{field} cannot be searched: block {name} searches {allowed}")
-                decision = self.decide(f"{prefix}/{field}", choice, needs)
-                if decision is not None:
-                    fields.append((field, decision))
-            cases.append(Case(name, kind, tuple(fields)))
-        return tuple(cases), kind_decision
-
-    def place(self, slot: Slot) -> None:
-        """Add a slot after checking that every concrete variant of it can be built."""
-        if slot.branch_count > MAX_BRANCHES:
-            raise InputError(
-                f"{slot.name}: {slot.branch_count} branches, at most {MAX_BRANCHES} are allowed: search fewer kinds, "
-                "kernels or expansions there (widths, heads and attention are not branches)"
-            )
-        for case in slot.cases:
-            for block in case.branches():
-                for in_channels, out_channels in slot.widths():
-                    try:
-                        block.check(slot.io(in_channels, out_channels))
-                    except InputError as error:
-                        raise InputError(f"{slot.name}/{case.name}: {error}") from None
-        self.slots.append(slot)

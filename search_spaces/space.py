@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,11 @@ from hw_models.workload import Layer
 from search_spaces import encoding
 from search_spaces.block import Block
 from search_spaces.choice import Choice, options
-from search_spaces.slots import Decision, Slot, Walk, Width
+from search_spaces.options import annotation_of
+from search_spaces.options import check as check_option
+from search_spaces.slots import Decision, Slot, Width, Widths
+from search_spaces.walk import Ruled, Walk, walk_stage
+from search_spaces.widths import Rule
 
 LARGEST = 2**20  # image sizes, channels and classes; products of them stay finite in float32
 
@@ -34,11 +39,12 @@ class Stage:
     """Blocks of one width: the first may change width and stride, its repeats keep both.
 
     `depth` counts the blocks. With `shared=True` all repeats take the same decisions (factorised, MnasNet), otherwise
-    each has its own (layer-wise, FBNet). `block` may also be a tuple, one entry per repeat.
+    each has its own (layer-wise, FBNet). `block` and `width` may also be tuples, one entry per repeat. `width=None`
+    leaves the widths to the rule of the space.
     """
 
     block: Any
-    width: int | Choice
+    width: int | Choice | tuple[int | Choice, ...] | None
     depth: int | Choice = 1
     stride: int = 1
     shared: bool = False
@@ -47,6 +53,10 @@ class Stage:
 @dataclass(frozen=True)
 class SearchSpace:
     """A family of networks; with no `Choice` left in it, one network.
+
+    `input_hw` may be a `Choice` of resolutions; images then come at the largest and are scaled down. `widths` is a rule
+    for the widths of stages that leave them open. `residual_additions=False` refuses blocks that add their input to
+    their output, for tool chains without such a sum.
 
     Example:
         >>> from search_spaces.blocks.inverted_residual import InvertedResidual
@@ -62,31 +72,69 @@ class SearchSpace:
     """
 
     name: str
-    input_hw: int
+    input_hw: int | Choice
     input_channels: int
     classes: int
     stem: Stage
     stages: tuple[Stage, ...]
     head: Block
     options: tuple[tuple[str, Any], ...] = ()
+    widths: Rule | None = None
+    residual_additions: bool = True
 
     def __post_init__(self) -> None:
+        self._check_parts()
         for label, least in (("input_hw", 2), ("input_channels", 1), ("classes", 2)):
-            value = getattr(self, label)
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
-                raise InputError(f"{label}={value!r} is not allowed: give a whole number from {least} to {LARGEST}")
-        _ = self._walked
+            for value in options(getattr(self, label)) if label == "input_hw" else (getattr(self, label),):
+                if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
+                    raise InputError(f"{label}={value!r} is not allowed: give a whole number from {least} to {LARGEST}")
+        _ = self._walked, self.resolutions
+        if self.resolutions and getattr(self.head, "end", "") == "flatten":
+            raise InputError("input_hw cannot be searched where the head has end='flatten': use end='mean'")
+
+    def _check_parts(self) -> None:
+        if not isinstance(self.name, str) or not self.name or set(self.name) & set("[]:#,\n"):
+            raise InputError(f"name={self.name!r} is not allowed: give text without brackets, colon, comma and '#'")
+        if not isinstance(self.stages, tuple):
+            raise InputError(f"stages={self.stages!r} is not allowed: give a tuple of Stages")
+        for path, stage in (("stem", self.stem), *((f"stages/{i}", s) for i, s in enumerate(self.stages))):
+            if not isinstance(stage, Stage):
+                raise InputError(f"{path}: {stage!r} is not allowed: give a Stage")
+        if not isinstance(self.head, Block) or not self.head.HEAD or self.head.searched():
+            raise InputError(f"head={self.head!r} is not allowed: give a Classifier without choices")
+        if self.widths is not None and not isinstance(self.widths, Rule):
+            raise InputError(f"widths={self.widths!r} is not allowed: give ConstantRatio or Exponential")
+        if not isinstance(self.residual_additions, bool):
+            raise InputError(f"residual_additions={self.residual_additions!r} is not allowed: give True or False")
 
     @cached_property
     def _walked(self) -> Walk:
-        walk = Walk()
-        h = w = self.input_hw
+        walk = Walk(self.residual_additions)
+        h = w = self.image_hw
         width = Width((self.input_channels,))
+        ruled = Ruled(walk, self.widths)
         for path, stage in (("stem", self.stem), *((f"stages/{i}", s) for i, s in enumerate(self.stages))):
-            width, h, w = _walk_stage(walk, path, stage, width, h, w)
+            width, h, w = walk_stage(walk, path, stage, ruled, width, h, w)
+        if self.widths is not None and not ruled.number:
+            raise InputError("widths: no stage leaves its width to the rule: give width=None there, or drop the rule")
         cases, _ = walk.cases("head", self.head, ())
-        walk.place(Slot("head", len(walk.slots), cases, None, None, width, Width((self.classes,)), h, w, 1))
+        out = Width((self.classes,))
+        both = Widths.of(width, out, walk.decisions)
+        walk.place(Slot("head", len(walk.slots), cases, None, None, width, out, both, h, w, 1))
+        walk.decide("input_hw", self.input_hw)
         return walk
+
+    @property
+    def image_hw(self) -> int:
+        """Size of the images that the space is searched with: its resolution, or the largest of them."""
+        return int(max(options(self.input_hw)))
+
+    @cached_property
+    def resolutions(self) -> tuple[SearchSpace, ...]:
+        """The same space at each resolution, without the last decision; none where the resolution is fixed."""
+        if not isinstance(self.input_hw, Choice) or len(self.input_hw.values) == 1:
+            return ()
+        return tuple(dataclasses.replace(self, input_hw=size) for size in self.input_hw.values)
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -129,7 +177,7 @@ class SearchSpace:
     @cached_property
     def fingerprint(self) -> str:
         """Eight hexadecimal characters that change with anything in the tree."""
-        return encoding.fingerprint(self.to_json())
+        return encoding.fingerprint(encoding.to_json(self, defaults=False))
 
     @cached_property
     def _liveness(self) -> tuple[np.ndarray, np.ndarray]:
@@ -151,15 +199,41 @@ class SearchSpace:
         return jnp.take_along_axis(jnp.asarray(allowed), values[..., None], axis=-1)[..., 0].all(-1)
 
     def canonical(self, genes: Array) -> Array:
-        """Genes with the dead ones set to 0, so that equal networks have equal genes."""
-        return jnp.where(self.active(genes), genes, 0).astype(jnp.int32)
+        """Genes with the dead ones set to 0, and skipped layers behind those like them that are not.
+
+        Networks that differ in these only have equal genes. Values that happen to mean the same (no residual, and the
+        identity where shapes differ) are not recognised.
+        """
+        genes = jnp.where(self.active(genes), genes, 0).astype(jnp.int32)
+        for columns, skip in self._interchangeable:
+            rows = genes[columns]
+            genes = genes.at[columns].set(rows[jnp.argsort(rows[:, 0] == skip, stable=True)])
+        return genes
+
+    @cached_property
+    def _interchangeable(self) -> list[tuple[np.ndarray, int]]:
+        """Layers of which one that is skipped may stand anywhere: their decisions `[layers, decisions of each]`, the
+        first of which is the kind of block, and the kind that is the identity."""
+        groups = []
+        # a run: neighbours that differ in nothing but their decisions
+        for movable, run in itertools.groupby(self.slots[:-1], _movable):
+            slots = list(run)
+            rows = [[slot.kind_decision, *(d for case in slot.cases for _, d in case.decisions)] for slot in slots]
+            own = len({row[0] for row in rows}) == len(rows)  # no decision shared by the whole stage
+            if movable is not None and len(slots) > 1 and own:
+                kinds = [case.block.kind for case in slots[0].cases]
+                groups.append((np.asarray(rows, np.int32), kinds.index("skip")))
+        return groups
 
     def sample(self, key: Array) -> Array:
-        """Canonical genes, every value of every decision equally likely; the key is consumed."""
+        """Canonical genes, every value of every decision equally likely beforehand; the key is consumed."""
         return self.canonical(jax.random.randint(key, (self.num_decisions,), 0, jnp.asarray(self.cardinality)))
 
     def mutate(self, key: Array, genes: Array, rate: float | Array) -> Array:
-        """Give each live gene another value with probability `rate`, at least one of them; the key is consumed."""
+        """Give each live gene another value with probability `rate`, at least one of them; the key is consumed.
+
+        Where layers are interchangeable several changes may undo each other.
+        """
         where_key, one_key, value_key = jax.random.split(key, 3)
         live = self.active(genes)
         chance = jax.random.uniform(one_key, (self.num_decisions,))
@@ -173,6 +247,11 @@ class SearchSpace:
         """Uniform crossover of two parents; the key is consumed."""
         return self.canonical(jnp.where(jax.random.bernoulli(key, 0.5, (self.num_decisions,)), a, b))
 
+    def distance(self, a: Array, b: Array) -> Array:
+        """How many decisions two networks take differently, int32 `[]`; what is live in one of them only counts."""
+        either = self.active(a) | self.active(b)
+        return (either & ((self.canonical(a) != self.canonical(b)) | (self.active(a) != self.active(b)))).sum()
+
     def check(self, genes: Any) -> np.ndarray:
         """Genes as a canonical int32 array.
 
@@ -181,10 +260,15 @@ class SearchSpace:
         """
         array = np.asarray(genes)
         if array.shape != (self.num_decisions,):
+            beyond = f", the first missing is {self.names[array.size]}" if array.size < self.num_decisions else ""
+            if array.size > self.num_decisions > 0:
+                beyond = f", the last is {self.names[-1]}"
             raise InputError(
-                f"{array.size} genes given, space {self.name} has {self.num_decisions} decisions: "
+                f"{array.size} genes given, space {self.name} has {self.num_decisions} decisions{beyond}: "
                 "give one number per decision"
             )
+        if array.size and array.dtype.kind not in "iu":
+            raise InputError(f"genes {array.tolist()} are not allowed: give whole numbers")
         for decision, gene in zip(self.decisions, array, strict=True):
             if not 0 <= int(gene) < len(decision.values):
                 raise InputError(
@@ -217,26 +301,26 @@ class SearchSpace:
     def freeze(self, genes: Any) -> SearchSpace:
         """The one network that `genes` describe: the same type with every `Choice` replaced by its value."""
         array = self.check(genes)
-
-        def chosen(width: Width) -> int:
-            return int(width.values[0 if width.decision is None else array[width.decision]])
-
-        stages: dict[str, Stage] = {}
+        if self.resolutions:
+            return self.resolutions[int(array[-1])].freeze(array[:-1])
+        if isinstance(self.input_hw, Choice):
+            return dataclasses.replace(self, input_hw=self.image_hw).freeze(array)
+        stages: dict[str, tuple[int, list[Block], list[int]]] = {}
         for slot in self.slots[:-1]:
             if slot.depth is not None and int(array[slot.depth[0]]) not in slot.depth[1]:
                 continue
             case = slot.cases[0 if slot.kind_decision is None else int(array[slot.kind_decision])]
-            fields = {name: self.decisions[d].values[int(array[d])] for name, d in case.decisions}
-            singles = {name: choice.values[0] for name, choice in case.block.searched().items()}
-            block = case.block.with_values(**(singles | fields))
-            path = slot.name.rsplit("/", 1)[0]
-            before = stages.get(path)
-            if before is None:
-                stages[path] = Stage((block,), chosen(slot.out), 1, slot.stride)
-            else:
-                stages[path] = dataclasses.replace(before, block=(*before.block, block), depth=len(before.block) + 1)
-        stem = stages.pop("stem")
-        return dataclasses.replace(self, stem=stem, stages=tuple(stages.values()))
+            _, blocks, widths = stages.setdefault(slot.name.rsplit("/", 1)[0], (slot.stride, [], []))
+            blocks.append(case.chosen(self.decisions, array))
+            widths.append(slot.out.chosen(self.decisions, array))
+        frozen = {
+            path: Stage(
+                tuple(blocks), widths[0] if len(set(widths)) == 1 else tuple(widths), len(blocks), stride
+            )
+            for path, (stride, blocks, widths) in stages.items()
+        }  # fmt: skip
+        stem = frozen.pop("stem")
+        return dataclasses.replace(self, stem=stem, stages=tuple(frozen.values()), widths=None)
 
     def lower(self) -> list[Layer]:
         """The plain layers of a frozen space.
@@ -248,12 +332,31 @@ class SearchSpace:
             raise InputError(f"space {self.name} still has {self.num_decisions} decisions: freeze it with genes first")
         layers = []
         for slot in self.slots:
-            layers += slot.cases[0].block.lower(slot.io(slot.inp.values[0], slot.out.values[0]))
+            layers += slot.cases[0].block.lower(slot.only_io())
         return layers
+
+    @cached_property
+    def params(self) -> int:
+        """Trainable parameters of a frozen space."""
+        return sum(layer.params for layer in self.lower())
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiply-accumulates of a frozen space for one image."""
+        return sum(layer.macs for layer in self.lower())
 
     def to_json(self) -> dict[str, Any]:
         """The whole tree as plain data; `encoding.space_from_json` is the inverse."""
         return encoding.to_json(self)
+
+
+def _movable(slot: Slot) -> Any:
+    """What layers have in common that may change places when one is skipped; None for one that may not."""
+    searched = slot.kind_decision is not None and slot.depth is None and not slot.first and slot.inp == slot.out
+    blocks = tuple(case.block for case in slot.cases)
+    if not searched or all(block.kind != "skip" for block in blocks):
+        return None
+    return slot.name.rpartition("/")[0], blocks, slot.inp
 
 
 def recorded(factory: Callable[..., SearchSpace]) -> Callable[..., SearchSpace]:
@@ -271,36 +374,12 @@ def recorded(factory: Callable[..., SearchSpace]) -> Callable[..., SearchSpace]:
     @functools.wraps(factory)
     def build(*args: Any, **kwargs: Any) -> SearchSpace:
         given = signature.bind(*args, **kwargs).arguments
+        for name, value in given.items():
+            annotation = annotation_of(signature.parameters[name])
+            check_option(name, value, annotation)
+            if annotation == "float":
+                given[name] = float(value)  # 2 and 2.0 are one space, with one text
         changed = {name: value for name, value in given.items() if value != signature.parameters[name].default}
-        return dataclasses.replace(factory(*args, **kwargs), options=tuple(sorted(changed.items())))
+        return dataclasses.replace(factory(**given), options=tuple(sorted(changed.items())))
 
     return build
-
-
-def _walk_stage(walk: Walk, path: str, stage: Stage, width: Width, h: int, w: int) -> tuple[Width, int, int]:
-    if stage.stride not in (1, 2):
-        raise InputError(f"{path}: stride {stage.stride} is not allowed: use 1 or 2")
-    for depth in options(stage.depth):
-        if not isinstance(depth, int) or depth < 1:
-            raise InputError(f"{path}/depth: {depth!r} is not allowed: give whole numbers from 1")
-    repeats = max(options(stage.depth))
-    if isinstance(stage.block, tuple) and len(stage.block) != repeats:
-        raise InputError(f"{path}: {len(stage.block)} blocks for depth {repeats}: give one per repeat")
-    out = walk.width(f"{path}/width", stage.width)
-    depth_decision = walk.decide(f"{path}/depth", stage.depth)
-    shared: Any = walk.cases(path, stage.block, ()) if stage.shared else None
-    for position in range(repeats):
-        depth = None
-        conditions: tuple[tuple[int, frozenset[int]], ...] = ()
-        reaching = frozenset(i for i, value in enumerate(options(stage.depth)) if value > position)
-        if depth_decision is not None and len(reaching) < len(options(stage.depth)):
-            depth = (depth_decision, reaching)
-            conditions = (depth,)
-        block = stage.block[position] if isinstance(stage.block, tuple) else stage.block
-        name = f"{path}/{position}"
-        cases, kind = shared if stage.shared else walk.cases(name, block, conditions)
-        stride = stage.stride if position == 0 else 1
-        walk.place(Slot(name, len(walk.slots), cases, kind, depth, width, out, h, w, stride))
-        h, w = -(-h // stride), -(-w // stride)
-        width = out
-    return out, h, w

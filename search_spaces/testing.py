@@ -3,13 +3,15 @@
     from search_spaces.testing import check_block
     check_block(MyBlock)
 
-Each check builds small networks (8x8 maps, 8 channels) and compares independent accounts of the same thing.
+Each check builds small networks (8x8 maps, 8 channels) and compares independent accounts of the same thing. Genes are
+known while compiling, so that only the network at hand is compiled; tests/contracts has the compiled switch.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -20,8 +22,9 @@ from hw_models.errors import InputError
 from search_spaces.block import Block, BlockIO
 from search_spaces.blocks.classifier import Classifier
 from search_spaces.blocks.conv_norm import ConvNorm
-from search_spaces.choice import Choice, options
+from search_spaces.choice import Choice
 from search_spaces.counting import count
+from search_spaces.encoding import one_hot, uniform_gates
 from search_spaces.network import Network, inherit
 from search_spaces.space import SearchSpace, Stage
 from search_spaces.supernet import Supernet, with_statistics
@@ -35,32 +38,55 @@ EXAMPLES: dict[str, tuple[Any, ...]] = {
 """Values that the checks give to a searchable field. A block with other fields defines `EXAMPLES` of its own."""
 
 TOLERANCE = 1e-5
+FEW_BRANCHES = 6
 
 
-def searched_block(kind: type[Block]) -> Block:
-    """`kind` with a `Choice` for every field that can be searched.
+def examples(kind: type[Block]) -> dict[str, tuple[Any, ...]]:
+    """Example values of every field of `kind` that can be searched.
 
     Raises:
         InputError: a field has no example values.
 
     Example:
-        >>> searched_block(ConvNorm).kernel
+        >>> examples(ConvNorm)
+        {'kernel': (3, 5)}
+    """
+    known = EXAMPLES | getattr(kind, "EXAMPLES", {})
+    for name in (*kind.BRANCHES, *kind.ELASTIC):
+        if name not in known:
+            raise InputError(f"block {kind.kind}: no example values for '{name}': define EXAMPLES on the class")
+    return {name: known[name] for name in (*kind.BRANCHES, *kind.ELASTIC)}
+
+
+def searched_blocks(kind: type[Block]) -> list[Block]:
+    """`kind` with a `Choice` for every field that can be searched; several blocks where it has many branch fields.
+
+    Example:
+        >>> searched_blocks(ConvNorm)[0].kernel
         Choice(3, 5)
     """
-    examples = EXAMPLES | getattr(kind, "EXAMPLES", {})
-    fields = (*kind.BRANCHES, *kind.ELASTIC)
-    for name in fields:
-        if name not in examples:
-            raise InputError(f"block {kind.kind}: no example values for '{name}': define EXAMPLES on the class")
-    return kind(**{name: Choice(*examples[name]) for name in fields})
+    values = examples(kind)
+    elastic = {name: Choice(*values[name]) for name in kind.ELASTIC}
+    groups: list[dict[str, Choice]] = [{}]
+    branches = 1
+    for name in kind.BRANCHES:
+        if groups[-1] and branches * len(values[name]) > FEW_BRANCHES:
+            groups.append({})
+            branches = 1
+        groups[-1][name] = Choice(*values[name])
+        branches *= len(values[name])
+    return [kind(**kind.CONTRACT, **group, **elastic) for group in groups]
 
 
 def concrete_blocks(kind: type[Block]) -> list[Block]:
-    """Every combination of the example values."""
-    block = searched_block(kind)
-    names = list(block.searched())
-    combinations = itertools.product(*(options(getattr(block, name)) for name in names))
-    return [block.with_values(**dict(zip(names, values, strict=True))) for values in combinations]
+    """Blocks without a choice in which every combination of branch fields occurs, and every one of elastic fields."""
+    values = examples(kind)
+    branches = [dict(zip(kind.BRANCHES, row, strict=True)) for row in
+                itertools.product(*(values[name] for name in kind.BRANCHES))]  # fmt: skip
+    elastic = [dict(zip(kind.ELASTIC, row, strict=True)) for row in
+               itertools.product(*(values[name] for name in kind.ELASTIC))]  # fmt: skip
+    number = max(len(branches), len(elastic))
+    return [kind(**kind.CONTRACT, **branches[i % len(branches)], **elastic[i % len(elastic)]) for i in range(number)]
 
 
 def space_with(block: Block, stride: int = 1, width: Any = 8, stem: Any = 8, depth: Any = 1) -> SearchSpace:
@@ -78,62 +104,120 @@ def randomised(variables: Any, seed: int) -> Any:
     )
 
 
+def widths_of(kind: type[Block]) -> Any:
+    """Output widths that the checks search: one where a block cannot change the number of channels."""
+    return 8 if kind.KEEPS_WIDTH else Choice(8, 16)
+
+
 def check_counts(kind: type[Block]) -> None:
-    """Parameters and MACs of `lower` equal those counted from the network's program, for every concrete variant."""
-    for block, (stride, width) in zip(
-        concrete_blocks(kind), itertools.cycle(((1, 8), (2, 8), (1, 16), (2, 16))), strict=False
-    ):
-        space = space_with(block, stride, width)
-        counted, layers = count(space), space.lower()
-        assert sum(layer.params for layer in layers) == counted.params, (block, stride, width)
-        assert sum(layer.macs for layer in layers) == counted.macs, (block, stride, width)
+    """Parameters and MACs of `lower` equal those counted from the network's program, for stride 1 and 2."""
+    cases = itertools.cycle(((1, 8, 1), (2, 8, 1), (1, 16, 2), (2, 16, 1)))
+    blocks = concrete_blocks(kind)
+    for block, (stride, width, depth) in zip(blocks * (1 if len(blocks) >= 4 else 4), cases, strict=False):
+        space = space_with(block, stride, 8 if kind.KEEPS_WIDTH else width, depth=depth)
+        counted = count(space)
+        assert space.params == counted.params, (block, stride, width, space.params, counted)
+        assert space.macs == counted.macs, (block, stride, width, space.macs, counted)
 
 
 def check_shapes(kind: type[Block]) -> None:
     """Output shapes for stride 1 and 2, even and odd maps, and agreement with the last layer of `lower`."""
     block = concrete_blocks(kind)[-1]
     for size, stride in itertools.product((8, 7), (1, 2)):
-        io = BlockIO(size, size, 8, 16, stride, depthwise="xla")
+        io = BlockIO(size, size, 8, 8 if kind.KEEPS_WIDTH else 16, stride, depthwise="xla")
         net, x = block.net(io), jax.ShapeDtypeStruct((2, size, size, 8), jnp.float32)
         out, _ = jax.eval_shape(lambda x, net=net: net.init_with_output(jax.random.key(0), x), x)
         if out.ndim == 4:
-            assert out.shape == (2, io.out_h, io.out_w, 16), (block, io, out.shape)
-        last = block.lower(io)[-1]
-        assert (last.out_h, last.out_w, last.out_channels)[-(out.ndim - 1) :] == out.shape[1:], (block, io)
+            assert out.shape == (2, *block.output_size(io), io.out_channels), (block, io, out.shape)
+        layers = block.lower(io)
+        if layers:
+            last = layers[-1]
+            assert (last.out_h, last.out_w, last.out_channels)[-(out.ndim - 1) :] == out.shape[1:], (block, io)
 
 
-def check_supernet(kind: type[Block], stride: int = 1, candidates: int = 12) -> None:
-    """The supernet under genes equals the stand-alone network with inherited weights: outputs and gradients."""
-    space = space_with(searched_block(kind), stride, Choice(8, 16), depth=Choice(1, 2))
-    supernet = Supernet(space)
-    variables = randomised(supernet.init(jax.random.key(0)), 0)
-    x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+def check_supernet(kind: type[Block], candidates: int = 4) -> None:
+    """Networks of a supernet equal the stand-alone networks with inherited weights, at stride 1 and 2 in turn."""
+    for block in searched_blocks(kind):
+        spaces = [space_with(block, stride, widths_of(kind), widths_of(kind)) for stride in (1, 2)]
+        for number, genes in enumerate(samples(spaces[0], candidates)):
+            # the derivative of one network at each stride: it compiles as long as all the rest
+            check_genes(spaces[number % 2], genes, gradients=number < 2)
+
+
+def samples(space: SearchSpace, number: int) -> list[np.ndarray]:
+    """Random genes of `space`: as few as `number`, and as many as it takes to see every value of every decision."""
+    rng, found = np.random.default_rng(0), list[np.ndarray]()
+    seen: set[tuple[int, int]] = set()
+    wanted = {(d, value) for d, count in enumerate(space.cardinality) for value in range(count)}
+    for _ in range(1000):
+        genes = space.check(rng.integers(0, space.cardinality)) if len(space.cardinality) else space.check([])
+        new = {(d, int(gene)) for d, gene in enumerate(genes)} - seen
+        if new or len(found) < number:
+            found.append(genes)
+            seen |= new
+        if seen >= wanted and len(found) >= number:
+            break
+    return found
+
+
+def check_genes(space: SearchSpace, genes: Any, gradients: bool = True) -> None:
+    """One network of `space`: sampled and relaxed execution equal the frozen network with inherited weights."""
+    supernet, variables = _supernet(space)
+    x = jax.random.normal(jax.random.key(1), (4, space.image_hw, space.image_hw, space.input_channels))
+    frozen, genes = space.freeze(genes), np.asarray(genes)
+    network, own = Network(frozen), inherit(variables, space, genes)
+    leaves = sum(leaf.size for leaf in jax.tree.leaves(own["params"]))
+    assert leaves == frozen.params, (frozen, leaves, frozen.params)
+    gates = one_hot(space, genes)
 
     @jax.jit
-    def shared(variables: Any, x: Any, genes: Any) -> Any:
+    def shared(variables: Any, x: Any) -> Any:
         ready = with_statistics(variables, supernet.calibrate(variables, x, genes))
-        score, gradient = jax.value_and_grad(lambda x: jnp.sin(supernet.apply(variables, x, genes, "train")).sum())(x)
-        return supernet.apply(ready, x, genes, "eval"), score, gradient
+        return supernet.apply(ready, x, genes, "eval"), supernet.relaxed(ready, x, gates, "eval")
 
-    for seed in range(candidates):
-        genes = space.sample(jax.random.key(seed))
-        frozen = space.freeze(genes)
-        network, own = Network(frozen), inherit(variables, space, genes)
-        outputs, score, gradient = shared(variables, x, genes)
-        expected, _ = network.apply(own, x, "calibrate", mutable=["batch_stats"])
-        assert jnp.abs(outputs - expected).max() <= TOLERANCE * max(1, float(jnp.abs(expected).max())), frozen
+    @jax.jit
+    def alone(variables: Any, x: Any) -> Any:
+        return network.apply(variables, x, "calibrate", mutable=["batch_stats"])[0]
 
-        def score_of(x: Any, network: Network = network, own: Any = own) -> Any:
-            logits, _ = network.apply(own, x, "train", mutable=["batch_stats"])
-            return jnp.sin(logits).sum()
+    expected = alone(own, x)
+    for found in shared(variables, x):
+        _close(found, expected, TOLERANCE, frozen)
+    if gradients:
 
-        own_gradient = jax.grad(score_of)(x)
-        assert jnp.isfinite(gradient).all(), frozen
-        scale = max(1.0, float(jnp.abs(own_gradient).max()))
-        assert jnp.abs(gradient - own_gradient).max() <= 1e-3 * scale, frozen
-        assert sum(leaf.size for leaf in jax.tree.leaves(own["params"])) == sum(
-            layer.params for layer in frozen.lower()
-        )
+        def score(x: Any) -> Any:
+            return jnp.sin(supernet.apply(variables, x, genes, "train")).sum()
+
+        def own_score(x: Any) -> Any:
+            return jnp.sin(network.apply(own, x, "train", mutable=["batch_stats"])[0]).sum()
+
+        _close(jax.jit(jax.grad(score))(x), jax.jit(jax.grad(own_score))(x), 1e-3, frozen)
+
+
+@lru_cache(maxsize=4)
+def _supernet(space: SearchSpace) -> tuple[Supernet, Any]:
+    supernet = Supernet(space)
+    return supernet, randomised(supernet.init(jax.random.key(0)), 0)
+
+
+def check_gates(kind: type[Block]) -> None:
+    """Gradients of the gates are finite, and reach every decision that can make a difference."""
+    for block in searched_blocks(kind):
+        space = space_with(block, 2, widths_of(kind), widths_of(kind))
+        supernet, variables = _supernet(space)
+        x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+
+        def score(gates: Any, supernet: Supernet = supernet, variables: Any = variables, x: Any = x) -> Any:
+            return jnp.sin(supernet.relaxed(variables, x, gates)).sum()
+
+        gradient = jax.jit(jax.grad(score))(uniform_gates(space))
+        assert jnp.isfinite(gradient).all(), (space.names, gradient)
+        assert (jnp.abs(gradient).max(axis=1) > 0).all(), (space.names, gradient)
+
+
+def _close(found: Any, expected: Any, tolerance: float, what: Any) -> None:
+    assert jnp.isfinite(found).all(), what
+    difference = float(jnp.abs(found - expected).max())
+    assert difference <= tolerance * max(1.0, float(jnp.abs(expected).max())), (difference, what)
 
 
 def check_block(kind: type[Block]) -> None:
@@ -143,7 +227,8 @@ def check_block(kind: type[Block]) -> None:
     assert dataclasses.is_dataclass(kind) and kind.__hash__ is not None
     check_shapes(kind)
     check_counts(kind)
-    check_supernet(kind, 1)
-    check_supernet(kind, 2, candidates=4)
-    space = space_with(searched_block(kind))
-    assert space_from_json(space.to_json()) == space
+    check_supernet(kind)
+    check_gates(kind)
+    for block in searched_blocks(kind):
+        space = space_with(block)
+        assert space_from_json(space.to_json()) == space

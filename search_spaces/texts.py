@@ -16,12 +16,12 @@ import numpy as np
 
 from hw_models import discover
 from hw_models.errors import InputError
+from search_spaces import published
 from search_spaces.encoding import ARCHITECTURE, check_mark, read_architecture, space_from_json, split_text
 from search_spaces.options import annotation_of, typed
 from search_spaces.space import SearchSpace
 
 SPACES = "search_spaces.spaces"
-REFERENCES = "search_spaces.references"
 
 
 class Resolved(NamedTuple):
@@ -47,8 +47,8 @@ class Resolved(NamedTuple):
         return self.space
 
 
-def resolve(text: str) -> Resolved:
-    """What `text` stands for.
+def resolve(text: str, prefer_space: bool = False) -> Resolved:
+    """What `text` stands for. A name that a space and a published network share is the network, unless `prefer_space`.
 
     Raises:
         InputError: an unknown name (the nearest is suggested), an option the space does not have or of another type,
@@ -60,19 +60,19 @@ def resolve(text: str) -> Resolved:
         >>> resolve("tiny[classes=5]:1.0.0.0.0.0").network().classes
         5
     """
-    spaces, references = discover.names(SPACES), discover.names(REFERENCES)
+    spaces, references = discover.names(SPACES), published.names(built=False)
     is_path = text.endswith(".json") or "/" in text.partition(":")[0].partition("[")[0]
     if is_path or (text not in (*spaces, *references) and os.path.isfile(Path(text) / ARCHITECTURE)):
         return Resolved(text, space_from_json(read_architecture(text)["space"]))
     name, options, genes, mark = split_text(text)
-    if name in references and name not in spaces:
-        space = _build(discover.load(REFERENCES, name, "network", "network"), name, options)
+    if name in references and not (name in spaces and (genes or prefer_space)):
+        space = _build(published.factory(name), name, options)
         if genes:
             raise InputError(f"'{name}' is a published network and has no genes: drop ':{genes}'")
         check_mark(space, mark, text)
         return Resolved(text, space)
     if not discover.is_dotted(name) and name not in spaces:
-        raise discover.unknown("network or space", name, (*spaces, *references))
+        raise discover.unknown("network or space", name, sorted({*spaces, *published.names()}))
     space = _build(discover.load(SPACES, name, "space", "space"), name, options)
     check_mark(space, mark, text)
     if ":" not in text:
