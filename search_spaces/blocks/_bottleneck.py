@@ -9,11 +9,12 @@ from collections.abc import Callable
 
 from jax import Array
 
-from hw_models.workload import Layer, Op
-from search_spaces import lowering
+from hw_models.workload import Layer
 from search_spaces.block import BlockIO
 from search_spaces.channels import Channels, make_divisible
-from search_spaces.layers import Activation, Norm, Pointwise, residual
+from search_spaces.layers import Activation, Conv, Norm, Pointwise, residual
+from search_spaces.lowering import Plan, Tensor
+from search_spaces.rearrange import Interleave, Split
 
 
 def expanded(in_channels: int, expand: float) -> int:
@@ -26,40 +27,57 @@ def expanded(in_channels: int, expand: float) -> int:
     return in_channels if expand == 1 else make_divisible(in_channels * expand)
 
 
-def lower(io: BlockIO, hidden: int, expand: float, middle: Callable[[int], list[Layer]]) -> list[Layer]:
-    """Layers of expansion (left out for `expand=1`), `middle`, projection and the residual addition.
+def lower(
+    io: BlockIO,
+    hidden: int,
+    expand: float,
+    middle: Callable[[Plan, Tensor], Tensor],
+    *,
+    groups: int = 1,
+    keep: bool = False,
+) -> list[Layer]:
+    """Layers of expansion (left out for `expand=1` unless `keep`), `middle`, projection and the residual addition.
 
-    `middle(held)` gets the elements that the residual keeps alive besides the tensors of each layer. Widths in `io` are
-    concrete.
+    `groups` are those of both 1x1 convolutions. A channel shuffle moves every number once, as a concatenation does.
     """
-    assert isinstance(io.in_channels, int) and isinstance(io.out_channels, int)
+    plan = Plan(io)
+    y = plan.input
+    if expand != 1 or keep:
+        y = plan.conv(y, hidden, groups=groups)
+        y = plan.concat(*(plan.part(y, hidden // groups) for _ in range(groups))) if groups > 1 else y
+    return plan.layers(project(plan, io, middle(plan, y), groups=groups))
+
+
+def project(plan: Plan, io: BlockIO, y: Tensor, *, groups: int = 1) -> Tensor:
+    """The projection and, where the shapes match, the residual addition."""
+    assert isinstance(io.out_channels, int)
+    y = plan.conv(y, io.out_channels, groups=groups)
     adds = io.stride == 1 and io.in_channels == io.out_channels
-    held = io.in_h * io.in_w * io.in_channels if adds else 0
-    layers = []
-    if expand != 1:
-        layers.append(lowering.conv(io.in_h, io.in_w, io.in_channels, hidden, group=io.group))
-    inner = middle(held)
-    if not layers:
-        # the first layer reads the residual itself
-        inner = [inner[0]._replace(held_elements=0), *inner[1:]]
-    layers += inner
-    layers.append(lowering.conv(io.out_h, io.out_w, hidden, io.out_channels, held=held, group=io.group))
-    if adds:
-        layers.append(
-            lowering.elementwise(Op.ADD, io.out_h, io.out_w, io.out_channels, io.out_channels, group=io.group)
-        )
-    return layers
+    return plan.add(y, plan.input) if adds else y
 
 
-def widen(x: Array, hidden: Channels, expand: float, activation: str, mode: str) -> Array:
-    """The expansion of a network; call inside a module's compact method."""
-    if expand == 1:
+def widen(
+    x: Array, hidden: Channels, expand: float, activation: str, mode: str, *, groups: int = 1, keep: bool = False
+) -> Array:
+    """The expansion of a network; call inside a module's compact method.
+
+    Several `groups` need widths that are not searched; their channels are shuffled (ShuffleNet's channel shuffle).
+    """
+    if expand == 1 and not keep:
         return x
-    y = Norm(name="expand_norm")(Pointwise(hidden.size, name="expand")(x), mode)
-    return hidden.mask(Activation(activation)(y))
+    y = Norm(name="expand_norm")(_pointwise(hidden.size, groups, "expand")(x), mode)
+    y = hidden.mask(Activation(activation)(y))
+    if groups == 1:
+        return y
+    share = hidden.map(lambda channels: channels // groups)
+    return Interleave()(Split()(y, (share,) * groups))
 
 
-def narrow(x: Array, y: Array, inp: Channels, out: Channels, io: BlockIO, mode: str) -> Array:
+def narrow(x: Array, y: Array, inp: Channels, out: Channels, io: BlockIO, mode: str, *, groups: int = 1) -> Array:
     """The projection of `y` and the residual from `x`; call inside a module's compact method."""
-    y = Norm(name="project_norm")(Pointwise(out.size, name="project")(y), mode)
-    return residual(x, out.mask(y), inp, out, io.stride, io.tied)
+    y = Norm(name="project_norm")(_pointwise(out.size, groups, "project")(y), mode)
+    return residual(x, out.mask(y), inp, out, io.stride)
+
+
+def _pointwise(features: int, groups: int, name: str) -> Conv | Pointwise:
+    return Pointwise(features, name=name) if groups == 1 else Conv(features, 1, groups=groups, name=name)

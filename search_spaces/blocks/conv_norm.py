@@ -8,17 +8,20 @@ from typing import ClassVar
 import flax.linen as nn
 from jax import Array
 
+from hw_models.errors import InputError
 from hw_models.workload import Layer
-from search_spaces import lowering
-from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
-from search_spaces.channels import Channels
-from search_spaces.choice import Choice, options
+from search_spaces.block import FROZEN, Block, BlockIO, Selection, check_padding, require_concrete
+from search_spaces.choice import Choice
 from search_spaces.layers import Activation, Conv, Norm
+from search_spaces.lowering import Plan, output_size
 
 
 @dataclass(frozen=True)
 class ConvNorm(Block):
     """One full convolution with normalisation and activation.
+
+    `norm=False` leaves the normalisation out; `bias` then says whether the convolution has a bias. `padding` is `same`
+    or `valid`.
 
     Example:
         >>> ConvNorm(kernel=3).lower(BlockIO(32, 32, 3, 16, stride=2))[0].macs
@@ -30,21 +33,35 @@ class ConvNorm(Block):
 
     kernel: int | Choice = 3
     activation: str = "relu"
+    norm: bool = True
+    bias: bool = False
+    padding: str = "same"
+
+    def output_size(self, io: BlockIO) -> tuple[int, int]:
+        assert isinstance(self.kernel, int)
+        return tuple(output_size(size, self.kernel, io.stride, self.padding) for size in (io.in_h, io.in_w))  # type: ignore[return-value]
+
+    def check(self, io: BlockIO) -> None:
+        super().check(io)
+        check_padding(self.padding, self.kernel, io)  # type: ignore[arg-type]
+        if self.norm and self.bias:
+            raise InputError("bias=True with norm=True is not allowed: the normalisation has a bias of its own")
 
     def lower(self, io: BlockIO) -> list[Layer]:
         require_concrete(self, io)
-        assert isinstance(io.in_channels, int) and isinstance(io.out_channels, int) and isinstance(self.kernel, int)
-        return [
-            lowering.conv(
-                io.in_h,
-                io.in_w,
-                io.in_channels,
+        assert isinstance(io.out_channels, int) and isinstance(self.kernel, int)
+        plan = Plan(io)
+        return plan.layers(
+            plan.conv(
+                plan.input,
                 io.out_channels,
                 kernel=self.kernel,
                 stride=io.stride,
-                group=io.group,
+                norm=self.norm,
+                bias=self.bias,
+                padding=self.padding,
             )
-        ]
+        )
 
     def net(self, io: BlockIO) -> nn.Module:
         return ConvNormNet(self, io)
@@ -58,10 +75,12 @@ class ConvNormNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
-        out = Channels(options(self.io.out_channels), selection.out)
-        x = Conv(out.size, self.block.kernel, self.io.stride, name="conv")(x)  # type: ignore[arg-type]
-        x = Norm(name="norm")(x, mode)
-        return out.mask(Activation(self.block.activation)(x))
+        block = self.block
+        _, out = selection.channels(self.io)
+        x = Conv(out.size, block.kernel, self.io.stride, 1, block.padding, block.bias, name="conv")(x)  # type: ignore[arg-type]
+        if block.norm:
+            x = Norm(name="norm")(x, mode)
+        return out.mask(Activation(block.activation)(x))
 
 
 block = ConvNorm

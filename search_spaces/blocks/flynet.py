@@ -7,33 +7,59 @@ Source: Guerra Fernandez 2024, "Efficient Deep Neural Networks Aimed for Resourc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from hw_models.discover import unknown
 from hw_models.errors import InputError
-from hw_models.workload import Layer, Op
-from search_spaces import lowering
-from search_spaces.attention import HEAD_ECA_KERNEL, ChannelAttention, HeadAttention, check_kinds
+from hw_models.workload import Layer
+from search_spaces.attention import HEAD_ECA_KERNEL, HEAD_KINDS, ChannelAttention, HeadAttention, check_kinds
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
-from search_spaces.blocks import _bottleneck
-from search_spaces.channels import Channels
+from search_spaces.blocks import _bottleneck, _residuals
+from search_spaces.channels import Channels, is_soft, select
 from search_spaces.choice import Choice, options
-from search_spaces.layers import Depthwise, Maximum, Norm
+from search_spaces.layers import (
+    Activation,
+    Depthwise,
+    HeadSum,
+    Maximum,
+    Norm,
+    Pointwise,
+    QuantizationNoise,
+    check_levels,
+)
+from search_spaces.lowering import Plan, Tensor
+from search_spaces.rearrange import Subsample
 
 MAX_HEADS = 5
+REDUCTIONS = ("max", "funnel", "sum")
 
 
 @dataclass(frozen=True)
 class FlyNet(Block):
-    """Expansion, multi-head depthwise convolution with max-out, linear projection, identity where shapes match.
+    """Expansion, multi-head depthwise convolution, reduction of the heads, linear projection, residual.
 
-    Every expanded channel is filtered by `heads` kernels and the largest response survives: the maximum is the
-    activation, so none follows it. Batch normalisation acts after the reduction, on one map per channel. Attention
-    `eca` weighs the `channels * heads` maps before the reduction (as in the thesis, mean feature, kernel 7, sigmoid);
-    `se` weighs the reduced maps, where its cost does not grow with the heads.
+    Every expanded channel is filtered by `heads` kernels. `reduction` makes one map per channel of them again: `max`
+    (max-out: the largest response survives, and is the activation), `funnel` (the unfiltered input takes part in the
+    maximum; every second pixel of it at stride 2) or `sum` (sum and ReLU; the weights of a linear combination are part
+    of the filters already). Batch normalisation acts after the reduction, on one map per channel.
+
+    `attention`: `eca` weighs the `channels * heads` maps before the reduction by their means, `mean_variance` by means
+    and variances (equation 8.2; kernel 7, no bias), with a sigmoid each, or with `_softmax` by a softmax over the heads
+    whose temperature falls from 10 to 1 during training; `se` weighs the reduced maps, where its cost does not grow
+    with the heads.
+
+    `residual` is what the block adds where stride or width change: nothing at all (`none`), identity only where shapes
+    match (`default`, MobileNetV3), `conv3x3`, `depthwise_pointwise`, or `light`: cropped channels, or those there are
+    and depthwise-filtered ones for the rest (equation 8.4; one filter per channel, which is what the printed counts
+    allow). `expanded_residual` adds a light residual between the expanded maps before and after the filters as well.
+    The thesis says only that high-dimensional maps are bridged too; ours stays inside the block.
+
+    `quantization_levels` rounds the output to so many steps in training, a regulariser for networks from 1.6 million
+    parameters (section 8.5); 0 leaves it out.
 
     The thesis counts more multiply-adds than plain MACs, for a reason it does not state; ours are plain MACs.
 
@@ -45,46 +71,75 @@ class FlyNet(Block):
 
     kind: ClassVar[str] = "flynet"
     BRANCHES: ClassVar[tuple[str, ...]] = ("kernel", "expand")
-    ELASTIC: ClassVar[tuple[str, ...]] = ("heads", "attention")
+    ELASTIC: ClassVar[tuple[str, ...]] = ("heads", "attention", "reduction", "residual")
+    EXAMPLES: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "heads": (1, 3),
+        "attention": ("none", "se", "eca", "mean_variance_softmax"),
+        "reduction": REDUCTIONS,
+        "residual": _residuals.KINDS,
+    }
 
     kernel: int | Choice = 3
     expand: float | Choice = 3
     heads: int | Choice = 3
     attention: str | Choice = "none"
     activation: str = "relu"
+    reduction: str | Choice = "max"
+    residual: str | Choice = "default"
+    expanded_residual: bool = False
+    hidden: int | None = None
+    quantization_levels: int = 0
 
     def hidden_channels(self, in_channels: int) -> int:
         """Channels after the expansion."""
         assert not isinstance(self.expand, Choice)
+        if self.hidden is not None and self.expand != 1:
+            return self.hidden
         return _bottleneck.expanded(in_channels, self.expand)
 
     def check(self, io: BlockIO) -> None:
         super().check(io)
-        check_kinds(options(self.attention))
+        check_kinds(options(self.attention), HEAD_KINDS)
         for heads in options(self.heads):
-            if not 1 <= heads <= MAX_HEADS:
+            if isinstance(heads, bool) or not isinstance(heads, int) or not 1 <= heads <= MAX_HEADS:
                 raise InputError(f"heads={heads} is out of range: give 1 to {MAX_HEADS}")
+        for reduction in options(self.reduction):
+            if reduction not in REDUCTIONS:
+                raise unknown("reduction", str(reduction), REDUCTIONS)
+        for residual in options(self.residual):
+            if residual not in _residuals.KINDS:
+                raise unknown("residual", str(residual), _residuals.KINDS)
+        if self.hidden is not None and (self.expand == 1 or self.hidden < 1):
+            raise InputError(f"hidden={self.hidden} with expand={self.expand} is not allowed: drop one of them")
+        check_levels(self.quantization_levels)
 
     def lower(self, io: BlockIO) -> list[Layer]:
         require_concrete(self, io)
-        assert isinstance(io.in_channels, int) and isinstance(self.expand, int | float)
-        assert isinstance(self.kernel, int) and isinstance(self.heads, int) and isinstance(self.attention, str)
-        hidden, heads, kernel, kind = self.hidden_channels(io.in_channels), self.heads, self.kernel, self.attention
-        h, w, group, maps = io.out_h, io.out_w, io.group, hidden * heads
+        assert isinstance(io.in_channels, int) and isinstance(io.out_channels, int)
+        assert isinstance(self.expand, int | float) and isinstance(self.residual, str)
+        plan = Plan(io)
+        hidden = self.hidden_channels(io.in_channels)
+        wide = plan.input if self.expand == 1 else plan.conv(plan.input, hidden)
+        y = self._lower_filters(plan, wide, io.stride)
+        if self.expanded_residual:
+            y = _residuals.lower(plan, "light", wide, y, io.stride)
+        if self.attention == "se":
+            y = plan.attention(y, "se")
+        y = plan.conv(y, io.out_channels)
+        return plan.layers(_residuals.lower(plan, self.residual, plan.input, y, io.stride))
 
-        def middle(held: int) -> list[Layer]:
-            layers = [lowering.depthwise(io, hidden, kernel, heads=heads, held=held)]
-            if kind == "eca":
-                layers.append(lowering.global_pool(h, w, maps, held=held, group=group))
-                layers.append(lowering.channel_conv(maps, HEAD_ECA_KERNEL, held=held + h * w * maps, group=group))
-                layers.append(lowering.elementwise(Op.SCALE, h, w, maps, maps, held=held + maps, group=group))
-            if heads > 1:
-                layers.append(lowering.elementwise(Op.REDUCE, h, w, maps, hidden, norm=1, held=held, group=group))
-            if kind == "se":
-                layers += lowering.channel_attention("se", h, w, hidden, held=held, group=group)
-            return layers
-
-        return _bottleneck.lower(io, hidden, self.expand, middle)
+    def _lower_filters(self, plan: Plan, wide: Tensor, stride: int) -> Tensor:
+        heads, kernel, kind = self.heads, self.kernel, self.attention
+        assert isinstance(kernel, int) and isinstance(heads, int) and isinstance(kind, str)
+        reduced = heads > 1 or self.reduction == "funnel"
+        y = plan.depthwise(wide, kernel=kernel, stride=stride, heads=heads, norm=not reduced)
+        if kind not in ("none", "se"):
+            features = 2 if kind.startswith("mean_variance") else 1
+            factors = plan.channel_conv(plan.global_pool(y, features), HEAD_ECA_KERNEL, features)
+            y = plan.scale(y, factors)
+        if reduced:
+            y = plan.reduce(y, wide.channels, (wide,) if self.reduction == "funnel" else ())
+        return y
 
     def net(self, io: BlockIO) -> nn.Module:
         return FlyNetNet(self, io)
@@ -99,22 +154,57 @@ class FlyNetNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, io = self.block, self.io
-        inp = Channels(options(io.in_channels), selection.inp)
-        out = Channels(options(io.out_channels), selection.out)
+        inp, out = selection.channels(io)
         hidden = inp.map(block.hidden_channels)
-        counts, kinds = options(block.heads), options(block.attention)
-        heads_index, kind_index = selection.field("heads"), selection.field("attention")
-        in_use = None if len(counts) == 1 else jnp.asarray(counts, jnp.int32)[heads_index]
-        y = _bottleneck.widen(x, hidden, block.expand, block.activation, mode)  # type: ignore[arg-type]
-        spatial = Depthwise(block.kernel, io.stride, max(counts), io.depthwise, name="depthwise")  # type: ignore[arg-type]
-        maps = spatial(y, hidden, in_use)
-        maps = HeadAttention(kinds, counts, name="head_attention")(maps, kind_index, heads_index)
-        y = Maximum(name="maximum")(maps, in_use)
+        wide = _bottleneck.widen(x, hidden, block.expand, block.activation, mode)  # type: ignore[arg-type]
+        y = self._filtered(wide, hidden, selection)
         y = hidden.mask(Norm(name="depthwise_norm")(y, mode))
+        if block.expanded_residual:
+            y = _Bridge(io, name="bridge")(wide, y, hidden, mode)
+        kinds = options(block.attention)
         reduced_kinds = tuple("se" if kind == "se" else "none" for kind in kinds)
         if "se" in reduced_kinds:
-            y = ChannelAttention(reduced_kinds, name="attention")(y, hidden, kind_index)
-        return _bottleneck.narrow(x, y, inp, out, io, mode)
+            y = ChannelAttention(reduced_kinds, name="attention")(y, hidden, selection.field("attention"))
+        y = out.mask(Norm(name="project_norm")(Pointwise(out.size, name="project")(y), mode))
+        y = _residuals.add(options(block.residual), selection.field("residual"), x, y, inp, out, io, mode)
+        if block.quantization_levels and selection.regularise and mode == "train":
+            y = QuantizationNoise(block.quantization_levels)(y)
+        return y
+
+    def _filtered(self, wide: Array, hidden: Channels, selection: Selection) -> Array:
+        """One map per channel. Head counts share their filters: a count uses the leading ones."""
+        block, io = self.block, self.io
+        counts, kinds = options(block.heads), options(block.attention)
+        heads_index, kind_index = selection.field("heads"), selection.field("attention")
+        mixed = is_soft(heads_index)
+        in_use = None if len(counts) == 1 or mixed else jnp.asarray(counts, jnp.int32)[heads_index]
+        spatial = Depthwise(block.kernel, io.stride, max(counts), io.depthwise, name="depthwise")  # type: ignore[arg-type]
+        maps = spatial(wide, hidden, in_use)
+        attention = HeadAttention(kinds, counts, name="head_attention")
+        scaled = attention(maps, kind_index, heads_index, selection.progress)
+        reductions, reduction_index = options(block.reduction), selection.field("reduction")
+        source = wide if io.stride == 1 or "funnel" not in reductions else Subsample(io.stride)(wide)
+        reduced = [
+            select(reduction_index, [self._reduced(kind, heads, source, in_use) for kind in reductions])
+            for heads in scaled
+        ]
+        return select(heads_index, reduced) if mixed else reduced[0]
+
+    def _reduced(self, kind: str, maps: tuple[Array, ...], source: Array, in_use: Array | None) -> Array:
+        if kind == "sum":
+            return Activation("relu")(HeadSum()(maps, in_use))
+        largest = Maximum()(maps, in_use)
+        return Maximum()((largest, source)) if kind == "funnel" else largest
+
+
+class _Bridge(nn.Module):
+    """The light residual between expanded maps; a module of its own, so that its weights have their own place."""
+
+    io: BlockIO
+
+    @nn.compact
+    def __call__(self, x: Array, y: Array, hidden: Channels, mode: str) -> Array:
+        return _residuals.add(("light",), None, x, y, hidden, hidden, self.io, mode)
 
 
 block = FlyNet

@@ -1,6 +1,7 @@
 """Inverted residual (MobileNetV2, V3): expand, depthwise, attention, project, add.
 
-Sources: Sandler et al. 2018, https://arxiv.org/abs/1801.04381; Howard et al. 2019, https://arxiv.org/abs/1905.02244.
+Sources: Sandler et al. 2018, https://arxiv.org/abs/1801.04381; Howard et al. 2019, https://arxiv.org/abs/1905.02244;
+for groups Wu et al. 2019 (FBNet), https://arxiv.org/abs/1812.03443.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from typing import ClassVar
 import flax.linen as nn
 from jax import Array
 
+from hw_models.discover import unknown
 from hw_models.errors import InputError
 from hw_models.workload import Layer
-from search_spaces import lowering
-from search_spaces.attention import ChannelAttention, check_kinds
+from search_spaces.attention import SE_REDUCTION, ChannelAttention, check_kinds, squeeze_channels
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
 from search_spaces.blocks import _bottleneck
-from search_spaces.channels import Channels
 from search_spaces.choice import Choice, options
-from search_spaces.layers import Activation, Depthwise, Norm
+from search_spaces.layers import ACTIVATIONS, Activation, Depthwise, Norm
+from search_spaces.lowering import Plan, Tensor
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,13 @@ class InvertedResidual(Block):
     """Expansion, depthwise convolution, optional channel attention, linear projection, identity where shapes match.
 
     `expand` multiplies the input channels (rounded to a multiple of 8); 1 leaves the first convolution out. `hidden`
-    gives the expanded channels outright, where a published network has a ratio that is not round.
+    gives the expanded channels outright, where a published network has a ratio that is not round. The bottleneck of
+    squeeze-and-excitation has a quarter of the `hidden` channels, a multiple of 8 (MobileNetV3), or a quarter of the
+    `input` channels of the block (EfficientNet, MnasNet): `squeeze_from`; `squeeze_activation` and `gate` are its
+    non-linearities.
+
+    `groups` splits both 1x1 convolutions, with a channel shuffle between the first and the depthwise convolution;
+    `keep_expansion` keeps the first at `expand=1`. FBNet has both.
 
     Example:
         >>> block = InvertedResidual(kernel=3, expand=6)
@@ -44,6 +51,11 @@ class InvertedResidual(Block):
     attention: str | Choice = "none"
     activation: str = "relu6"
     hidden: int | None = None
+    squeeze_from: str = "hidden"
+    squeeze_activation: str = "relu"
+    gate: str = "hard_sigmoid"
+    groups: int = 1
+    keep_expansion: bool = False
 
     def hidden_channels(self, in_channels: int) -> int:
         """Channels after the expansion."""
@@ -52,23 +64,53 @@ class InvertedResidual(Block):
             return self.hidden
         return _bottleneck.expanded(in_channels, self.expand)
 
+    def squeezed(self, in_channels: int, hidden: int) -> int:
+        """Channels inside squeeze-and-excitation."""
+        return squeeze_channels(hidden) if self.squeeze_from == "hidden" else max(1, in_channels // SE_REDUCTION)
+
     def check(self, io: BlockIO) -> None:
         super().check(io)
+        if self.squeeze_from not in ("hidden", "input"):
+            raise unknown("squeeze_from", str(self.squeeze_from), ("hidden", "input"))
+        for activation in (self.squeeze_activation, self.gate):
+            if activation not in ACTIVATIONS:
+                raise unknown("activation", str(activation), ACTIVATIONS)
         check_kinds(options(self.attention))
         if self.hidden is not None and (self.expand == 1 or self.hidden < 1):
             raise InputError(f"hidden={self.hidden} with expand={self.expand} is not allowed: drop one of them")
+        self._check_groups(io)
+
+    def _check_groups(self, io: BlockIO) -> None:
+        groups = self.groups
+        if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
+            raise InputError(f"groups={groups!r} is not allowed: give a whole number from 1")
+        assert isinstance(io.in_channels, int) and isinstance(io.out_channels, int)
+        counts = {"input": io.in_channels, "expanded": self.hidden_channels(io.in_channels), "output": io.out_channels}
+        for what, channels in counts.items():
+            if channels % groups:
+                raise InputError(
+                    f"groups={groups} does not divide the {channels} {what} channels: change the width, or use groups=1"
+                )
+
+    def check_elastic(self, io: BlockIO) -> None:
+        if self.groups > 1:
+            raise InputError(
+                f"groups={self.groups} cannot be used where widths are searched, because the groups of every width "
+                "are other channels: fix the widths, or use groups=1"
+            )
 
     def lower(self, io: BlockIO) -> list[Layer]:
         require_concrete(self, io)
         assert isinstance(io.in_channels, int) and isinstance(self.expand, int | float)
         assert isinstance(self.kernel, int) and isinstance(self.attention, str)
         hidden, kernel, kind = self.hidden_channels(io.in_channels), self.kernel, self.attention
+        squeezed = self.squeezed(io.in_channels, hidden)
 
-        def middle(held: int) -> list[Layer]:
-            filters = lowering.depthwise(io, hidden, kernel, held=held)
-            return [filters, *lowering.channel_attention(kind, io.out_h, io.out_w, hidden, held=held, group=io.group)]
+        def middle(plan: Plan, y: Tensor) -> Tensor:
+            y = plan.depthwise(y, kernel=kernel, stride=io.stride)
+            return plan.attention(y, kind, squeezed)
 
-        return _bottleneck.lower(io, hidden, self.expand, middle)
+        return _bottleneck.lower(io, hidden, self.expand, middle, groups=self.groups, keep=self.keep_expansion)
 
     def net(self, io: BlockIO) -> nn.Module:
         return InvertedResidualNet(self, io)
@@ -83,16 +125,17 @@ class InvertedResidualNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, io = self.block, self.io
-        inp = Channels(options(io.in_channels), selection.inp)
-        out = Channels(options(io.out_channels), selection.out)
+        inp, out = selection.channels(io)
         hidden = inp.map(block.hidden_channels)
-        y = _bottleneck.widen(x, hidden, block.expand, block.activation, mode)  # type: ignore[arg-type]
+        assert isinstance(block.expand, int | float)
+        groups, keep = block.groups, block.keep_expansion
+        y = _bottleneck.widen(x, hidden, block.expand, block.activation, mode, groups=groups, keep=keep)
         (y,) = Depthwise(block.kernel, io.stride, implementation=io.depthwise, name="depthwise")(y, hidden)  # type: ignore[arg-type]
         y = Norm(name="depthwise_norm")(y, mode)
         y = hidden.mask(Activation(block.activation)(y))
-        attention = ChannelAttention(options(block.attention), name="attention")
-        y = attention(y, hidden, selection.field("attention"))
-        return _bottleneck.narrow(x, y, inp, out, io, mode)
+        attention = ChannelAttention(options(block.attention), block.squeeze_activation, block.gate, name="attention")
+        y = attention(y, hidden, selection.field("attention"), inp.join(hidden, block.squeezed))
+        return _bottleneck.narrow(x, y, inp, out, io, mode, groups=block.groups)
 
 
 block = InvertedResidual

@@ -1,0 +1,209 @@
+"""What residual and dense blocks share: grouped convolutions, the pair of convolutions, shortcuts; on both sides.
+
+`kernel` and `group_width` are fields of blocks, concrete by the time they come here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array, lax
+
+from hw_models.discover import unknown
+from hw_models.errors import InputError
+from search_spaces.channels import Channels
+from search_spaces.initial import drawn
+from search_spaces.layers import Activation, Add, Conv, Norm, Pointwise
+from search_spaces.lowering import Plan, Tensor
+from search_spaces.rearrange import FitChannels, Subsample
+
+LEAST_EXPAND = 1 / 16
+SHORTCUTS = ("projection", "pad", "none")
+
+
+def group_count(inp: int, out: int, group_width: int | None) -> int:
+    """Groups of a convolution from `inp` to `out` channels.
+
+    As many as there can be when every group has a multiple of `group_width` input and output channels; `w` to `w`
+    channels are `w / group_width` groups.
+
+    Example:
+        >>> group_count(64, 64, 8), group_count(64, 96, 8), group_count(64, 64, None)
+        (8, 4, 1)
+    """
+    return 1 if group_width is None else math.gcd(inp, out) // group_width
+
+
+def check_group_width(group_width: Any, **widths: int) -> None:
+    """Raise InputError unless `group_width` divides all `widths` (by name) that it cuts into groups.
+
+    Example:
+        >>> check_group_width(3, input=6, inner=8)
+        Traceback (most recent call last):
+        ...
+        hw_models.errors.InputError: group_width=3 does not divide the inner width 8: give a divisor of 2, or None for \
+no groups
+    """
+    if group_width is None:
+        return
+    check_count("group_width", group_width, ", or None for no groups")
+    for name, width in widths.items():
+        if width % group_width:
+            raise InputError(
+                f"group_width={group_width} does not divide the {name} width {width}: give a divisor of "
+                f"{math.gcd(*widths.values())}, or None for no groups"
+            )
+
+
+def check_count(name: str, value: Any, besides: str = "") -> None:
+    """Raise InputError unless `value` is a whole number from 1.
+
+    Example:
+        >>> check_count("growth", 0)
+        Traceback (most recent call last):
+        ...
+        hw_models.errors.InputError: growth=0 is not allowed: give a whole number from 1
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{name}={value!r} is not allowed: give a whole number from 1{besides}")
+
+
+def check_shortcut(kind: Any, preactivation: Any) -> None:
+    """Raise InputError unless `kind` is a shortcut and `preactivation` is True or False.
+
+    Example:
+        >>> check_shortcut("padding", False)
+        Traceback (most recent call last):
+        ...
+        hw_models.errors.InputError: unknown shortcut 'padding': did you mean 'pad'? (known: none, pad, projection)
+    """
+    if kind not in SHORTCUTS:
+        raise unknown("shortcut", str(kind), SHORTCUTS)
+    if not isinstance(preactivation, bool):
+        raise InputError(f"preactivation={preactivation!r} is not allowed: give True or False")
+
+
+def lower_conv(plan: Plan, x: Tensor, channels: int, *, kernel: Any, stride: int = 1, group_width: Any = None,
+               norm: bool = True) -> Tensor:  # fmt: skip
+    """A convolution whose groups are `group_width` channels wide."""
+    groups = group_count(x.channels, channels, group_width)
+    if groups > 1 and groups == x.channels == channels:
+        return plan.depthwise(x, kernel=kernel, stride=stride, norm=norm)
+    return plan.conv(x, channels, kernel=kernel, stride=stride, groups=groups, norm=norm)
+
+
+def conv(x: Array, inp: Channels, out: Channels, *, kernel: Any, stride: int = 1, group_width: Any = None,
+         name: str) -> Array:  # fmt: skip
+    """The convolution of a network; call inside a module's compact method. Inactive channels are left unmasked."""
+    groups = inp.join(out, lambda i, o: group_count(i, o, group_width))
+    if group_width is None or (groups.fixed and groups.size == 1):
+        return Conv(out.size, kernel, stride, name=name)(x)
+    inputs = inp.join(groups, lambda width, count: width // count)
+    outputs = out.join(groups, lambda width, count: width // count)
+    if inputs.fixed and outputs.fixed:
+        return Conv(out.size, kernel, stride, out.size // outputs.size, name=name)(x)
+    return _Regrouped(out.size, kernel, stride, name=name)(x, inputs, outputs)
+
+
+class _Regrouped(nn.Module):
+    """A grouped convolution in which a group has `inputs` and `outputs` channels, as traced.
+
+    Computed densely, with zeros between the groups: its cost is that of the dense convolution. Only supernets whose
+    widths are searched need it; a frozen network has the grouped convolution itself.
+    """
+
+    features: int
+    kernel: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: Array, inputs: Channels, outputs: Channels) -> Array:
+        weight = self.param("kernel", drawn("kernel"), (self.kernel, self.kernel, inputs.size, self.features))
+        index, pairs = inputs.index, tuple(zip(inputs.values, outputs.values, strict=True))
+        assert index is not None
+        if inputs.soft:
+            shares: dict[tuple[int, int], Any] = {}
+            for position, pair in enumerate(pairs):
+                shares[pair] = shares.get(pair, 0) + index[position]
+            dense = sum(share * _spread(weight, x.shape[-1], *pair) for pair, share in shares.items())
+        else:
+            dense = _spread(weight, x.shape[-1], *jnp.asarray(pairs)[index])
+        strides = (self.stride, self.stride)
+        return lax.conv_general_dilated(x, dense, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _spread(weight: Array, channels: int, inputs: Any, outputs: Any) -> Array:
+    """Grouped weights `[kh, kw, inputs, K]` as dense ones `[kh, kw, channels, K]`."""
+    first = jnp.arange(weight.shape[-1]) // outputs * inputs
+    place = jnp.arange(channels)[:, None] - first
+    inside = (place >= 0) & (place < inputs)
+    picked = jnp.take_along_axis(weight, jnp.clip(place, 0, weight.shape[2] - 1)[None, None], axis=2)
+    return jnp.where(inside, picked, 0)
+
+
+def lower_pair(plan: Plan, x: Tensor, inner: int, out: int, *, kernel: Any, stride: int, group_width: Any,
+               norm: bool = True) -> Tensor:  # fmt: skip
+    """Two convolutions; `norm` says whether the second is normalised."""
+    y = lower_conv(plan, x, inner, kernel=kernel, stride=stride, group_width=group_width)
+    return lower_conv(plan, y, out, kernel=kernel, group_width=group_width, norm=norm)
+
+
+def pair(x: Array, inp: Channels, inner: Channels, out: Channels, *, kernel: Any, stride: int,
+         group_width: Any, activation: str, mode: str, norm: bool = True) -> Array:  # fmt: skip
+    """The two convolutions of a network, normalised and activated in between; call inside a compact method."""
+    y = conv(x, inp, inner, kernel=kernel, stride=stride, group_width=group_width, name="conv_1")
+    y = inner.mask(Activation(activation)(Norm(name="norm_1")(y, mode)))
+    y = conv(y, inner, out, kernel=kernel, group_width=group_width, name="conv_2")
+    return out.mask(Norm(name="norm_2")(y, mode) if norm else y)
+
+
+def lower_shortcut(
+    plan: Plan, kind: str, x: Tensor, channels: int, stride: int, activated: Tensor | None = None
+) -> Tensor | None:
+    """What a block puts beside its convolutions; None where that is nothing.
+
+    `x` itself where the shape stays. Elsewhere a 1x1 convolution (`projection`; of `activated` and not normalised in
+    pre-activated blocks), or `x` with every second pixel and zero channels (`pad`).
+    """
+    if kind == "none":
+        return None
+    if stride == 1 and x.channels == channels:
+        return x
+    if kind == "pad":
+        return plan.view(x, -(-x.h // stride), -(-x.w // stride), channels)
+    if activated is not None:
+        return plan.conv(activated, channels, stride=stride, norm=False)
+    return plan.conv(x, channels, stride=stride)
+
+
+def shortcut(kind: str, x: Array, inp: Channels, out: Channels, stride: int, mode: str,
+             activated: Array | None = None) -> Array | None:  # fmt: skip
+    """The shortcut of a network; call inside a module's compact method.
+
+    Where widths are searched, whether the shape stays is traced.
+    """
+    if kind == "none":
+        return None
+    same = inp.equal(out) if stride == 1 else False
+    if same is True:
+        return x
+    if kind == "pad":
+        y = x if stride == 1 else Subsample(stride)(x)
+        return out.mask(_fitted(y, out))
+    y = x if activated is None else activated
+    # At stride 1 a matrix product is the quicker form of the same convolution.
+    y = (Pointwise(out.size, name="shortcut") if stride == 1 else Conv(out.size, 1, stride, name="shortcut"))(y)
+    y = out.mask(y if activated is not None else Norm(name="shortcut_norm")(y, mode))
+    return y if same is False else _fitted(x, out) * same + y * (1 - same)
+
+
+def joined(x: Array | None, y: Array) -> Array:
+    """The sum with a shortcut, if there is one; call inside a module's compact method."""
+    return y if x is None else Add()(x, y)
+
+
+def _fitted(x: Array, out: Channels) -> Array:
+    return x if x.shape[-1] == out.size else FitChannels(out.size)(x)

@@ -1,0 +1,106 @@
+"""Bottleneck residual block of deep ResNets, ResNeXt and RegNet: 1x1, k x k and 1x1 convolution, and a shortcut.
+
+Sources: He et al. 2016, https://arxiv.org/abs/1512.03385; grouped: Xie et al. 2017, https://arxiv.org/abs/1611.05431;
+what is searchable: Schindler 2021 (dissertation, Heidelberg), section 7.1 ("standard residual block").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import flax.linen as nn
+from jax import Array
+
+from hw_models.workload import Layer
+from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
+from search_spaces.blocks import _trunk
+from search_spaces.blocks._bottleneck import expanded
+from search_spaces.choice import Choice
+from search_spaces.layers import Activation, Norm, Pointwise
+from search_spaces.lowering import Plan
+
+
+@dataclass(frozen=True)
+class BottleneckResidual(Block):
+    """Reduce, filter, widen (each normalised, the first two activated), sum with a shortcut, activation.
+
+    `expand` is the inner width over the output width (rounded to a multiple of 8). `group_width` is the channels per
+    group of the k x k convolution, None for no groups. The k x k convolution has the stride (as torchvision has it; the
+    paper puts it into the first 1x1, which costs less and loses pixels). `shortcut` as in `residual`.
+
+    Example:
+        >>> block = BottleneckResidual()
+        >>> sum(layer.params for layer in block.lower(BlockIO(56, 56, 256, 256)))
+        70400
+    """
+
+    kind: ClassVar[str] = "bottleneck_residual"
+    BRANCHES: ClassVar[tuple[str, ...]] = ("kernel", "expand", "group_width")
+    LEAST_EXPAND: ClassVar[float] = _trunk.LEAST_EXPAND
+    EXAMPLES: ClassVar[dict[str, tuple[Any, ...]]] = {"expand": (0.25, 1.0), "group_width": (None, 4)}
+
+    kernel: int | Choice = 3
+    expand: float | Choice = 0.25
+    group_width: int | None | Choice = None
+    shortcut: str = "projection"
+    activation: str = "relu"
+
+    def inner_channels(self, out_channels: int) -> int:
+        """Channels of the k x k convolution."""
+        assert not isinstance(self.expand, Choice)
+        return expanded(out_channels, self.expand)
+
+    def check(self, io: BlockIO) -> None:
+        super().check(io)
+        assert isinstance(io.out_channels, int)
+        _trunk.check_group_width(self.group_width, inner=self.inner_channels(io.out_channels))
+        _trunk.check_shortcut(self.shortcut, False)
+
+    def lower(self, io: BlockIO) -> list[Layer]:
+        require_concrete(self, io)
+        assert isinstance(io.out_channels, int)
+        plan = Plan(io)
+        inner = self.inner_channels(io.out_channels)
+        y = plan.conv(plan.input, inner)
+        y = _trunk.lower_conv(plan, y, inner, kernel=self.kernel, stride=io.stride, group_width=self.group_width)
+        y = plan.conv(y, io.out_channels)
+        beside = _trunk.lower_shortcut(plan, self.shortcut, plan.input, io.out_channels, io.stride)
+        return plan.layers(y if beside is None else plan.add(beside, y))
+
+    def net(self, io: BlockIO) -> nn.Module:
+        return BottleneckResidualNet(self, io)
+
+
+class BottleneckResidualNet(nn.Module):
+    """The network of `BottleneckResidual`."""
+
+    block: BottleneckResidual
+    io: BlockIO
+
+    @nn.compact
+    def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
+        block, stride = self.block, self.io.stride
+        inp, out = selection.channels(self.io)
+        inner = out.map(block.inner_channels)
+
+        def activated(y: Array, name: str) -> Array:
+            return inner.mask(Activation(block.activation)(Norm(name=name)(y, mode)))
+
+        y = activated(Pointwise(inner.size, name="reduce")(x), "reduce_norm")
+        y = _trunk.conv(
+            y,
+            inner,
+            inner,
+            kernel=block.kernel,
+            stride=stride,
+            group_width=block.group_width,
+            name="conv",
+        )
+        y = activated(y, "norm")
+        y = out.mask(Norm(name="widen_norm")(Pointwise(out.size, name="widen")(y), mode))
+        y = _trunk.joined(_trunk.shortcut(block.shortcut, x, inp, out, stride, mode), y)
+        return out.mask(Activation(block.activation)(y))
+
+
+block = BottleneckResidual
