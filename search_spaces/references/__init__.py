@@ -1,1 +1,1 @@
-"""Published networks, one file each: `network(**options)` builds it, `PAPER` holds what its paper reports."""
+"""Published networks: each file defines `NETWORKS`, a dictionary of `search_spaces.published.Published` by name."""

@@ -8,6 +8,7 @@ from search_spaces.blocks.flynet import FlyNet
 from search_spaces.blocks.inverted_residual import InvertedResidual
 from search_spaces.choice import Choice
 from search_spaces.space import SearchSpace, Stage, recorded
+from search_spaces.spaces._layout import strides
 
 
 @recorded
@@ -15,8 +16,10 @@ def space(input_hw: int = 28, input_channels: int = 1, classes: int = 10) -> Sea
     """Three stages of inverted residuals and FlyNet blocks, seven searchable blocks.
 
     Each block is an inverted residual (kernel 3, 5 or 7, expansion 2 or 4) or a FlyNet block (kernel 3, 5 or 7, one
-    to three heads), with attention none, SE or ECA; each stage chooses its width and depth.
+    to three heads), with attention none, SE or ECA; each stage chooses its width and depth. On small images the first
+    strides are 1.
     """
+    steps = strides((2, 1, 2, 2), input_hw)
     attention = Choice("none", "se", "eca")
     block = Choice(
         InvertedResidual(kernel=Choice(3, 5, 7), expand=Choice(2, 4), attention=attention, activation="relu"),
@@ -27,11 +30,11 @@ def space(input_hw: int = 28, input_channels: int = 1, classes: int = 10) -> Sea
         input_hw,
         input_channels,
         classes,
-        stem=Stage(ConvNorm(kernel=3), width=16, stride=2),
+        stem=Stage(ConvNorm(kernel=3), width=16, stride=steps[0]),
         stages=(
-            Stage(block, width=Choice(16, 24), depth=Choice(1, 2), stride=1),
-            Stage(block, width=Choice(40, 64), depth=Choice(1, 2, 3), stride=2),
-            Stage(block, width=Choice(96, 128), depth=Choice(1, 2), stride=2),
+            Stage(block, width=Choice(16, 24), depth=Choice(1, 2), stride=steps[1]),
+            Stage(block, width=Choice(40, 64), depth=Choice(1, 2, 3), stride=steps[2]),
+            Stage(block, width=Choice(96, 128), depth=Choice(1, 2), stride=steps[3]),
         ),
         head=Classifier(features=256),
     )
