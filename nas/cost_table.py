@@ -19,7 +19,7 @@ from hw_models.costs import Costs, combine
 from hw_models.device import Device
 from hw_models.estimate import apply_precision, layer_costs, total
 from hw_models.workload import Layer, Workload
-from search_spaces.slots import Case, Slot, Width
+from search_spaces.slots import Case, Slot
 from search_spaces.space import SearchSpace
 
 
@@ -55,10 +55,10 @@ def cost_table(space: SearchSpace, device: Device, precision: str | None = None)
     Raises:
         InputError: `precision` is asked for and the device does not support it.
     """
+    if space.resolutions:
+        return _over_resolutions([cost_table(each, device, precision) for each in space.resolutions])
     rows = _Rows(space)
-    length = max(len(layers) for layers in rows.layers)
-    works = [Workload.of(layers, length) for layers in rows.layers]
-    work = jax.tree.map(lambda *leaves: jnp.stack(leaves), *works)  # [V, L]
+    work = Workload.stack(rows.layers)  # [V, L]
     work, chosen, note = apply_precision(device, work, precision)
     table = combine(jax.jit(layer_costs)(device, work))  # leaves [V]
     starts, strides = jnp.asarray(rows.starts), jnp.asarray(rows.strides)  # [S, cases], [S, cases, D]
@@ -72,7 +72,7 @@ def cost_table(space: SearchSpace, device: Device, precision: str | None = None)
         return total(device, jax.tree.map(lambda leaf: leaf[index], table))
 
     def expected(gates: Array) -> Costs:
-        probability = (gates[decisions] * allowed).sum(-1).prod(-1)  # [V]
+        probability = (gates[decisions][..., : allowed.shape[-1]] * allowed).sum(-1).prod(-1)  # [V]
 
         def over_slots(leaf: Array) -> Array:
             return jax.ops.segment_sum(probability * leaf, owner, len(space.slots))
@@ -80,6 +80,23 @@ def cost_table(space: SearchSpace, device: Device, precision: str | None = None)
         return total(device, jax.tree.map(over_slots, table))
 
     return CostTable(exact, expected, device, chosen, note, len(rows.layers))
+
+
+def _over_resolutions(tables: list[CostTable]) -> CostTable:
+    """One table of several: the last gene is the resolution, which every row depends on."""
+
+    def exact(genes: Array) -> Costs:
+        costs = [table.exact(genes[:-1]) for table in tables]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves)[genes[-1]], *costs)
+
+    def expected(gates: Array) -> Costs:
+        costs = [table.expected(gates[:-1]) for table in tables]
+        return jax.tree.map(lambda *leaves: gates[-1, : len(tables)] @ jnp.stack(leaves), *costs)
+
+    first = tables[0]
+    return CostTable(
+        exact, expected, first.device, first.precision, first.note, sum(table.variants for table in tables)
+    )  # fmt: skip
 
 
 class _Rows:
@@ -116,26 +133,20 @@ class _Rows:
                 self.allowed[v, r] = [value in values for value in range(widest)]
 
     def _add_case(self, slot: Slot, position: int, case: Case, common: list[Any], needs: list[Any]) -> None:
-        widths = [slot.inp] if slot.tied else [slot.inp, slot.out]
-        axes: list[tuple[int | None, tuple[Any, ...]]] = []
-        axes += [(decision, self.space.decisions[decision].values) for _, decision in case.decisions]
-        axes += [(width.decision, width.values) for width in widths]
+        counts = {d: len(self.space.decisions[d].values) for _, d in case.decisions}
+        counts |= dict(zip(slot.widths.decisions, slot.widths.cardinality, strict=True))
         self.starts[slot.index, position] = len(self.layers)
         stride = 1
-        for decision, values in reversed(axes):
-            if decision is not None:
-                self.strides[slot.index, position, decision] += stride
-            stride *= len(values)
-        for picked in itertools.product(*(range(len(values)) for _, values in axes)):
-            chosen = {d: values[i] for (d, values), i in zip(axes, picked, strict=True) if d is not None}
-            fields = {name: chosen[decision] for name, decision in case.decisions}
-            singles = {name: choice.values[0] for name, choice in case.block.searched().items()}
-            block = case.block.with_values(**(singles | fields))
-            io = slot.io(_width(slot.inp, chosen), _width(slot.out, chosen))
-            self.layers.append(block.lower(io))
+        for decision in reversed(counts):
+            self.strides[slot.index, position, decision] = stride
+            stride *= counts[decision]
+        decisions = self.space.decisions
+        for picked in itertools.product(*(range(count) for count in counts.values())):
+            genes = dict(zip(counts, picked, strict=True))
+            io = slot.io(slot.inp.chosen(decisions, genes), slot.out.chosen(decisions, genes))
+            self.layers.append(case.chosen(decisions, genes).lower(io))
             self.owner.append(slot.index)
-            own = [(d, frozenset({i})) for (d, _), i in zip(axes, picked, strict=True) if d is not None]
-            needs.append([*common, *own])
+            needs.append([*common, *((d, frozenset({i})) for d, i in genes.items())])
 
     def case(self, genes: Array) -> Array:
         """Index of the case in use at every slot `[S]`; the last one is skipping."""
@@ -148,7 +159,3 @@ class _Rows:
                 case = jnp.where(live, case, len(slot.cases))
             cases.append(case)
         return jnp.stack(cases)
-
-
-def _width(width: Width, chosen: dict[int, Any]) -> int:
-    return int(width.values[0] if width.decision is None else chosen[width.decision])

@@ -194,6 +194,35 @@ def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), np.where(std > 0, std, 1.0).astype(np.float32)
 
 
+def resized(splits: Splits, size: int) -> Splits:
+    """The same images scaled to `size` x `size` pixels; as they are where they have that size.
+
+    Example:
+        >>> from nas.data_source import load
+        >>> splits = split(load("digits"), validation=200, seed=0)
+        >>> resized(splits, 6).train_images.shape[1:]
+        (6, 6, 1)
+    """
+    if splits.train_images.shape[1:3] == (size, size):
+        return splits
+    import jax
+
+    def scaled(images: np.ndarray) -> np.ndarray:
+        # In parts, because the whole set as float32 may not fit.
+        parts = [
+            np.asarray(jax.image.resize(part.astype(np.float32), (len(part), size, size, part.shape[3]), "linear"))
+            for part in np.split(images, range(1000, len(images), 1000))
+        ]
+        return np.clip(np.rint(np.concatenate(parts)), 0, 255).astype(np.uint8)
+
+    return dataclasses.replace(
+        splits,
+        train_images=scaled(splits.train_images),
+        validation_images=scaled(splits.validation_images),
+        test_images=scaled(splits.test_images),
+    )
+
+
 def check_fits(splits: Splits, taker: str, input_hw: int, input_channels: int, classes: int, fix: str) -> None:
     """Raise InputError unless `splits` has the images and classes that `taker` is made for; ends with `fix`.
 

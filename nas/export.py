@@ -318,7 +318,7 @@ def _publish(part: Path, folder: Path) -> None:
 
 
 def _readme(model: Model, data: str, accuracy: float) -> str:
-    height, channels = model.space.input_hw, model.space.input_channels
+    height, channels = model.space.image_hw, model.space.input_channels
     colour = "grey" if channels == 1 else "RGB" if channels == 3 else f"{channels}-channel"
     mode = "L" if channels == 1 else "RGB"
     axes = "[None, None]" if channels == 1 else ".transpose(2, 0, 1)[None]"

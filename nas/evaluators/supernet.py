@@ -85,7 +85,7 @@ def evaluator(
         else split(data if isinstance(data, Data) else load(data), validation, seed, train)
     )
     fix = "set input_hw, input_channels and classes of the space"
-    check_fits(splits, f"space {space.name}", space.input_hw, space.input_channels, space.classes, fix)
+    check_fits(splits, f"space {space.name}", space.image_hw, space.input_channels, space.classes, fix)
     count = len(splits.train_images)
     if count < batch:
         raise InputError(f"{count} training images are fewer than a batch of {batch}: lower the batch")
@@ -105,13 +105,13 @@ def evaluator(
 
     @jax.jit
     def step(
-        params: Any, momentum: Any, images: Array, labels: Array, index: Array, key: Key
+        params: Any, momentum: Any, images: Array, labels: Array, index: Array, key: Key, progress: Array
     ) -> tuple[Any, Any, Array]:
         genes_key, image_key = jax.random.split(key)
         x = shift_and_flip(image_key, normalise(images[index], mean, std), recipe.shift, recipe.flip)
 
         def loss_of(params: Any) -> Array:
-            logits = supernet.apply(params, x, space.sample(genes_key), "train")
+            logits = supernet.apply(params, x, space.sample(genes_key), "train", progress)
             return cross_entropy(logits, labels[index], recipe.smoothing)
 
         loss, gradient = jax.value_and_grad(loss_of)(params)
@@ -125,7 +125,8 @@ def evaluator(
         losses = []
         for position in range(steps):
             step_key = jax.random.fold_in(key, position)
-            params, momentum, loss = step(params, momentum, images, labels, order[position], step_key)
+            progress = jnp.float32((int(state.round) * steps + position) / (epochs * steps))
+            params, momentum, loss = step(params, momentum, images, labels, order[position], step_key, progress)
             losses.append(loss)
         average = float(jnp.stack(losses).mean())
         if not np.isfinite(average):

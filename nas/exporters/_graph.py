@@ -1,6 +1,7 @@
 """A frozen network as a small graph of plain layers, recorded by watching the calls of its leaf modules.
 
-All arithmetic of a network happens in the leaf layers of `search_spaces/layers.py`, so their calls are the graph; what
+All arithmetic of a network happens in the leaf layers of `search_spaces/layers.py` and `rearrange.py`; their calls are
+the graph; what
 a value is called is known by its identity. Nothing is computed: the network is traced with shapes only.
 """
 
@@ -19,31 +20,25 @@ import numpy as np
 from flax.errors import FlaxError
 
 from hw_models.errors import InputError
-from search_spaces import layers
+from search_spaces import layers, rearrange
 from search_spaces.network import Network
 from search_spaces.space import SearchSpace
 
-LEAVES: tuple[type[nn.Module], ...] = (
-    layers.Conv,
-    layers.Pointwise,
-    layers.Depthwise,
-    layers.Norm,
-    layers.Activation,
-    layers.GlobalPool,
-    layers.Linear,
-    layers.ChannelConv,
-    layers.Scale,
-    layers.Add,
-    layers.Maximum,
-    layers.Interleave,
-    layers.Deinterleave,
+LEAVES: tuple[type[nn.Module], ...] = tuple(
+    kind
+    for module in (layers, rearrange)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, nn.Module) and kind.__module__ == module.__name__
 )
 INPUT = "images"
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One layer: the name of its class, where it is, its settings, its weights and the values it joins."""
+    """One layer: the name of its class, where it is, its settings, its weights and the values it joins.
+
+    Numbers and words that the layer is called with are settings too.
+    """
 
     op: str
     path: str
@@ -82,7 +77,7 @@ def record(space: SearchSpace, variables: Any) -> Graph:
         recorder.output = recorder.known(y, "network", "its result")
         return y
 
-    shape = (1, space.input_hw, space.input_hw, space.input_channels)
+    shape = (1, space.image_hw, space.image_hw, space.input_channels)
     try:
         jax.eval_shape(run, jax.ShapeDtypeStruct(shape, jnp.float32))
     except FlaxError as error:
@@ -143,6 +138,7 @@ class _Recorder:
         outputs = tuple(self.name(value, path) for value in _arrays(result))
         settings = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
         settings = {name: value for name, value in settings.items() if name not in ("name", "parent")}
+        settings |= {name: value for name, value in bound.arguments.items() if isinstance(value, int | float | str)}
         self.nodes.append(Node(op, path, settings, self._params(module.path), inputs, outputs))
         return result
 

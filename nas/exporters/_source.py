@@ -13,7 +13,7 @@ import numpy as np
 
 from hw_models.discover import unknown
 from hw_models.errors import InputError
-from nas.data import Data, Splits, check_fits, content_hash, split
+from nas.data import Data, Splits, check_fits, content_hash, resized, split
 from nas.data_source import load
 from nas.model import Model
 from nas.run import Pick, Run
@@ -67,7 +67,7 @@ def source(
         raise InputError(
             f"{type(network).__name__} is nothing to export: give run.pick(...), or a frozen space and its variables"
         )
-    sizes = (found.space.input_hw, found.space.input_channels, found.space.classes)
+    sizes = (found.space.image_hw, found.space.input_channels, found.space.classes)
     check_fits(found.splits, "the network", *sizes, "give other data")
     return found if name is None else found._replace(name=name)
 
@@ -82,6 +82,8 @@ def _of_pick(pick: Pick, data: Any, recipe: Recipe | None, seed: int | None, sta
     settings = run.meta["evaluator"]
     seed = int(settings.get("seed", 0)) if seed is None else seed
     splits, notes = _splits(data, settings, seed)
+    if whole.resolutions:
+        splits = resized(splits, space.image_hw)
     if recipe is None:
         final = (run.meta.get("config") or {}).get("final") or {}
         recipe = _recipe(final)

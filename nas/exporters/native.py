@@ -47,7 +47,7 @@ def export(model: Model, folder: str | Path) -> tuple[str, ...]:
         "space": space.to_json(),
         "class_names": meta.class_names,
         "input": {
-            "shape": [space.input_hw, space.input_hw, space.input_channels],
+            "shape": [space.image_hw, space.image_hw, space.input_channels],
             "layout": "height, width, channels",
             "preprocessing": "(pixel / 255 - mean) / std",
             "mean": meta.mean,
@@ -153,7 +153,7 @@ def _nested(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 
 def _check_weights(arrays: dict[str, np.ndarray], space: SearchSpace, source: str) -> None:
     network = Network(space, depthwise="xla")
-    shape = (1, space.input_hw, space.input_hw, space.input_channels)
+    shape = (1, space.image_hw, space.image_hw, space.input_channels)
     image = jax.ShapeDtypeStruct(shape, jnp.float32)
     wanted = _flat(jax.eval_shape(lambda x: network.init(jax.random.key(0), x, "eval"), image))
     odd = sorted(set(wanted) ^ set(arrays))

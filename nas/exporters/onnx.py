@@ -14,16 +14,15 @@ Vectors per channel stay `[batch, C, 1, 1]` inside, so that they need no reshapi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hw_models.errors import InputError
+from nas.exporters._emit import EMIT, affine, per_channel
 from nas.exporters._graph import INPUT, Graph, Node, record
 from nas.model import Model
-from search_spaces.layers import NORM_EPSILON
 
 FILE = "model.onnx"
 OPSET = 17
@@ -65,9 +64,9 @@ def build(model: Model) -> Any:
     except ModuleNotFoundError as error:
         raise InputError("the ONNX export needs the package onnx, which is not installed: pip install onnx") from error
     space, meta = model.space, model.meta
-    writer = _Writer(record(space, model.variables), helper, onnx.numpy_helper)
+    writer = Writer(record(space, model.variables), helper, onnx.numpy_helper)
     writer.write(np.asarray(meta.mean, np.float32), np.asarray(meta.std, np.float32))
-    shape = ("batch", space.input_channels, space.input_hw, space.input_hw)
+    shape = ("batch", space.input_channels, space.image_hw, space.image_hw)
     graph = helper.make_graph(
         writer.nodes,
         space.name,
@@ -89,8 +88,8 @@ def build(model: Model) -> Any:
     return proto
 
 
-class _Writer:
-    """Turns a graph into ONNX nodes and constants."""
+class Writer:
+    """Turns a graph into ONNX nodes and constants; what single layers become is in `nas/exporters/_emit.py`."""
 
     def __init__(self, graph: Graph, helper: Any, arrays: Any):
         self.graph = graph
@@ -107,8 +106,8 @@ class _Writer:
         }
 
     def write(self, mean: np.ndarray, std: np.ndarray) -> None:
-        centred = self.add("Sub", [INPUT, self.constant("mean", _per_channel(mean))], "centred")
-        self._same[INPUT] = self.add("Div", [centred, self.constant("std", _per_channel(std))], "normalised")
+        centred = self.add("Sub", [INPUT, self.constant("mean", per_channel(mean))], "centred")
+        self._same[INPUT] = self.add("Div", [centred, self.constant("std", per_channel(std))], "normalised")
         folded = {node.outputs[0] for node in self.graph.nodes if node.op == "Norm" and self._fold(node)}
         for node in self.graph.nodes:
             if node.outputs[0] in folded:
@@ -116,7 +115,7 @@ class _Writer:
             elif node.op in EMIT:
                 EMIT[node.op](self, node)
             else:
-                raise InputError(f"{node.path}: layer {node.op} has no ONNX form: add one to nas/exporters/onnx.py")
+                raise InputError(f"{node.path}: layer {node.op} has no ONNX form: add one to nas/exporters/_emit.py")
         self.add("Flatten", [self.value(self.graph.output)], OUTPUT, axis=1)
 
     def value(self, name: str) -> str:
@@ -144,6 +143,14 @@ class _Writer:
         """0 keeps a length, -1 takes what is left."""
         return self.add("Reshape", [value, self.constant(f"{output}/shape", np.asarray(shape, np.int64))], output)
 
+    def slice(
+        self, value: str, output: str, starts: list[int], ends: list[int], axes: list[int], steps: list[int]
+    ) -> str:
+        """Parts of some axes."""
+        limits = {"starts": starts, "ends": ends, "axes": axes, "steps": steps}
+        names = [self.constant(f"{output}/{name}", np.asarray(row, np.int64)) for name, row in limits.items()]
+        return self.add("Slice", [value, *names], output)
+
     def convolve(self, node: Node, value: str, output: str, head: int = 0, **attributes: Any) -> None:
         weight = self._weights[node.path][head].astype(np.float32)
         inputs = [value, self.constant(f"{output}/weight", weight)]
@@ -154,7 +161,7 @@ class _Writer:
 
     def _fold(self, norm: Node) -> bool:
         """Fold a normalisation into the convolution before or after it; False where neither is possible."""
-        factor, offset = _affine(norm)
+        factor, offset = affine(norm)
         before = next((node for node in self.graph.nodes if norm.inputs[0] in node.outputs), None)
         if before is not None and self._foldable(before, norm.inputs[0]) and len(before.outputs) == 1:
             (weight,) = self._weights[before.path]
@@ -188,131 +195,3 @@ def _weights(node: Node) -> list[np.ndarray]:
         filters = node.params["filters"].astype(np.float64)  # [kh, kw, C, heads]
         return [filters[..., head].transpose(2, 0, 1)[:, None] for head in range(filters.shape[-1])]
     return [node.params["kernel"].astype(np.float64).T[:, :, None, None]]
-
-
-def _affine(norm: Node) -> tuple[np.ndarray, np.ndarray]:
-    """Stored statistics as `x * factor + offset`, both `[C]`."""
-    scale, bias, mean, var = (norm.params[name].astype(np.float64) for name in ("scale", "bias", "mean", "var"))
-    factor = scale / np.sqrt(var + NORM_EPSILON)
-    return factor, bias - mean * factor
-
-
-def _per_channel(vector: np.ndarray) -> np.ndarray:
-    return vector.astype(np.float32)[None, :, None, None]
-
-
-def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after an axis of length `size`; where uneven, the extra one is at the end, as XLA pads SAME.
-
-    Example:
-        >>> same_padding(28, 3, 2), same_padding(7, 3, 2)
-        ((0, 1), (1, 1))
-    """
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
-
-
-def _spatial(writer: _Writer, node: Node) -> None:
-    _, height, width, channels = writer.graph.shapes[node.inputs[0]]
-    kernel, stride = node.attributes["kernel"], node.attributes["stride"]
-    top, bottom = same_padding(height, kernel, stride)
-    left, right = same_padding(width, kernel, stride)
-    groups = channels if node.op == "Depthwise" else node.attributes["groups"]
-    for head, output in enumerate(node.outputs):
-        writer.convolve(
-            node,
-            writer.values(node)[0],
-            output,
-            head,
-            strides=[stride, stride],
-            pads=[top, left, bottom, right],
-            group=groups,
-        )
-
-
-def _pointwise(writer: _Writer, node: Node) -> None:
-    writer.convolve(node, writer.values(node)[0], node.outputs[0])
-
-
-def _norm(writer: _Writer, node: Node) -> None:
-    factor, offset = (_per_channel(part) for part in _affine(node))
-    scaled = f"{node.outputs[0]}/scaled"
-    writer.add("Mul", [*writer.values(node), writer.constant(f"{node.outputs[0]}/factor", factor)], scaled)
-    writer.add("Add", [scaled, writer.constant(f"{node.outputs[0]}/offset", offset)], node.outputs[0])
-
-
-def _activation(writer: _Writer, node: Node) -> None:
-    function, output = node.attributes["function"], node.outputs[0]
-    if function == "identity":
-        writer.same(output, node.inputs[0])
-    elif function == "relu6":
-        limits = [
-            writer.constant(f"{output}/{name}", np.asarray(bound, np.float32))
-            for name, bound in (("low", 0), ("high", 6))
-        ]
-        writer.add("Clip", [*writer.values(node), *limits], output)
-    elif function == "hard_sigmoid":
-        writer.add("HardSigmoid", writer.values(node), output, alpha=1 / 6, beta=0.5)
-    elif function in SIMPLE:
-        writer.add(SIMPLE[function], writer.values(node), output)
-    else:
-        raise InputError(f"{node.path}: activation {function} has no ONNX form: add one to nas/exporters/onnx.py")
-
-
-def _global_pool(writer: _Writer, node: Node) -> None:
-    writer.add("GlobalAveragePool", writer.values(node), node.outputs[0])
-
-
-def _channel_conv(writer: _Writer, node: Node) -> None:
-    weight, output = node.params["channel_filter"], node.outputs[0]
-    half = len(weight) // 2
-    row = writer.reshape(writer.values(node)[0], [0, 1, -1], f"{output}/row")
-    filtered = f"{output}/filtered"
-    filters = writer.constant(f"{output}/weight", weight[None, None])
-    writer.add("Conv", [row, filters], filtered, kernel_shape=[len(weight)], pads=[half, half])
-    writer.reshape(filtered, [0, -1, 1, 1], output)
-
-
-def _elementwise(op: str) -> Callable[[_Writer, Node], None]:
-    def emit(writer: _Writer, node: Node) -> None:
-        if op == "Max" and len(node.inputs) == 1:
-            writer.same(node.outputs[0], node.inputs[0])
-        else:
-            writer.add(op, writer.values(node), node.outputs[0])
-
-    return emit
-
-
-def _interleave(writer: _Writer, node: Node) -> None:
-    if len(node.inputs) == 1:
-        writer.same(node.outputs[0], node.inputs[0])
-        return
-    stacked = writer.add("Concat", writer.values(node), f"{node.outputs[0]}/stacked", axis=2)
-    writer.reshape(stacked, [0, -1, 1, 1], node.outputs[0])
-
-
-def _deinterleave(writer: _Writer, node: Node) -> None:
-    heads = node.attributes["heads"]
-    if heads == 1:
-        writer.same(node.outputs[0], node.inputs[0])
-        return
-    stacked = writer.reshape(writer.values(node)[0], [0, -1, heads, 1], f"{node.outputs[0]}/stacked")
-    writer.add("Split", [stacked], list(node.outputs), axis=2)
-
-
-SIMPLE = {"relu": "Relu", "hard_swish": "HardSwish", "sigmoid": "Sigmoid"}
-EMIT: dict[str, Callable[[_Writer, Node], None]] = {
-    "Conv": _spatial,
-    "Depthwise": _spatial,
-    "Pointwise": _pointwise,
-    "Linear": _pointwise,
-    "Norm": _norm,
-    "Activation": _activation,
-    "GlobalPool": _global_pool,
-    "ChannelConv": _channel_conv,
-    "Scale": _elementwise("Mul"),
-    "Add": _elementwise("Add"),
-    "Maximum": _elementwise("Max"),
-    "Interleave": _interleave,
-    "Deinterleave": _deinterleave,
-}

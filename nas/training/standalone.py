@@ -66,7 +66,8 @@ def train(
         losses = []
         for position, index in enumerate(order.reshape(steps_per_epoch, recipe.batch)):
             step_key = jax.random.fold_in(epoch_key, position)
-            state, momentum, loss = step(state, momentum, images, labels, index, mean, std, step_key)
+            progress = jnp.float32((epoch * steps_per_epoch + position) / (recipe.epochs * steps_per_epoch))
+            state, momentum, loss = step(state, momentum, images, labels, index, mean, std, step_key, progress)
             losses.append(loss)
         average = float(jnp.stack(losses).mean())
         if not np.isfinite(average):
@@ -85,13 +86,14 @@ def _step(space: SearchSpace, recipe: Recipe, steps: int) -> Callable[..., Any]:
 
     @jax.jit
     def step(
-        state: Any, momentum: Any, images: Array, labels: Array, index: Array, mean: Array, std: Array, key: Array
-    ) -> Any:
+        state: Any, momentum: Any, images: Array, labels: Array, index: Array, mean: Array, std: Array, key: Array,
+        progress: Array,
+    ) -> Any:  # fmt: skip
         x = shift_and_flip(key, normalise(images[index], mean, std), recipe.shift, recipe.flip)
 
         def loss_of(params: Any) -> tuple[Array, Any]:
             variables = {**state, "params": params}
-            logits, updated = network.apply(variables, x, "train", mutable=["batch_stats"])
+            logits, updated = network.apply(variables, x, "train", progress, mutable=["batch_stats"])
             return cross_entropy(logits, labels[index], recipe.smoothing), updated["batch_stats"]
 
         (loss, statistics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state["params"])
