@@ -11,6 +11,7 @@ from experiments.output import first_line
 from hw_models import discover
 
 Row = dict[str, Any]
+ENUMERABLE = 100_000  # encodings
 
 
 def _described(package: str, name: str) -> Row:
@@ -33,9 +34,25 @@ def spaces() -> list[Row]:
     for name in discover.names(package):
         function = discover.load(package, name, "space")
         space = function()
-        size = {"size": space.size, "decisions": space.num_decisions, "fingerprint": space.fingerprint}
+        size = {
+            "size": space.size,
+            "distinct": _distinct(space),
+            "decisions": space.num_decisions,
+            "fingerprint": space.fingerprint,
+        }
         rows.append({**_described(package, name), **size, "options": _options(function)})
     return rows
+
+
+def _distinct(space: Any) -> int | None:
+    """How many networks the encodings of a small space describe; None where there are too many to enumerate."""
+    if space.size > ENUMERABLE:
+        return None
+    import jax
+    import numpy as np
+
+    every = np.stack(np.unravel_index(np.arange(space.size), space.cardinality), axis=1).astype(np.int32)
+    return len(np.unique(np.asarray(jax.jit(jax.vmap(space.canonical))(every)), axis=0))
 
 
 def blocks() -> list[Row]:
@@ -126,17 +143,21 @@ def references() -> list[Row]:
         >>> [row["params"] for row in references() if row["name"] == "mobilenet_v2"]
         [3504872]
     """
-    package, rows = "search_spaces.references", []
-    for name in discover.names(package):
-        layers = discover.load(package, name, "network", "network")().lower()
-        paper = discover.load(package, name, "PAPER", "network")
-        counts = {
-            "params": sum(int(layer.params) for layer in layers),
-            "macs": sum(int(layer.macs) for layer in layers),
-        }
-        printed = {"paper_params": paper.get("params"), "paper_macs": paper.get("macs"), "source": paper.get("source")}
-        rows.append({**_described(package, name), **counts, **printed})
+    from search_spaces import published
+
+    rows = []
+    for name, entry in published.table().items():
+        space = None if entry.network is None else entry.network()
+        params, macs = (None, None) if space is None else (space.params, space.macs)
+        row: Row = {"name": name, "description": entry.note or entry.source, "params": params, "macs": macs}
+        row |= {"paper_params": entry.params, "paper_macs": entry.macs, "source": entry.source}
+        row |= {"params_difference": _ratio(params, entry.params), "macs_difference": _ratio(macs, entry.macs)}
+        rows.append(row)
     return rows
+
+
+def _ratio(ours: int | None, paper: float | None) -> float | None:
+    return None if ours is None or paper is None else ours / paper - 1
 
 
 def kernels() -> list[Row]:

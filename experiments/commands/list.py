@@ -8,13 +8,13 @@ import typer
 
 # columns of the tables beside name and description; --json has everything
 COLUMNS = {
-    "spaces": ("size", "decisions", "fingerprint"),
+    "spaces": ("size", "distinct", "decisions", "fingerprint"),
     "blocks": ("branches", "elastic"),
     "strategies": (),
     "evaluators": (),
     "devices": ("default_precision", "source"),
     "datasets": ("found", "images"),
-    "references": ("params", "paper_params", "macs", "paper_macs"),
+    "references": ("params", "paper_params", "params_difference", "macs", "paper_macs", "macs_difference"),
     "kernels": ("available", "selected"),
     "configs": ("space", "device", "minimize"),
 }
@@ -48,16 +48,22 @@ def command(
         return
     for name, rows in found.items():
         columns = COLUMNS.get(name, ())
-        cells = [(row["name"], row["description"], *(_cell(row.get(column)) for column in columns)) for row in rows]
+        cells = [
+            (row["name"], row["description"], *(_cell(column, row.get(column)) for column in columns)) for row in rows
+        ]
         header = ("name", "description", *(column.replace("_", " ") for column in columns))
         print_table(header, cells, name)
 
 
-def _cell(value: Any) -> str:
+def _cell(column: str, value: Any) -> str:
     if value is None:
         return "-"
+    if column.endswith("_difference"):
+        return f"{value:+.1%}"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "-"
-    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"  # exact, however large
+    return f"{value:,.0f}" if isinstance(value, float) else str(value)
