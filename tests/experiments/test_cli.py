@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ("data", "list", "cost", "explain", "search", "plot", "export")
+COMMANDS = ("data", "list", "cost", "explain", "show", "search", "plot", "export")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -195,6 +195,11 @@ def test_lists_name_everything_and_are_json(call: Callable[..., Any], strict: Ca
     from search_spaces.spaces import quickstart
 
     assert spaces["quickstart"]["size"] == quickstart.space().size and isinstance(spaces["quickstart"]["size"], int)
+    assert spaces["fbnet"]["size"] == 9**22 and f"{9**22:,}" in call("list", "spaces").stdout
+    assert (spaces["macro"]["size"], spaces["macro"]["distinct"]) == (6_561, 3_969)
+    references = {row["name"]: row for row in everything["references"]}
+    assert references["resnet50"]["params"] == 25_557_032 and references["micronet_m1"]["params"] is None
+    assert set(references["fbnet_c"]) >= {"name", "params", "macs", "paper_params", "paper_macs", "source"}
     devices = {row["name"]: row for row in strict(call("list", "devices", "--json").stdout)}
     assert (
         devices["zcu102"]["kind"] == "fpga"
