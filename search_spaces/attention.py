@@ -35,6 +35,16 @@ def squeeze_channels(channels: int) -> int:
     return make_divisible(channels / SE_REDUCTION)
 
 
+def squeezed(source: str, inputs: int, filtered: int) -> int:
+    """Width of that bottleneck by its `source`: `hidden` as above, or a quarter of the block's `input` channels.
+
+    Example:
+        >>> squeezed("hidden", 24, 96), squeezed("input", 24, 96)
+        (24, 6)
+    """
+    return squeeze_channels(filtered) if source == "hidden" else max(1, inputs // SE_REDUCTION)
+
+
 def check_kinds(kinds: tuple[str, ...], known: tuple[str, ...] = KINDS) -> None:
     """Raise InputError for an unknown kind of attention."""
     for kind in kinds:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -14,6 +15,7 @@ from jax import Array, lax
 
 from hw_models.discover import unknown
 from hw_models.errors import InputError
+from search_spaces.block import BlockIO, check_kernel
 from search_spaces.channels import Channels
 from search_spaces.initial import drawn
 from search_spaces.layers import Activation, Add, Conv, Norm, Pointwise
@@ -142,6 +144,18 @@ def _spread(weight: Array, channels: int, inputs: Any, outputs: Any) -> Array:
     inside = (place >= 0) & (place < inputs)
     picked = jnp.take_along_axis(weight, jnp.clip(place, 0, weight.shape[2] - 1)[None, None], axis=2)
     return jnp.where(inside, picked, 0)
+
+
+def check_pair(kernel: Any, group_width: Any, inner: int, io: BlockIO) -> None:
+    """Raise InputError unless two convolutions with `inner` channels between them can be built at `io`.
+
+    Example:
+        >>> check_pair(3, 4, 8, BlockIO(8, 8, 8, 16))
+    """
+    assert isinstance(io.in_channels, int) and isinstance(io.out_channels, int)
+    # the second one sees the smaller map
+    check_kernel(kernel, dataclasses.replace(io, in_h=io.out_h, in_w=io.out_w))
+    check_group_width(group_width, input=io.in_channels, inner=inner, output=io.out_channels)
 
 
 def lower_pair(plan: Plan, x: Tensor, inner: int, out: int, *, kernel: Any, stride: int, group_width: Any,

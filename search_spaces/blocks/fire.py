@@ -16,7 +16,7 @@ from jax import Array
 from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
-from search_spaces.blocks.inception import check_norm, unit
+from search_spaces.blocks.inception import unit
 from search_spaces.choice import Choice
 from search_spaces.lowering import Plan
 from search_spaces.rearrange import Concat
@@ -51,7 +51,6 @@ class Fire(Block):
 
     def check(self, io: BlockIO) -> None:
         super().check(io)
-        check_norm(self.norm)
         if not isinstance(self.squeeze, int | float) or isinstance(self.squeeze, bool) or not 0 < self.squeeze <= 1:
             raise InputError(f"squeeze={self.squeeze!r} is not allowed: give a number above 0 and at most 1")
         assert isinstance(io.out_channels, int)

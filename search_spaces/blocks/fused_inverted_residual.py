@@ -13,7 +13,7 @@ from jax import Array
 
 from hw_models.discover import unknown
 from hw_models.workload import Layer
-from search_spaces.attention import SE_REDUCTION, ChannelAttention, check_kinds, squeeze_channels
+from search_spaces.attention import ChannelAttention, check_kinds, squeezed
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
 from search_spaces.blocks import _bottleneck
 from search_spaces.channels import Channels
@@ -60,7 +60,7 @@ class FusedInvertedResidual(Block):
 
     def squeezed(self, in_channels: int, filtered: int) -> int:
         """Channels inside squeeze-and-excitation."""
-        return squeeze_channels(filtered) if self.squeeze_from == "hidden" else max(1, in_channels // SE_REDUCTION)
+        return squeezed(self.squeeze_from, in_channels, filtered)
 
     def check(self, io: BlockIO) -> None:
         super().check(io)

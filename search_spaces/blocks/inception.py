@@ -78,7 +78,6 @@ class Inception(Block):
     def check(self, io: BlockIO) -> None:
         super().check(io)
         check_kernels(self.kernels, io)
-        check_norm(self.norm)
         self._check_widths(io)
         self._check_groups(io)
 
@@ -230,19 +229,6 @@ class _ElasticGroups(nn.Module):
         strides = (self.stride, self.stride)
         y = lax.conv_general_dilated(x, dense, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return y + self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else y
-
-
-def check_norm(norm: Any) -> None:
-    """Raise InputError unless `norm` says yes or no.
-
-    Example:
-        >>> check_norm("batch")
-        Traceback (most recent call last):
-        ...
-        hw_models.errors.InputError: norm='batch' is not allowed: give True, or False for a bias in its place
-    """
-    if not isinstance(norm, bool):
-        raise InputError(f"norm={norm!r} is not allowed: give True, or False for a bias in its place")
 
 
 def _is_count(value: Any, least: int) -> bool:

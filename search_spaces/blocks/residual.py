@@ -7,14 +7,14 @@ Schindler 2021 (dissertation, Heidelberg), sections 7.1 and 7.6.3.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import flax.linen as nn
 from jax import Array
 
 from hw_models.workload import Layer
-from search_spaces.block import FROZEN, Block, BlockIO, Selection, check_kernel, require_concrete
+from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
 from search_spaces.blocks import _trunk
 from search_spaces.blocks._bottleneck import expanded
 from search_spaces.choice import Choice
@@ -61,10 +61,8 @@ class Residual(Block):
 
     def check(self, io: BlockIO) -> None:
         super().check(io)
-        assert isinstance(io.in_channels, int) and isinstance(io.out_channels, int)
-        check_kernel(self.kernel, replace(io, in_h=io.out_h, in_w=io.out_w))
-        inner = self.inner_channels(io.out_channels)
-        _trunk.check_group_width(self.group_width, input=io.in_channels, inner=inner, output=io.out_channels)
+        assert isinstance(io.out_channels, int)
+        _trunk.check_pair(self.kernel, self.group_width, self.inner_channels(io.out_channels), io)
         _trunk.check_shortcut(self.shortcut, self.preactivation)
 
     def lower(self, io: BlockIO) -> list[Layer]:
