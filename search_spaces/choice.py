@@ -12,8 +12,10 @@ from hw_models.errors import InputError
 class Choice:
     """One of several values, to be decided by the search.
 
+    One without values is refused by the space that it is used in, which can say where.
+
     Raises:
-        InputError: no values, or a value twice.
+        InputError: a value twice.
 
     Example:
         >>> Choice(3, 5, 7).values
@@ -23,8 +25,6 @@ class Choice:
     values: tuple[Any, ...]
 
     def __init__(self, *values: Any):
-        if not values:
-            raise InputError("an empty Choice() cannot be searched: give at least one value")
         if len(set(values)) < len(values):
             raise InputError(f"Choice{values} repeats a value: give each value once")
         object.__setattr__(self, "values", values)
@@ -41,3 +41,21 @@ def options(field: Any) -> tuple[Any, ...]:
         ((3, 5), (3,))
     """
     return field.values if isinstance(field, Choice) else (field,)
+
+
+def options_at(path: str, field: Any) -> tuple[Any, ...]:
+    """The `options` of `field`, of which there must be one; `path` says where it is.
+
+    Raises:
+        InputError: a `Choice` without values.
+
+    Example:
+        >>> options_at("stages/0/depth", Choice())
+        Traceback (most recent call last):
+        ...
+        hw_models.errors.InputError: stages/0/depth: an empty Choice() cannot be searched: give at least one value
+    """
+    found = options(field)
+    if not found:
+        raise InputError(f"{path}: an empty Choice() cannot be searched: give at least one value")
+    return found

@@ -24,7 +24,7 @@ from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces import encoding
 from search_spaces.block import Block
-from search_spaces.choice import Choice, options
+from search_spaces.choice import Choice, options, options_at
 from search_spaces.options import annotation_of
 from search_spaces.options import check as check_option
 from search_spaces.slots import Decision, Slot, Width, Widths
@@ -85,7 +85,7 @@ class SearchSpace:
     def __post_init__(self) -> None:
         self._check_parts()
         for label, least in (("input_hw", 2), ("input_channels", 1), ("classes", 2)):
-            for value in options(getattr(self, label)) if label == "input_hw" else (getattr(self, label),):
+            for value in options_at(label, self.input_hw) if label == "input_hw" else (getattr(self, label),):
                 if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
                     raise InputError(f"{label}={value!r} is not allowed: give a whole number from {least} to {LARGEST}")
         _ = self._walked, self.resolutions

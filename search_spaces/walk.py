@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hw_models.errors import InputError
 from hw_models.workload import Op
 from search_spaces.block import Block, BlockIO
-from search_spaces.choice import Choice, options
+from search_spaces.choice import Choice, options, options_at
 from search_spaces.slots import MAX_BRANCHES, Case, Decision, Slot, Width, Widths
 from search_spaces.widths import LARGEST_WIDTH, Rule, searched
 from search_spaces.widths import check as check_rule
@@ -47,9 +47,10 @@ class Walk:
 
     def decide(self, name: str, field: Any, conditions: tuple[tuple[int, frozenset[int]], ...] = ()) -> int | None:
         """Register a decision for `field`; None when it has one value only."""
-        if len(options(field)) == 1:
+        values = options_at(name, field)
+        if len(values) == 1:
             return None
-        self.decisions.append(Decision(name, options(field), conditions))
+        self.decisions.append(Decision(name, values, conditions))
         return len(self.decisions) - 1
 
     def width(self, name: str, field: int | Choice) -> Width:
@@ -66,7 +67,7 @@ class Walk:
         self, path: str, block: Any, conditions: tuple[tuple[int, frozenset[int]], ...]
     ) -> tuple[tuple[Case, ...], int | None]:
         """Register the kind decision of `block` and the fields of every kind."""
-        kinds = options(block)
+        kinds = options_at(f"{path}/block", block)
         for kind in kinds:
             if not isinstance(kind, Block):
                 raise InputError(f"{path}: {kind!r} is not a block: give a Block, or a Choice of Blocks")
@@ -186,7 +187,7 @@ def walk_stage(
     for kind in (kind for block in blocks for kind in options(block)):
         if isinstance(kind, Block) and kind.HEAD:
             raise InputError(f"{path}: block {kind.kind} ends a network: give it as the head of the space")
-    for depth in options(stage.depth):
+    for depth in options_at(f"{path}/depth", stage.depth):
         if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
             raise InputError(f"{path}/depth: {depth!r} is not allowed: give whole numbers from 1")
     repeats = max(options(stage.depth))

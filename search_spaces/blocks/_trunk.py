@@ -9,15 +9,13 @@ import dataclasses
 import math
 from typing import Any
 
-import flax.linen as nn
-import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from hw_models.discover import unknown
 from hw_models.errors import InputError
 from search_spaces.block import BlockIO, check_kernel
+from search_spaces.blocks._grouped import ElasticGroups
 from search_spaces.channels import Channels
-from search_spaces.initial import drawn
 from search_spaces.layers import Activation, Add, Conv, Norm, Pointwise
 from search_spaces.lowering import Plan, Tensor
 from search_spaces.rearrange import FitChannels, Subsample
@@ -107,43 +105,7 @@ def conv(x: Array, inp: Channels, out: Channels, *, kernel: Any, stride: int = 1
     outputs = out.join(groups, lambda width, count: width // count)
     if inputs.fixed and outputs.fixed:
         return Conv(out.size, kernel, stride, out.size // outputs.size, name=name)(x)
-    return _Regrouped(out.size, kernel, stride, name=name)(x, inputs, outputs)
-
-
-class _Regrouped(nn.Module):
-    """A grouped convolution in which a group has `inputs` and `outputs` channels, as traced.
-
-    Computed densely, with zeros between the groups: its cost is that of the dense convolution. Only supernets whose
-    widths are searched need it; a frozen network has the grouped convolution itself.
-    """
-
-    features: int
-    kernel: int
-    stride: int
-
-    @nn.compact
-    def __call__(self, x: Array, inputs: Channels, outputs: Channels) -> Array:
-        weight = self.param("kernel", drawn("kernel"), (self.kernel, self.kernel, inputs.size, self.features))
-        index, pairs = inputs.index, tuple(zip(inputs.values, outputs.values, strict=True))
-        assert index is not None
-        if inputs.soft:
-            shares: dict[tuple[int, int], Any] = {}
-            for position, pair in enumerate(pairs):
-                shares[pair] = shares.get(pair, 0) + index[position]
-            dense = sum(share * _spread(weight, x.shape[-1], *pair) for pair, share in shares.items())
-        else:
-            dense = _spread(weight, x.shape[-1], *jnp.asarray(pairs)[index])
-        strides = (self.stride, self.stride)
-        return lax.conv_general_dilated(x, dense, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
-def _spread(weight: Array, channels: int, inputs: Any, outputs: Any) -> Array:
-    """Grouped weights `[kh, kw, inputs, K]` as dense ones `[kh, kw, channels, K]`."""
-    first = jnp.arange(weight.shape[-1]) // outputs * inputs
-    place = jnp.arange(channels)[:, None] - first
-    inside = (place >= 0) & (place < inputs)
-    picked = jnp.take_along_axis(weight, jnp.clip(place, 0, weight.shape[2] - 1)[None, None], axis=2)
-    return jnp.where(inside, picked, 0)
+    return ElasticGroups(out.size, kernel, stride, name=name)(x, inputs, outputs)
 
 
 def check_pair(kernel: Any, group_width: Any, inner: int, io: BlockIO) -> None:

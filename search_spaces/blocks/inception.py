@@ -11,16 +11,15 @@ from functools import partial
 from typing import Any, ClassVar
 
 import flax.linen as nn
-import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
+from search_spaces.blocks._grouped import ElasticGroups
 from search_spaces.blocks.mixed_depthwise import check_kernels, divided, even_parts
-from search_spaces.channels import Channels, select
+from search_spaces.channels import Channels
 from search_spaces.choice import Choice
-from search_spaces.initial import drawn
 from search_spaces.layers import Activation, Conv, Norm, Pool
 from search_spaces.lowering import Plan
 from search_spaces.rearrange import Concat
@@ -201,34 +200,11 @@ def unit(x: Array, out: Channels, *, name: str, norm: bool, activation: str, mod
         if per_group.fixed:
             y = Conv(out.size, kernel, stride, source.size // group_width, bias=bias, name=name)(x)
         else:
-            y = _ElasticGroups(out.size, kernel, stride, group_width, bias, name=name)(x, per_group)
+            inputs = per_group.map(lambda _: group_width)
+            y = ElasticGroups(out.size, kernel, stride, bias, name=name)(x, inputs, per_group)
     if norm:
         y = Norm(name=f"{name}_norm")(y, mode)
     return out.mask(Activation(activation)(y))
-
-
-class _ElasticGroups(nn.Module):
-    """A grouped convolution whose outputs `per_group` depend on the widths in use, as a dense one with zeros.
-
-    Its variables are those of `Conv`, which runs where nothing is left to decide.
-    """
-
-    features: int
-    kernel: int
-    stride: int
-    group_width: int
-    bias: bool
-
-    @nn.compact
-    def __call__(self, x: Array, per_group: Channels) -> Array:
-        shape = (self.kernel, self.kernel, self.group_width, self.features)
-        weight = self.param("kernel", drawn("kernel"), shape)
-        read = jnp.arange(x.shape[-1])[:, None] // self.group_width
-        linked = [(read == jnp.arange(self.features) // count).astype(x.dtype) for count in per_group.values]
-        dense = jnp.tile(weight, (1, 1, x.shape[-1] // self.group_width, 1)) * select(per_group.index, linked)
-        strides = (self.stride, self.stride)
-        y = lax.conv_general_dilated(x, dense, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        return y + self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else y
 
 
 def _is_count(value: Any, least: int) -> bool:

@@ -170,7 +170,12 @@ def test_shared_stages_take_one_decision_for_all_repeats():
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: Choice(), "empty Choice"),
+        (lambda: small(Stage(FlyNet(Choice()), 8)), "stages/0/0/kernel: an empty Choice"),
+        (lambda: small(Stage(Choice(FlyNet(heads=Choice()), Skip()), 8)), "stages/0/0/flynet/heads: an empty Choice"),
+        (lambda: small(Stage(Choice(), 8)), "stages/0/0/block: an empty Choice"),
+        (lambda: small(Stage(FlyNet(), Choice())), "stages/0/width: an empty Choice"),
+        (lambda: small(Stage(FlyNet(), 8, Choice())), "stages/0/depth: an empty Choice"),
+        (lambda: small(Stage(FlyNet(), 8), hw=Choice()), "input_hw: an empty Choice"),
         (lambda: Choice(3, 3), "repeats a value"),
         (lambda: small(Stage(FlyNet(heads=6), 8)), "heads=6"),
         (lambda: small(Stage(InvertedResidual(attention="sse"), 8)), "stages/0/0/attention: unknown attention"),
