@@ -172,7 +172,10 @@ class Block(ABC):
 
 
 def check_kernel(kernel: Any, io: BlockIO, name: str = "kernel") -> None:
-    """Raise InputError unless `kernel` is odd and its outermost taps meet the map somewhere.
+    """Raise InputError unless `kernel` is odd and at most `2 * n - 1` on maps of `n` pixels.
+
+    Beyond that its outermost taps see nothing but padding. (At stride 2 on an even map those on one side of the largest
+    kernel do so already, since the padding there is uneven.)
 
     Example:
         >>> check_kernel(7, BlockIO(2, 2, 8, 8))  # doctest: +ELLIPSIS

@@ -15,7 +15,7 @@ class Choice:
     One without values is refused by the space that it is used in, which can say where.
 
     Raises:
-        InputError: a value twice.
+        InputError: a value twice, or one that has no hash (a list).
 
     Example:
         >>> Choice(3, 5, 7).values
@@ -25,7 +25,11 @@ class Choice:
     values: tuple[Any, ...]
 
     def __init__(self, *values: Any):
-        if len(set(values)) < len(values):
+        try:
+            twice = len(set(values)) < len(values)
+        except TypeError:
+            raise InputError(f"Choice{values} holds a value without a hash: give tuples for lists") from None
+        if twice:
             raise InputError(f"Choice{values} repeats a value: give each value once")
         object.__setattr__(self, "values", values)
 

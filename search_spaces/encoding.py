@@ -86,7 +86,7 @@ def space_from_json(tree: dict[str, Any]) -> SearchSpace:
         fields = {name: _parsed(value) for name, value in tree.items()}
         fields["stem"] = _stage(tree["stem"])
         fields["stages"] = tuple(_stage(stage) for stage in tree["stages"])
-        fields["options"] = tuple((name, value) for name, value in tree["options"])
+        fields["options"] = tuple((name, _parsed(value)) for name, value in tree["options"])
         return SearchSpace(**fields)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, InputError):
@@ -165,9 +165,16 @@ def split_text(line: str) -> tuple[str, dict[str, str], str, str]:
 
 def parse(space: SearchSpace, line: str) -> np.ndarray:
     """Genes of a network text; see `SearchSpace.parse`."""
-    name, _, genes, mark = split_text(line) if ":" in line else ("", {}, *_genes_and_mark(line))
+    name, options, genes, mark = split_text(line) if ":" in line else ("", {}, *_genes_and_mark(line))
     if name and name != space.name:
         raise InputError(f"network text '{line}' is of space '{name}', not '{space.name}'")
+    own = dict(space.options)
+    for option, value in options.items():
+        has = str(own.get(option, getattr(space, option, "its default")))
+        if value != has:
+            raise InputError(
+                f"network text '{line}' has {option}={value}, this space has {option}={has}: give a text of it"
+            )
     check_mark(space, mark, line)
     try:
         values = [int(gene) for gene in genes.split(".")] if genes else []

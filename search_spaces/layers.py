@@ -115,7 +115,8 @@ class Norm(nn.Module):
             mean, var = stored_mean.value, stored_var.value
         elif mode in ("train", "calibrate"):
             mean = x.mean((0, 1, 2))
-            var = jnp.maximum(jnp.square(x).mean((0, 1, 2)) - jnp.square(mean), 0)
+            # not E[x^2] - E[x]^2, which loses all digits where the mean is large beside the deviation
+            var = jnp.square(x - mean).mean((0, 1, 2))
             keep = NORM_MOMENTUM if mode == "train" else 0.0
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
                 stored_mean.value = keep * stored_mean.value + (1 - keep) * mean

@@ -71,9 +71,10 @@ def fresh(space: SearchSpace, key: Array) -> Any:
 def inherit(variables: Any, space: SearchSpace, genes: Any) -> Any:
     """Variables of `Network(space.freeze(genes))`, cut from those of `Supernet(space)`.
 
-    Kernels keep their centre, channels and heads the leading ones.
+    Kernels keep their centre, channels and heads the leading ones. Genes need not be canonical: weights come from the
+    slots that the supernet runs under these genes.
     """
-    array = space.check(genes)
+    array, sources = space.check(genes), space.sources(genes)
     frozen = {slot.name: slot for slot in space.freeze(array).slots}
     cut: dict[str, dict[str, Any]] = {"params": {}, "batch_stats": {}}
     for slot in space.slots:
@@ -81,7 +82,7 @@ def inherit(variables: Any, space: SearchSpace, genes: Any) -> Any:
             continue
         target = frozen[slot.name]
         kind = slot.cases[0 if slot.kind_decision is None else int(array[slot.kind_decision])].name
-        part = target.cases[0].block.cut(variables[slot.name][kind], target.only_io())
+        part = target.cases[0].block.cut(variables[sources[slot.name].name][kind], target.only_io())
         for collection, tree in part.items():
             if tree:
                 cut[collection][module_name(target)] = tree

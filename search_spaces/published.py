@@ -66,6 +66,8 @@ def names(built: bool = True) -> tuple[str, ...]:
 def factory(name: str) -> Callable[..., SearchSpace]:
     """The function that makes published network `name`; its options are keyword arguments.
 
+    Strides stay as published, so that images much smaller than the paper's are refused.
+
     Raises:
         InputError: no such network, or one of which only the numbers are known.
 

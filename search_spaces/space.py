@@ -7,10 +7,8 @@ caller's `vmap`.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import inspect
 import itertools
-from collections.abc import Callable
+import operator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,8 +23,6 @@ from hw_models.workload import Layer
 from search_spaces import encoding
 from search_spaces.block import Block
 from search_spaces.choice import Choice, options, options_at
-from search_spaces.options import annotation_of
-from search_spaces.options import check as check_option
 from search_spaces.slots import Decision, Slot, Width, Widths
 from search_spaces.walk import Ruled, Walk, walk_stage
 from search_spaces.widths import Rule
@@ -210,6 +206,17 @@ class SearchSpace:
             genes = genes.at[columns].set(rows[jnp.argsort(rows[:, 0] == skip, stable=True)])
         return genes
 
+    def sources(self, genes: Any) -> dict[str, Slot]:
+        """The slot of `genes` whose block stands in each slot, by name, once `canonical` has moved skipped layers."""
+        array = self.validated(genes)
+        at = {slot.kind_decision: slot for slot in self.slots}
+        found = {slot.name: slot for slot in self.slots}
+        for columns, skip in self._interchangeable:
+            kinds = columns[:, 0]
+            order = np.argsort(array[kinds] == skip, stable=True)
+            found |= {at[kind].name: at[kinds[source]] for kind, source in zip(kinds, order, strict=True)}
+        return found
+
     @cached_property
     def _interchangeable(self) -> list[tuple[np.ndarray, int]]:
         """Layers of which one that is skipped may stand anywhere: their decisions `[layers, decisions of each]`, the
@@ -234,6 +241,8 @@ class SearchSpace:
 
         Where layers are interchangeable several changes may undo each other.
         """
+        if self.frozen:
+            return self.canonical(genes)
         where_key, one_key, value_key = jax.random.split(key, 3)
         live = self.active(genes)
         chance = jax.random.uniform(one_key, (self.num_decisions,))
@@ -249,8 +258,9 @@ class SearchSpace:
 
     def distance(self, a: Array, b: Array) -> Array:
         """How many decisions two networks take differently, int32 `[]`; what is live in one of them only counts."""
-        either = self.active(a) | self.active(b)
-        return (either & ((self.canonical(a) != self.canonical(b)) | (self.active(a) != self.active(b)))).sum()
+        a, b = self.canonical(a), self.canonical(b)
+        live_a, live_b = self.active(a), self.active(b)
+        return ((live_a | live_b) & ((a != b) | (live_a != live_b))).sum()
 
     def check(self, genes: Any) -> np.ndarray:
         """Genes as a canonical int32 array.
@@ -258,28 +268,42 @@ class SearchSpace:
         Raises:
             InputError: wrong length, or a gene out of range (which is named).
         """
-        array = np.asarray(genes)
-        if array.shape != (self.num_decisions,):
-            beyond = f", the first missing is {self.names[array.size]}" if array.size < self.num_decisions else ""
-            if array.size > self.num_decisions > 0:
+        return np.asarray(self.canonical(jnp.asarray(self.validated(genes))))
+
+    def validated(self, genes: Any) -> np.ndarray:
+        """Genes as an int32 array, as they are.
+
+        Raises:
+            InputError: as `check`.
+        """
+        try:
+            given = list(genes.tolist() if hasattr(genes, "tolist") else genes)
+        except TypeError:
+            raise InputError(f"genes {genes!r} are not allowed: give a list of whole numbers") from None
+        number, wanted = len(given), self.num_decisions
+        if number != wanted:
+            beyond = f", the first missing is {self.names[number]}" if number < wanted else ""
+            if number > wanted > 0:
                 beyond = f", the last is {self.names[-1]}"
             raise InputError(
-                f"{array.size} genes given, space {self.name} has {self.num_decisions} decisions{beyond}: "
-                "give one number per decision"
+                f"{number} genes given, space {self.name} has {wanted} decisions{beyond}: give one number per decision"
             )
-        if array.size and array.dtype.kind not in "iu":
-            raise InputError(f"genes {array.tolist()} are not allowed: give whole numbers")
-        for decision, gene in zip(self.decisions, array, strict=True):
-            if not 0 <= int(gene) < len(decision.values):
-                raise InputError(
-                    f"gene {decision.name} is {gene}: give 0 to {len(decision.values) - 1} "
-                    f"(values {', '.join(map(str, decision.values))})"
-                )
-        return np.asarray(self.canonical(jnp.asarray(array, jnp.int32)))
+        for decision, gene in zip(self.decisions, given, strict=True):
+            last = len(decision.values) - 1
+            if isinstance(gene, bool) or not hasattr(gene, "__index__"):
+                raise InputError(f"gene {decision.name} is {gene!r}: give whole numbers, here 0 to {last}")
+            if not 0 <= operator.index(gene) <= last:
+                listed = ", ".join(map(str, decision.values))
+                raise InputError(f"gene {decision.name} is {gene}: give 0 to {last} (values {listed})")
+        return np.asarray([operator.index(gene) for gene in given], np.int32)
 
     def decode(self, genes: Any) -> dict[str, Any]:
-        """The chosen value of every live decision, by name."""
-        array = np.asarray(genes)
+        """The chosen value of every live decision, by name.
+
+        Raises:
+            InputError: as `check`.
+        """
+        array = self.validated(genes)
         chosen = {}
         for decision, gene in zip(self.decisions, array, strict=True):
             if all(int(array[parent]) in values for parent, values in decision.conditions):
@@ -357,29 +381,3 @@ def _movable(slot: Slot) -> Any:
     if not searched or all(block.kind != "skip" for block in blocks):
         return None
     return slot.name.rpartition("/")[0], blocks, slot.inp
-
-
-def recorded(factory: Callable[..., SearchSpace]) -> Callable[..., SearchSpace]:
-    """Decorator of `space(...)` and `network(...)` functions: keeps the options that are not defaults in the space.
-
-    They become part of its network texts (`quickstart[classes=5]:...`), so that a text names the same space again.
-
-    Example:
-        >>> from search_spaces.spaces import tiny
-        >>> tiny.space(classes=5).options, tiny.space(classes=10).options
-        ((('classes', 5),), ())
-    """
-    signature = inspect.signature(factory)
-
-    @functools.wraps(factory)
-    def build(*args: Any, **kwargs: Any) -> SearchSpace:
-        given = signature.bind(*args, **kwargs).arguments
-        for name, value in given.items():
-            annotation = annotation_of(signature.parameters[name])
-            check_option(name, value, annotation)
-            if annotation == "float":
-                given[name] = float(value)  # 2 and 2.0 are one space, with one text
-        changed = {name: value for name, value in given.items() if value != signature.parameters[name].default}
-        return dataclasses.replace(factory(**given), options=tuple(sorted(changed.items())))
-
-    return build

@@ -10,7 +10,7 @@ import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -65,8 +65,10 @@ def resolve(text: str, prefer_space: bool = False) -> Resolved:
     if is_path or (text not in (*spaces, *references) and os.path.isfile(Path(text) / ARCHITECTURE)):
         return Resolved(text, space_from_json(read_architecture(text)["space"]))
     name, options, genes, mark = split_text(text)
+    if prefer_space and name in references and name not in spaces:
+        raise InputError(f"'{name}' is a published network, not a space: leave out --space")
     if name in references and not (name in spaces and (genes or prefer_space)):
-        space = _build(published.factory(name), name, options)
+        space = _published(name, options)
         if genes:
             raise InputError(f"'{name}' is a published network and has no genes: drop ':{genes}'")
         check_mark(space, mark, text)
@@ -78,6 +80,35 @@ def resolve(text: str, prefer_space: bool = False) -> Resolved:
     if ":" not in text:
         return Resolved(text, space)
     return Resolved(text, space, space.parse(f"{space.name}:{genes}"))
+
+
+def _published(name: str, options: dict[str, str]) -> SearchSpace:
+    factory = published.factory(name)
+    try:
+        return _build(factory, name, options)
+    except InputError as error:
+        others = {option: value for option, value in options.items() if option != "input_hw"}
+        usual = _build(factory, name, others).input_hw  # wrong options are named here
+        least = _least_input(factory, name, options, usual)
+        if least is None:
+            raise
+        raise InputError(
+            f"{name}: input_hw={options['input_hw']} is too small for its strides, which are kept as published "
+            f"({str(error).rpartition(': give')[0] or error}): give at least {least}"
+        ) from None
+
+
+def _least_input(factory: Callable[..., SearchSpace], name: str, options: dict[str, str], usual: Any) -> int | None:
+    """The least input that can be built above that of `options`; None where its size is not what is wrong."""
+    if not options.get("input_hw", "").isdecimal() or int(options["input_hw"]) < 1:
+        return None
+    for size in range(int(options["input_hw"]) + 1, usual + 1):
+        try:
+            _build(factory, name, {**options, "input_hw": str(size)})
+            return size
+        except InputError:
+            continue
+    return None
 
 
 def _build(factory: Callable[..., SearchSpace], name: str, options: dict[str, str]) -> SearchSpace:

@@ -125,7 +125,7 @@ def _path(slot: Slot, case: Case, said: str) -> str:
     """Where an error lies: the path of the field that it names, as decisions are named, else that of the block."""
     block = slot.name if len(slot.cases) == 1 else f"{slot.name}/{case.name}"
     for field in dataclasses.fields(case.block):
-        if said.startswith((f"{field.name}=", f"unknown {field.name} ")):
+        if said.startswith((f"{field.name}=", f"{field.name}[", f"unknown {field.name} ")):
             return f"{block}/{field.name}"
     return f"{slot.name}/{case.name}"
 

@@ -20,6 +20,7 @@ from search_spaces.channels import make_divisible
 from search_spaces.choice import Choice, options
 
 LARGEST_WIDTH = 2**16
+STEEPEST = 12.0  # beyond it one block is wider than LARGEST_WIDTH times the one before
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class ConstantRatio:
 @dataclass(frozen=True)
 class Exponential:
     """Width grows with every block: `w_n = a * exp(n * b) + c`, a multiple of `divisor`; n counts blocks from 0.
+
+    With negative `a` and `b` it grows ever more slowly, towards `c`.
 
     The found rule of section 7.6.3: three numbers in place of one width per stage.
 
@@ -97,8 +100,8 @@ def check(rule: Rule) -> None:
     for field in dataclasses.fields(rule):
         for value in options(getattr(rule, field.name)):
             number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-            if not number or (value <= 0 and field.name in ("first", "alpha", "a", "divisor")):
-                above = "" if field.name in ("b", "c") else " above 0"
+            if not number or (value <= 0 and field.name in ("first", "alpha", "divisor")):
+                above = "" if field.name in ("a", "b", "c") else " above 0"
                 raise InputError(f"widths/{field.name}={value!r} is not allowed: give a number{above}")
     if not isinstance(rule.divisor, int):
         raise InputError(f"widths/divisor={rule.divisor!r} is not allowed: give a whole number")
@@ -142,7 +145,7 @@ def fit_exponential(widths: Sequence[float]) -> Fit:
         return solution, float(np.square(basis @ solution - values).sum())
 
     # The error may have several valleys: the best of a grid says in which one to look.
-    grid = np.concatenate([-np.geomspace(3, 1e-3, 60), np.geomspace(1e-3, 3, 60)])
+    grid = np.concatenate([-np.geomspace(STEEPEST, 1e-3, 80), np.geomspace(1e-3, STEEPEST, 80)])
     best = int(np.argmin([solved(b)[1] for b in grid]))
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
     found = minimize_scalar(lambda b: solved(b)[1], bounds=(low, high), method="bounded", options={"xatol": 1e-10})

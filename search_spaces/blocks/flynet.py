@@ -43,7 +43,8 @@ class FlyNet(Block):
     """Expansion, multi-head depthwise convolution, reduction of the heads, linear projection, residual.
 
     Every expanded channel is filtered by `heads` kernels. `reduction` makes one map per channel of them again: `max`
-    (max-out: the largest response survives, and is the activation), `funnel` (the unfiltered input takes part in the
+    (max-out: the largest response survives, and is the activation; the thesis puts none after it, so that one head has
+    none), `funnel` (the unfiltered input takes part in the
     maximum; every second pixel of it at stride 2) or `sum` (sum and ReLU; the weights of a linear combination are part
     of the filters already). Batch normalisation acts after the reduction, on one map per channel.
 

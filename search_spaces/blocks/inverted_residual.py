@@ -72,9 +72,9 @@ class InvertedResidual(Block):
         super().check(io)
         if self.squeeze_from not in ("hidden", "input"):
             raise unknown("squeeze_from", str(self.squeeze_from), ("hidden", "input"))
-        for activation in (self.squeeze_activation, self.gate):
-            if activation not in ACTIVATIONS:
-                raise unknown("activation", str(activation), ACTIVATIONS)
+        for name in ("squeeze_activation", "gate"):
+            if getattr(self, name) not in ACTIVATIONS:
+                raise unknown(name, str(getattr(self, name)), ACTIVATIONS)
         check_kinds(options(self.attention))
         if self.hidden is not None and (self.expand == 1 or self.hidden < 1):
             raise InputError(f"hidden={self.hidden} with expand={self.expand} is not allowed: drop one of them")

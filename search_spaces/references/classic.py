@@ -9,7 +9,8 @@ from search_spaces.blocks.inception import Inception
 from search_spaces.blocks.pool import Pool
 from search_spaces.blocks.shufflenet_v2 import ShuffleNetV2
 from search_spaces.published import Published
-from search_spaces.space import SearchSpace, Stage, recorded
+from search_spaces.recorded import recorded
+from search_spaces.space import SearchSpace, Stage
 
 VGG16_ROWS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 # output widths of the fire modules between two poolings

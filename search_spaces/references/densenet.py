@@ -11,7 +11,8 @@ from search_spaces.blocks.dense_bottleneck import DenseBottleneck
 from search_spaces.blocks.pool import Pool
 from search_spaces.blocks.transition import Transition
 from search_spaces.published import Published
-from search_spaces.space import SearchSpace, Stage, recorded
+from search_spaces.recorded import recorded
+from search_spaces.space import SearchSpace, Stage
 
 
 def _stages(block: Dense | DenseBottleneck, depths: tuple[int, ...], width: int, compression: float) -> list[Stage]:

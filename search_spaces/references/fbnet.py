@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from search_spaces.published import Published
-from search_spaces.space import SearchSpace, recorded
+from search_spaces.recorded import recorded
+from search_spaces.space import SearchSpace
 from search_spaces.spaces import fbnet as space
 
 # width of the last convolution, and the 22 layers

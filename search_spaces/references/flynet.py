@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from search_spaces.published import Published
-from search_spaces.space import SearchSpace, recorded
+from search_spaces.recorded import recorded
+from search_spaces.space import SearchSpace
 from search_spaces.spaces import flynet as space
 
 BY_WIDTH = {0.4: (0.657e6, 26.5e6), 0.5: (0.86e6, 34e6), 0.6: (1.0e6, 46e6), 0.7: (1.3e6, 54e6), 0.8: (1.6e6, 66e6)}

@@ -14,7 +14,8 @@ from search_spaces.blocks.conv_norm import ConvNorm
 from search_spaces.blocks.depthwise_separable import DepthwiseSeparable
 from search_spaces.blocks.inverted_residual import InvertedResidual
 from search_spaces.published import Published
-from search_spaces.space import SearchSpace, Stage, recorded
+from search_spaces.recorded import recorded
+from search_spaces.space import SearchSpace, Stage
 from search_spaces.spaces import mobilenet_v2 as v2_space
 
 # output width, stride

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from search_spaces.published import Published
-from search_spaces.space import SearchSpace, recorded
+from search_spaces.recorded import recorded
+from search_spaces.space import SearchSpace
 from search_spaces.spaces import proxylessnas as space
 
 # widths, and per stage the kernel and expansion of every layer: 53 is kernel 5 and expansion 3, 0 is left out

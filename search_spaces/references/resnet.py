@@ -11,7 +11,8 @@ from search_spaces.blocks.conv_norm import ConvNorm
 from search_spaces.blocks.pool import Pool
 from search_spaces.blocks.residual import Residual
 from search_spaces.published import Published
-from search_spaces.space import SearchSpace, Stage, recorded
+from search_spaces.recorded import recorded
+from search_spaces.space import SearchSpace, Stage
 
 WIDTHS = (64, 128, 256, 512)
 

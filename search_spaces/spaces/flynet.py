@@ -12,7 +12,8 @@ from search_spaces.blocks.conv_norm import ConvNorm
 from search_spaces.blocks.flynet import MAX_HEADS, FlyNet
 from search_spaces.channels import make_divisible
 from search_spaces.choice import Choice
-from search_spaces.space import SearchSpace, Stage, recorded
+from search_spaces.recorded import recorded
+from search_spaces.space import SearchSpace, Stage
 from search_spaces.spaces._layout import around, check_width, strides
 
 # output width, stride, activation, and of every block: kernel, expanded channels (0: no expansion)

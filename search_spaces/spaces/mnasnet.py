@@ -13,7 +13,8 @@ from search_spaces.blocks.classifier import Classifier
 from search_spaces.blocks.conv_norm import ConvNorm
 from search_spaces.blocks.inverted_residual import InvertedResidual
 from search_spaces.choice import Choice
-from search_spaces.space import SearchSpace, Stage, recorded
+from search_spaces.recorded import recorded
+from search_spaces.space import SearchSpace, Stage
 from search_spaces.spaces._layout import strides
 
 # output width, largest number of layers, stride

@@ -11,7 +11,8 @@ from search_spaces.blocks.conv_norm import ConvNorm
 from search_spaces.blocks.inverted_residual import InvertedResidual
 from search_spaces.channels import make_divisible
 from search_spaces.choice import Choice
-from search_spaces.space import SearchSpace, Stage, recorded
+from search_spaces.recorded import recorded
+from search_spaces.space import SearchSpace, Stage
 from search_spaces.spaces._layout import around, check_width, listed, strides
 
 # output width, most blocks, stride; the first stage, without expansion, is apart

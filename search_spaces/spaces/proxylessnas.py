@@ -12,7 +12,8 @@ from search_spaces.blocks.inverted_residual import InvertedResidual
 from search_spaces.blocks.skip import Skip
 from search_spaces.channels import make_divisible
 from search_spaces.choice import Choice
-from search_spaces.space import SearchSpace, Stage, recorded
+from search_spaces.recorded import recorded
+from search_spaces.space import SearchSpace, Stage
 from search_spaces.spaces._layout import check_width, strides
 
 STRIDES = (2, 2, 2, 1, 2, 1)

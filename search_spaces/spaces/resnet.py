@@ -13,7 +13,8 @@ from search_spaces.blocks.residual import Residual
 from search_spaces.blocks.sigmoidal_residual import SigmoidalResidual
 from search_spaces.channels import make_divisible
 from search_spaces.choice import Choice
-from search_spaces.space import SearchSpace, Stage, recorded
+from search_spaces.recorded import recorded
+from search_spaces.space import SearchSpace, Stage
 from search_spaces.spaces._layout import around, check_width, strides
 from search_spaces.widths import ConstantRatio, Exponential, Rule
 

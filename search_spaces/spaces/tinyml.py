@@ -7,7 +7,8 @@ from search_spaces.blocks.conv_norm import ConvNorm
 from search_spaces.blocks.depthwise_separable import DepthwiseSeparable
 from search_spaces.blocks.inverted_residual import InvertedResidual
 from search_spaces.choice import Choice
-from search_spaces.space import SearchSpace, Stage, recorded
+from search_spaces.recorded import recorded
+from search_spaces.space import SearchSpace, Stage
 from search_spaces.spaces._layout import strides
 
 # widths to choose from, depths, stride
@@ -21,7 +22,7 @@ ROWS = (
 
 @recorded
 def space(input_hw: int = 96, input_channels: int = 1, classes: int = 2) -> SearchSpace:
-    """Four stages of depthwise separable blocks or inverted residuals without attention, from 10,000 parameters up.
+    """Four stages of depthwise separable blocks or inverted residuals without attention, 2,500 to 290,000 parameters.
 
     The layout of the person-detection and keyword networks of MLPerf Tiny (96x96 grey images, MobileNetV1 at a quarter
     of its width). What fits is set by limits on `peak_memory_bytes` (SRAM) and `weight_bytes` (flash) in a

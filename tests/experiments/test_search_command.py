@@ -223,8 +223,9 @@ def test_an_interrupted_search_says_so_and_continues(tmp_path: Path) -> None:
     (lab / "hanging.py").write_text(HANGING)
     words = ["search", "tiny", "--out", "run", "--set", "evaluator=lab_of_mine.hanging", "--set", "population=4"]
     words += ["--set", "steps=3", "--set", "strategy=random_search"]
-    # the console script, unlike `python -m`, has no working directory on its path
-    start = "import sys; sys.path = [p for p in sys.path if p]; from experiments.cli import main; main()"
+    # the console script, unlike `python -m`, has no working directory on its path; background jobs ignore SIGINT
+    start = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    start += "sys.path = [p for p in sys.path if p]; from experiments.cli import main; main()"
     command = [sys.executable, "-c", start, *words]
     root = str(Path(__file__).parents[2])
     settings: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": root}, "text": True}

@@ -16,6 +16,7 @@ from search_spaces import encoding
 from search_spaces.blocks.classifier import Classifier
 from search_spaces.blocks.conv_norm import ConvNorm
 from search_spaces.blocks.flynet import FlyNet
+from search_spaces.blocks.inception import Inception
 from search_spaces.blocks.inverted_residual import InvertedResidual
 from search_spaces.blocks.residual import Residual
 from search_spaces.blocks.shufflenet_v2 import ShuffleNetV2
@@ -113,6 +114,14 @@ def test_only_layers_that_are_alike_change_places():
     assert wider.check([0, 1, 0, 0]).tolist() == [0, 1, 0, 0]
 
 
+def test_a_frozen_space_has_one_network_to_mutate_and_cross():
+    frozen = made("tiny").freeze([0] * 6)
+    key, genes = jax.random.key(0), jnp.zeros(0, jnp.int32)
+    for found in (frozen.mutate(key, genes, 0.5), frozen.crossover(key, genes, genes), frozen.sample(key)):
+        assert found.shape == (0,)
+    assert int(frozen.distance(genes, genes)) == 0
+
+
 def test_a_choice_of_one_value_is_that_value():
     space = small(Stage(FlyNet(kernel=Choice(3), heads=Choice(2)), 8))
     assert space.frozen and space.params == small(Stage(FlyNet(kernel=3, heads=2), 8)).params
@@ -125,6 +134,8 @@ def test_equal_options_make_equal_text():
     assert (resolve(wide.text(genes)).genes == genes).all()
     own = made("proxylessnas", widths=(40, 24, 32, 56, 112, 128, 256, 432, 1728))
     assert resolve(own.text([0] * 21)).space == own
+    assert space_from_json(json.loads(json.dumps(own.to_json()))) == own
+    assert made("proxylessnas", widths=[40, 24, 32, 56, 112, 128, 256, 432, 1728]) == own
     assert small(Stage(InvertedResidual(3, 4), 8)).fingerprint == small(Stage(InvertedResidual(3, 4.0), 8)).fingerprint
 
 
@@ -136,6 +147,9 @@ def test_distance_counts_what_two_networks_decide_differently():
     # a deeper stage decides about one block more, which counts even where its gene is the same
     assert int(distance(a, jnp.asarray([0, 0, 0, 1, 0, 0]))) == 2
     assert int(distance(a, jnp.asarray([0, 0, 0, 0, 0, 2]))) == 0, "dead genes are no difference"
+    own = small(Stage(Choice(Skip(), InvertedResidual(Choice(3, 5), 2)), 8, 3))
+    raw = jnp.asarray([0, 1, 0, 1, 1, 0])
+    assert int(own.distance(raw, own.canonical(raw))) == 0, "nor is the place of a skipped layer"
 
 
 def test_options_that_are_off_leave_the_fingerprint():
@@ -233,6 +247,18 @@ def test_shared_stages_take_one_decision_for_all_repeats():
         (lambda: made("tiny", input_hw=None), "input_hw=None is not allowed"),
         (lambda: made("tiny").check([0, 0, 0, 0, 0, 0.5]), "give whole numbers"),
         (lambda: made("tiny").check(["a"] * 6), "give whole numbers"),
+        (lambda: made("tiny").check([True] * 6), "give whole numbers"),
+        (lambda: made("tiny").check([[1], [1, 2], 0, 0, 0, 0]), "stages/0/0/kernel is [1]: give whole numbers"),
+        (lambda: made("tiny").check(3), "genes 3 are not allowed"),
+        (lambda: made("tiny").check([2**63, 0, 0, 0, 0, 0]), "is 9223372036854775808: give 0 to"),
+        (lambda: made("tiny").parse(f"{10**30}.0.0.0.0.0"), f"is {10**30}: give 0 to"),
+        (lambda: made("tiny").decode([9] * 6), "is 9: give 0 to"),
+        (lambda: made("tiny").decode([-1] * 6), "is -1: give 0 to"),
+        (lambda: made("tiny").decode([0]), "1 genes given"),
+        (lambda: made("tiny").parse("tiny[classes=5]:0.0.0.0.0.0"), "has classes=5, this space has classes=10: give"),
+        (lambda: Choice([3, 5], [3, 7]), "give tuples for lists"),
+        (lambda: small(Stage(InvertedResidual(gate="sigmod"), 8)), "stages/0/0/gate: unknown gate 'sigmod'"),
+        (lambda: small(Stage(Inception((2, 3)), 8)), "stages/0/0/kernels: kernels[0]=2"),
         (lambda: made("tiny").check([0, 0]), "the first missing is stages/1/width"),
         (lambda: dataclasses.replace(made("tiny"), residual_additions=False),
          "stages/0/0/inverted_residual: it adds its input"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hw_models import load_device
+from hw_models.errors import InputError
 from nas.cost_table import cost_table
 from search_spaces.attention import temperature
 from search_spaces.blocks.flynet import FlyNet
@@ -18,7 +19,7 @@ from search_spaces.layers import QuantizationNoise
 from search_spaces.network import Network, fresh, inherit
 from search_spaces.rearrange import Concat, Split, Tile
 from search_spaces.space import Stage
-from search_spaces.spaces import tiny
+from search_spaces.spaces import macro, tiny
 from search_spaces.supernet import Supernet, with_statistics
 from search_spaces.testing import randomised, space_with
 
@@ -67,6 +68,49 @@ def test_relaxed_execution_equals_sampled_under_one_hot_gates(resized):
         uniform_gates(space)
     )
     assert jnp.isfinite(gradient).all() and (jnp.abs(gradient).max(axis=1) > 0).all()
+
+
+def test_inherited_weights_are_those_of_genes_as_they_are_given():
+    """Also where skipped layers stand before others: digits of a benchmark, the largest of trained gates."""
+    space = macro.space(8)
+    supernet = Supernet(space)
+    variables = randomised(supernet.init(jax.random.key(0)), 0)
+    x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+    sampled = jax.jit(lambda genes: supernet.apply(variables, x, genes))
+    for genes in ([1, 0, 1, 0, 1, 2, 0, 1], [0, 0, 2, 0, 1, 0, 0, 2]):
+        assert space.check(genes).tolist() != genes
+        network = Network(space.freeze(genes))
+        expected, _ = network.apply(inherit(variables, space, genes), x, "train", mutable=["batch_stats"])
+        assert jnp.abs(sampled(jnp.asarray(genes)) - expected).max() < 1e-5 * jnp.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("x", "genes", "said"),
+    [
+        ((1, 8, 8, 1), [0, 0, 0], "3 genes given, space tiny has 7 decisions"),
+        ((1, 8, 8, 1), [9] * 7, "is 9: give 0 to"),
+        ((1, 16, 16, 1), [0] * 7, r"images of shape \(1, 16, 16, 1\) do not fit space tiny: give \[N, 8, 8, 1\]"),
+        ((1, 8, 8, 3), [0] * 7, "give \\[N, 8, 8, 1\\]"),
+        ((8, 8, 1), [0] * 7, "give \\[N, 8, 8, 1\\]"),
+    ],
+)
+def test_what_does_not_fit_the_space_is_named(resized, x, genes, said):
+    space, supernet, variables = resized
+    for run in (supernet.apply, supernet.calibrate):
+        with pytest.raises(InputError, match=said):
+            run(variables, jnp.zeros(x), jnp.asarray(genes))
+    with pytest.raises(InputError, match="do not fit space tiny"):
+        jax.eval_shape(lambda genes: supernet.apply(variables, jnp.zeros(x), genes), jnp.zeros(3, jnp.int32))
+    with pytest.raises(InputError, match="do not fit space tiny"):
+        supernet.relaxed(variables, jnp.zeros(x), uniform_gates(space)[:, :-1])
+
+
+def test_known_genes_compile_one_network(resized):
+    space, supernet, variables = resized
+    x, genes = jnp.zeros((1, 8, 8, 1)), np.zeros(7, np.int32)
+    known = jax.make_jaxpr(lambda x: (supernet.apply(variables, x, genes), supernet.calibrate(variables, x, genes)))(x)
+    assert " cond[" not in str(known)
+    assert " cond[" in str(jax.make_jaxpr(lambda g: supernet.apply(variables, x, g))(jnp.asarray(genes)))
 
 
 def test_costs_know_the_resolution(resized):

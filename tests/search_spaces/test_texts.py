@@ -81,6 +81,15 @@ def test_a_file_that_is_no_architecture(tmp_path):
             resolve(str(file))
 
 
+def test_published_networks_say_how_small_images_may_be():
+    with pytest.raises(InputError, match=r"resnet18: input_hw=32 is too small .* give at least 33$"):
+        resolve("resnet18[input_hw=32,classes=10]")
+    assert resolve("resnet18[input_hw=33,classes=10]").network().input_hw == 33
+    for text, said in (("resnet18[input_hw=0]", "input_hw=0"), ("resnet18[input_hw=32,classes=x]", "option classes=x")):
+        with pytest.raises(InputError, match=said):
+            resolve(text)
+
+
 def test_a_text_carries_the_options_it_was_made_with():
     space = tiny.space(classes=5, input_channels=3)
     text = space.text([0, 0, 0, 0, 0, 0])

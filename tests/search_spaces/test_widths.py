@@ -76,10 +76,22 @@ def test_a_fit_of_rounded_widths_is_near():
     assert fit.b == pytest.approx(0.2, rel=0.05) and fit.rmse < 4
 
 
+@pytest.mark.parametrize("widths", [(16, 24, 28, 30), (64, 64, 64), (8, 800, 8000)])
+def test_a_fit_makes_a_rule_of_a_space(widths):
+    """Also one that grows ever more slowly, not at all, or steeply."""
+    fit = fit_exponential(widths)
+    assert fit.rmse < 1e-3 * widths[0]
+    rule = Exponential(fit.a, fit.b, fit.c, divisor=2)
+    assert [rule.at({}, n, 0) for n in range(len(widths))] == list(widths)
+    stages = (Stage(ConvNorm(1), None, len(widths)),)
+    space = SearchSpace("fitted", 8, 3, 4, Stage(ConvNorm(3), 8), stages, Classifier(), widths=rule)
+    assert [slot.out.values for slot in space.slots[1:-1]] == [(width,) for width in widths]
+
+
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: ruled(Exponential(-1.0, 0.1, 0.0)), "widths/a=-1.0"),
+        (lambda: ruled(Exponential(math.inf, 0.1, 0.0)), "widths/a=inf"),
         (lambda: ruled(Exponential(8.0, math.nan, 0.0)), "widths/b=nan"),
         (lambda: ruled(Exponential(8.0, 30.0, 0.0)), "gives widths above 65,536"),
         (lambda: ruled(ConstantRatio(16, 2.0, divisor=0)), "widths/divisor=0"),

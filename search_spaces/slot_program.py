@@ -1,0 +1,225 @@
+"""The branches of one slot of a supernet: sampled, relaxed and calibrated execution, and the derivative of the first.
+
+`lax.switch` under automatic differentiation keeps the residuals of every branch, so the backward pass is a second
+switch that recomputes the chosen branch and differentiates it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from search_spaces.block import Block, BlockIO, Selection, shared_shapes
+from search_spaces.slots import Case, Slot
+
+
+class Pick(NamedTuple):
+    """Traced operands of one slot: branch, pair of widths, and the value of each elastic field of each case.
+
+    Indices in sampled execution, probabilities in relaxed execution. `progress` is the share of training that is done.
+    """
+
+    branch: Array
+    width: Array
+    fields: dict[str, dict[str, Array]]
+    progress: Array | None
+
+
+class SlotProgram:
+    """The branches of one slot."""
+
+    def __init__(self, slot: Slot, depthwise: str):
+        self.slot = slot
+        self.io = slot.elastic_io(depthwise)
+        self.branches: list[tuple[Case, Block] | None] = []
+        for case in slot.cases:
+            self.branches += [(case, block) for block in case.branches()]
+        if slot.depth is not None:
+            self.branches.append(None)
+
+    def shapes(self) -> Any:
+        """Shapes of the shared variables of every kind."""
+        return {case.name: shared_shapes(case.block, self.io) for case in self.slot.cases}
+
+    @cached_property
+    def _strides(self) -> list[list[tuple[int, int]]]:
+        """Per case: `(decision, stride)` of its branch fields."""
+        strides = []
+        for case in self.slot.cases:
+            step, row = 1, []
+            decisions = dict(case.decisions)
+            for field in reversed(case.branch_fields):
+                row.append((decisions[field], step))
+                step *= len(getattr(case.block, field).values)
+            strides.append(row)
+        return strides
+
+    def pick(self, genes: Array, progress: Array | None = None) -> Pick:
+        """The operands that `genes [D]` select; known ones where the genes are known while tracing."""
+        if not isinstance(genes, jax.core.Tracer):
+            with jax.ensure_compile_time_eval():
+                return self._pick(jnp.asarray(genes), progress)
+        return self._pick(genes, progress)
+
+    def _pick(self, genes: Array, progress: Array | None) -> Pick:
+        slot = self.slot
+        starts = np.cumsum([0] + [len(case.branches()) for case in slot.cases])
+        per_case = [
+            sum((genes[decision] * step for decision, step in row), jnp.int32(start))
+            for start, row in zip(starts[:-1], self._strides, strict=True)
+        ]
+        branch = per_case[0] if slot.kind_decision is None else jnp.stack(per_case)[genes[slot.kind_decision]]
+        if slot.depth is not None:
+            decision, reaching = slot.depth
+            live = jnp.isin(genes[decision], jnp.asarray(sorted(reaching)))
+            branch = jnp.where(live, branch, len(self.branches) - 1)
+        width = jnp.int32(0)
+        for decision, count in zip(slot.widths.decisions, slot.widths.cardinality, strict=True):
+            width = width * count + genes[decision]
+        return Pick(branch.astype(jnp.int32), width, self._fields(lambda d: genes[d]), progress)
+
+    def mix(self, gates: Array, progress: Array | None = None) -> Pick:
+        """The probabilities under `gates [D, C]`: of every branch `[B]`, every pair of widths `[V]`, every field."""
+        slot, one = self.slot, jnp.ones((1,), gates.dtype)
+        reached = jnp.asarray(1.0, gates.dtype)
+        if slot.depth is not None:
+            decision, reaching = slot.depth
+            reached = gates[decision][jnp.asarray(sorted(reaching))].sum()
+        parts = []
+        for position, case in enumerate(slot.cases):
+            chance = one * reached
+            if slot.kind_decision is not None:
+                chance = chance * gates[slot.kind_decision, position]
+            for field, decision in case.decisions:
+                if field in case.branch_fields:
+                    count = len(getattr(case.block, field).values)
+                    chance = (chance[:, None] * gates[decision, :count]).ravel()
+            parts.append(chance)
+        if slot.depth is not None:
+            parts.append(one * (1 - reached))
+        width = one
+        for decision, count in zip(slot.widths.decisions, slot.widths.cardinality, strict=True):
+            width = (width[:, None] * gates[decision, :count]).ravel()
+
+        def field_gates(decision: int) -> Array:
+            return gates[decision, : self._counts[decision]]
+
+        return Pick(jnp.concatenate(parts), width, self._fields(field_gates), progress)
+
+    @cached_property
+    def _counts(self) -> dict[int, int]:
+        return {
+            decision: len(getattr(case.block, field).values)
+            for case in self.slot.cases
+            for field, decision in case.decisions
+        }
+
+    def _fields(self, value: Callable[[int], Array]) -> dict[str, dict[str, Array]]:
+        return {
+            case.name: {name: value(d) for name, d in case.decisions if name in case.elastic_fields}
+            for case in self.slot.cases
+        }
+
+    def _switch(self, pick: Pick, functions: list[Callable[..., Any]], *operands: Any) -> Any:
+        if len(functions) == 1 or not isinstance(pick.branch, jax.core.Tracer):
+            return functions[int(pick.branch) if len(functions) > 1 else 0](*operands)
+        return lax.switch(pick.branch, functions, *operands)
+
+    def run(self, variables: Any, x: Array, pick: Pick, mode: str) -> Array:
+        """The slot's output; in mode `train` with the custom derivative."""
+        functions = [_forward(branch, self.io, mode) for branch in self.branches]
+        if mode != "train" or not isinstance(pick.branch, jax.core.Tracer):
+            return self._switch(pick, functions, variables, x, pick)
+        params = {kind: {"params": part["params"]} for kind, part in variables.items()}
+
+        @jax.custom_vjp
+        def call(params: Any, x: Array, pick: Pick) -> Array:
+            return self._switch(pick, functions, params, x, pick)
+
+        def forward(params: Any, x: Array, pick: Pick) -> tuple[Array, Any]:
+            return call(params, x, pick), (params, x, pick)
+
+        def backward(saved: Any, gradient: Array) -> tuple[Any, Array, None]:
+            params, x, pick = saved
+            parts = self._switch(pick, [pullback(function) for function in functions], params, x, pick, gradient)
+            return (*parts, None)
+
+        call.defvjp(forward, backward)
+        return call(params, x, pick)
+
+    def relaxed(self, variables: Any, x: Array, pick: Pick, mode: str) -> Array:
+        """The results of all branches, mixed by their probabilities."""
+        results = [_forward(branch, self.io, mode)(variables, x, pick) for branch in self.branches]
+        return sum(pick.branch[position] * result for position, result in enumerate(results))  # type: ignore[return-value]
+
+    def calibrate(self, variables: Any, x: Array, pick: Pick) -> tuple[Array, Any]:
+        """The slot's output on batch statistics, and those statistics at the shared size."""
+        empty = {kind: jax.tree.map(jnp.zeros_like, part["batch_stats"]) for kind, part in variables.items()}
+        functions = [_calibration(branch, self.io, empty) for branch in self.branches]
+        return self._switch(pick, functions, variables, x, pick)
+
+
+def _selection(case: Case, pick: Pick) -> Selection:
+    return Selection(pick.width, pick.fields[case.name], pick.progress)
+
+
+def _forward(branch: tuple[Case, Block] | None, io: BlockIO, mode: str) -> Callable[..., Array]:
+    def skip(variables: Any, x: Array, pick: Pick) -> Array:
+        return x
+
+    if branch is None:
+        return skip
+    case, block = branch
+
+    def run(variables: Any, x: Array, pick: Pick) -> Array:
+        part = block.cut(variables[case.name], io)
+        # Statistics are mutable only so that training needs none; the compiler drops what nobody reads.
+        y, _ = block.net(io).apply(part, x, _selection(case, pick), mode, mutable=["batch_stats"])
+        return y
+
+    return run
+
+
+def pullback(function: Callable[..., Array]) -> Callable[..., Any]:
+    """The derivative of `function(params, x, operands)` in its first two arguments; it runs the function again.
+
+    Example:
+        >>> pull = pullback(lambda a, x, b: a * x + b)
+        >>> [float(part) for part in pull(2.0, 3.0, 1.0, jnp.float32(1))]
+        [3.0, 2.0]
+    """
+
+    def run(params: Any, x: Array, pick: Pick, gradient: Array) -> Any:
+        _, pull = jax.vjp(lambda params, x: function(params, x, pick), params, x)
+        return pull(gradient)
+
+    return run
+
+
+def _calibration(branch: tuple[Case, Block] | None, io: BlockIO, empty: Any) -> Callable[..., Any]:
+    def skip(variables: Any, x: Array, pick: Pick) -> Any:
+        return x, empty
+
+    if branch is None:
+        return skip
+    case, block = branch
+
+    def run(variables: Any, x: Array, pick: Pick) -> Any:
+        shared = variables[case.name]
+        part = block.cut(shared, io)
+        y, updated = block.net(io).apply(part, x, _selection(case, pick), "calibrate", mutable=["batch_stats"])
+        if not shared["batch_stats"]:
+            return y, empty
+        paste = jax.linear_transpose(
+            lambda tree: block.cut({"batch_stats": tree}, io)["batch_stats"], shared["batch_stats"]
+        )
+        (pasted,) = paste(updated["batch_stats"])
+        return y, {**empty, case.name: pasted}
+
+    return run
