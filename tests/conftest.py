@@ -1,11 +1,27 @@
 """Settings of all tests."""
 
 import os
+import shutil
+import tempfile
 
 from hypothesis import settings
 
 # The tests compile much and compute little. XLA reads this when the first array is made, also in commands they start.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+
+# Commands and workers compile the same programs again and again: the first to do so keeps them for the others.
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+_made = None
+if CACHE not in os.environ:
+    _made = os.environ[CACHE] = tempfile.mkdtemp(prefix="flynas-tests-")
+
+
+def pytest_unconfigure():
+    """Remove the compiled programs of this run."""
+    if _made:
+        shutil.rmtree(_made, ignore_errors=True)
+
 
 # Programs compile inside the tests, and machines differ: time limits of single examples say nothing about the code.
 settings.register_profile("flynas", deadline=None, derandomize=True)
