@@ -89,7 +89,8 @@ class Supernet:
         """
         self._check(x, gates, (self.space.num_decisions, int(self.space.cardinality.max(initial=1))))
         if self._sizes:
-            results = [net.relaxed(variables, net.fitted(x), gates[:-1], mode, progress) for net in self._sizes]
+            rest = gates[:-1, : int(self._sizes[0].space.cardinality.max(initial=1))]
+            results = [net.relaxed(variables, net.fitted(x), rest, mode, progress) for net in self._sizes]
             return sum(gates[-1, place] * result for place, result in enumerate(results))  # type: ignore[return-value]
         for program in self._programs:
             x = program.relaxed(variables[program.slot.name], x, program.mix(gates, progress), mode)

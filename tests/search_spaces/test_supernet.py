@@ -105,6 +105,14 @@ def test_what_does_not_fit_the_space_is_named(resized, x, genes, said):
         supernet.relaxed(variables, jnp.zeros(x), uniform_gates(space)[:, :-1])
 
 
+def test_more_resolutions_than_other_decisions_have_values():
+    space = dataclasses.replace(tiny.space(), input_hw=Choice(5, 6, 7, 8))
+    supernet = Supernet(space)
+    x, shapes = jnp.zeros((1, 8, 8, 1)), supernet.shapes()
+    relaxed = jax.eval_shape(lambda v, gates: supernet.relaxed(v, x, gates), shapes, uniform_gates(space))
+    assert relaxed.shape == (1, 10)
+
+
 def test_known_genes_compile_one_network(resized):
     space, supernet, variables = resized
     x, genes = jnp.zeros((1, 8, 8, 1)), np.zeros(7, np.int32)
