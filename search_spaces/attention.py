@@ -14,11 +14,12 @@ from jax import Array
 
 from hw_models.discover import unknown
 from search_spaces.channels import Channels, is_soft, make_divisible, select
-from search_spaces.layers import Activation, ChannelConv, GlobalPool, Linear, Scale, Softmax, Variance
+from search_spaces.layers import ACTIVATIONS, Activation, ChannelConv, GlobalPool, Linear, Scale, Softmax, Variance
 from search_spaces.rearrange import Deinterleave, Interleave
 
 KINDS = ("none", "se", "eca")
 HEAD_KINDS = ("none", "se", "eca", "eca_softmax", "mean_variance", "mean_variance_softmax")
+SQUEEZE_SOURCES = ("hidden", "input")
 SE_REDUCTION = 4
 ECA_KERNEL = 3
 HEAD_ECA_KERNEL = 7
@@ -43,6 +44,22 @@ def squeezed(source: str, inputs: int, filtered: int) -> int:
         (24, 6)
     """
     return squeeze_channels(filtered) if source == "hidden" else max(1, inputs // SE_REDUCTION)
+
+
+def check_squeeze(source: str, **activations: str) -> None:
+    """Raise InputError unless the `source` of that width and the two non-linearities (by field) are known.
+
+    Example:
+        >>> check_squeeze("hidden", gate="sigmod")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        hw_models.errors.InputError: unknown gate 'sigmod': did you mean 'sigmoid'? (known: ...)
+    """
+    if source not in SQUEEZE_SOURCES:
+        raise unknown("squeeze_from", str(source), SQUEEZE_SOURCES)
+    for field, activation in activations.items():
+        if activation not in ACTIVATIONS:
+            raise unknown(field, str(activation), ACTIVATIONS)
 
 
 def check_kinds(kinds: tuple[str, ...], known: tuple[str, ...] = KINDS) -> None:

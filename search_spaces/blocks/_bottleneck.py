@@ -6,9 +6,11 @@ The middle (how the expanded channels are filtered) is each block's own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from jax import Array
 
+from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces.block import BlockIO
 from search_spaces.channels import Channels, make_divisible
@@ -25,6 +27,19 @@ def expanded(in_channels: int, expand: float) -> int:
         (96, 12)
     """
     return in_channels if expand == 1 else make_divisible(in_channels * expand)
+
+
+def check_hidden(hidden: int | None, expand: Any) -> None:
+    """Raise InputError unless `hidden`, a width given in place of the expanded one, can be used.
+
+    Example:
+        >>> check_hidden(16, 1)
+        Traceback (most recent call last):
+        ...
+        hw_models.errors.InputError: hidden=16 with expand=1 is not allowed: drop one of them
+    """
+    if hidden is not None and (expand == 1 or hidden < 1):
+        raise InputError(f"hidden={hidden} with expand={expand} is not allowed: drop one of them")
 
 
 def lower(

@@ -110,8 +110,7 @@ class FlyNet(Block):
         for residual in options(self.residual):
             if residual not in _residuals.KINDS:
                 raise unknown("residual", str(residual), _residuals.KINDS)
-        if self.hidden is not None and (self.expand == 1 or self.hidden < 1):
-            raise InputError(f"hidden={self.hidden} with expand={self.expand} is not allowed: drop one of them")
+        _bottleneck.check_hidden(self.hidden, self.expand)
         check_levels(self.quantization_levels)
 
     def lower(self, io: BlockIO) -> list[Layer]:

@@ -11,14 +11,13 @@ from typing import Any, ClassVar
 import flax.linen as nn
 from jax import Array
 
-from hw_models.discover import unknown
 from hw_models.workload import Layer
-from search_spaces.attention import ChannelAttention, check_kinds, squeezed
+from search_spaces.attention import ChannelAttention, check_kinds, check_squeeze, squeezed
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
 from search_spaces.blocks import _bottleneck
 from search_spaces.channels import Channels
 from search_spaces.choice import Choice, options
-from search_spaces.layers import ACTIVATIONS, Activation, Conv, Norm, residual
+from search_spaces.layers import Activation, Conv, Norm, residual
 from search_spaces.lowering import Plan
 
 
@@ -64,11 +63,7 @@ class FusedInvertedResidual(Block):
 
     def check(self, io: BlockIO) -> None:
         super().check(io)
-        if self.squeeze_from not in ("hidden", "input"):
-            raise unknown("squeeze_from", str(self.squeeze_from), ("hidden", "input"))
-        for name in ("squeeze_activation", "gate"):
-            if getattr(self, name) not in ACTIVATIONS:
-                raise unknown(name, str(getattr(self, name)), ACTIVATIONS)
+        check_squeeze(self.squeeze_from, squeeze_activation=self.squeeze_activation, gate=self.gate)
         check_kinds(options(self.attention))
 
     def lower(self, io: BlockIO) -> list[Layer]:

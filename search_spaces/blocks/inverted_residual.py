@@ -12,14 +12,13 @@ from typing import ClassVar
 import flax.linen as nn
 from jax import Array
 
-from hw_models.discover import unknown
 from hw_models.errors import InputError
 from hw_models.workload import Layer
-from search_spaces.attention import ChannelAttention, check_kinds, squeezed
+from search_spaces.attention import ChannelAttention, check_kinds, check_squeeze, squeezed
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
 from search_spaces.blocks import _bottleneck
 from search_spaces.choice import Choice, options
-from search_spaces.layers import ACTIVATIONS, Activation, Depthwise, Norm
+from search_spaces.layers import Activation, Depthwise, Norm
 from search_spaces.lowering import Plan, Tensor
 
 
@@ -70,14 +69,9 @@ class InvertedResidual(Block):
 
     def check(self, io: BlockIO) -> None:
         super().check(io)
-        if self.squeeze_from not in ("hidden", "input"):
-            raise unknown("squeeze_from", str(self.squeeze_from), ("hidden", "input"))
-        for name in ("squeeze_activation", "gate"):
-            if getattr(self, name) not in ACTIVATIONS:
-                raise unknown(name, str(getattr(self, name)), ACTIVATIONS)
+        check_squeeze(self.squeeze_from, squeeze_activation=self.squeeze_activation, gate=self.gate)
         check_kinds(options(self.attention))
-        if self.hidden is not None and (self.expand == 1 or self.hidden < 1):
-            raise InputError(f"hidden={self.hidden} with expand={self.expand} is not allowed: drop one of them")
+        _bottleneck.check_hidden(self.hidden, self.expand)
         self._check_groups(io)
 
     def _check_groups(self, io: BlockIO) -> None:
