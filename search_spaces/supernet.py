@@ -65,12 +65,12 @@ class Supernet:
         Raises:
             InputError: images or genes of another shape than the space's, or known genes out of range.
         """
-        self._check(x, genes, (self.space.num_decisions,))
+        self._check_images(x)
+        self._check_genes(genes)
         if self._sizes:
             if not isinstance(genes, jax.core.Tracer):
-                known = np.asarray(genes)
-                net = self._sizes[known[-1]]
-                return net.apply(variables, net.fitted(x), known[:-1], mode, progress)
+                net, rest = self._at(genes)
+                return net.apply(variables, net.fitted(x), rest, mode, progress)
             return self._resized(variables, x, genes, mode, progress)
         for program in self._programs:
             x = program.run(variables[program.slot.name], x, program.pick(genes, progress), mode)
@@ -87,9 +87,10 @@ class Supernet:
         Raises:
             InputError: images or gates of another shape than the space's.
         """
-        self._check(x, gates, (self.space.num_decisions, int(self.space.cardinality.max(initial=1))))
+        self._check_images(x)
+        self._check_shape("gates", gates, self._gates_shape)
         if self._sizes:
-            rest = gates[:-1, : int(self._sizes[0].space.cardinality.max(initial=1))]
+            rest = gates[:-1, : self._sizes[0]._gates_shape[1]]
             results = [net.relaxed(variables, net.fitted(x), rest, mode, progress) for net in self._sizes]
             return sum(gates[-1, place] * result for place, result in enumerate(results))  # type: ignore[return-value]
         for program in self._programs:
@@ -102,12 +103,12 @@ class Supernet:
         Raises:
             InputError: as `apply`.
         """
-        self._check(x, genes, (self.space.num_decisions,))
+        self._check_images(x)
+        self._check_genes(genes)
         if self._sizes:
             if not isinstance(genes, jax.core.Tracer):
-                known = np.asarray(genes)
-                net = self._sizes[known[-1]]
-                return net.calibrate(variables, net.fitted(x), known[:-1])
+                net, rest = self._at(genes)
+                return net.calibrate(variables, net.fitted(x), rest)
             branches = [lambda v, x, genes, net=net: net.calibrate(v, net.fitted(x), genes) for net in self._sizes]
             return lax.switch(genes[-1], branches, variables, x, genes[:-1])
         statistics = {}
@@ -116,20 +117,33 @@ class Supernet:
             x, statistics[name] = program.calibrate(variables[name], x, program.pick(genes))
         return statistics
 
-    def _check(self, x: Any, decided: Any, shape: tuple[int, ...]) -> None:
-        """Raise InputError unless images and what is decided fit the space; values only where they are known."""
+    @property
+    def _gates_shape(self) -> tuple[int, int]:
+        return self.space.num_decisions, int(self.space.cardinality.max(initial=1))
+
+    def _check_images(self, x: Any) -> None:
         space = self.space
-        images = (space.image_hw, space.image_hw, space.input_channels)
-        if jnp.ndim(x) != 4 or jnp.shape(x)[1:] != images:
+        wanted = (space.image_hw, space.image_hw, space.input_channels)
+        if jnp.ndim(x) != 4 or jnp.shape(x)[1:] != wanted:
             raise InputError(
-                f"images of shape {jnp.shape(x)} do not fit space {space.name}: give [N, {', '.join(map(str, images))}]"
+                f"images of shape {jnp.shape(x)} do not fit space {space.name}: give [N, {', '.join(map(str, wanted))}]"
             )
-        if jnp.shape(decided) != shape and len(shape) == 2:
-            raise InputError(f"gates of shape {jnp.shape(decided)} do not fit space {space.name}: give {shape}")
-        if len(shape) == 1 and not isinstance(decided, jax.core.Tracer):
-            space.validated(decided)
-        elif jnp.shape(decided) != shape:
-            raise InputError(f"genes of shape {jnp.shape(decided)} do not fit space {space.name}: give {shape}")
+
+    def _check_genes(self, genes: Any) -> None:
+        """Values as well where they are known."""
+        if isinstance(genes, jax.core.Tracer):
+            self._check_shape("genes", genes, (self.space.num_decisions,))
+        else:
+            self.space.validated(genes)
+
+    def _check_shape(self, what: str, decided: Any, shape: tuple[int, ...]) -> None:
+        if jnp.shape(decided) != shape:
+            raise InputError(f"{what} of shape {jnp.shape(decided)} do not fit space {self.space.name}: give {shape}")
+
+    def _at(self, genes: Any) -> tuple[Supernet, Any]:
+        """The supernet of the resolution that known `genes` select, and the other genes."""
+        known = np.asarray(genes)
+        return self._sizes[known[-1]], known[:-1]
 
     def fitted(self, x: Array) -> Array:
         """Images scaled to the resolution of this space."""
