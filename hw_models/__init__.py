@@ -9,8 +9,8 @@ Example:
 
 from hw_models.costs import Costs as Costs
 from hw_models.device import Device as Device
-from hw_models.device import device_names as device_names
-from hw_models.device import load_device as load_device
+from hw_models.device_file import device_names as device_names
+from hw_models.device_file import load_device as load_device
 from hw_models.errors import InputError as InputError
 from hw_models.estimate import estimate as estimate
 from hw_models.workload import Layer as Layer

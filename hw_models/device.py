@@ -7,57 +7,14 @@ priced by one `vmap`; its texts are static. Which numbers a kind of device needs
 
 from __future__ import annotations
 
-import datetime
-import difflib
-import importlib.resources
-import math
-import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
-from hw_models.discover import load, resource_names, unknown
-from hw_models.errors import InputError
-from hw_models.formats import parse_format
-from hw_models.workload import Pattern
-
-PACKAGE = "hw_models.devices"
-SPARSITY_KEYS = ("threshold", "factor")
-SPARSITY_PATTERNS = tuple(pattern.name.lower() for pattern in Pattern if pattern is not Pattern.NONE)
-
-
-class Keys(NamedTuple):
-    """Keys `section.key` of a device file: one number each (`per_precision`: one number per precision).
-
-    `cells` are required numbers whose product is what a unit multiplies per cycle in one of its precisions.
-    """
-
-    required: tuple[str, ...] = ()
-    per_precision: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-    cells: tuple[str, ...] = ()
-
-
-# What every kind needs. Units: hertz, seconds, bytes, joules, watts; rates are per unit and cycle.
-COMMON = Keys(
-    required=(
-        "compute.clock_hz",
-        "compute.units",
-        "compute.op_overhead_s",
-        "memory.dram_bytes_per_s",
-        "memory.efficiency",
-        "memory.sram_bytes",
-        "memory.sram_bytes_per_s",
-        "energy.dram_j_per_byte",
-        "energy.static_w",
-    ),
-    per_precision=("compute.macs_per_cycle", "compute.efficiency", "energy.mac_j"),
-    optional=("memory.dram_bytes", "memory.flash_bytes"),
-)
+from hw_models.discover import unknown
+from hw_models.keys import check_number, keys_of
 
 
 @partial(
@@ -67,7 +24,7 @@ COMMON = Keys(
 )
 @dataclass(frozen=True)
 class Device:
-    """A device to price layers on. Load one with `load_device`.
+    """A device to price layers on. Load one with `hw_models.device_file.load_device`.
 
     `compute`, `memory` and `energy` map keys of the file to numbers (or, per precision, to a mapping of numbers);
     `sparsity` maps the name of a zero pattern the device gains from to `threshold` and `factor`. `precisions` are the
@@ -88,6 +45,7 @@ class Device:
         """The device as plain JSON data, in the form of its file, plus `name`.
 
         Example:
+            >>> from hw_models.device_file import load_device, parse_device
             >>> parse_device(load_device("a100").to_json(), "a100") == load_device("a100")
             True
         """
@@ -99,180 +57,21 @@ class Device:
         """The same device with other numbers, given as `section__key=value` (`compute__units=4`).
 
         Raises:
-            InputError: the device has no such number, or the value is not positive.
+            InputError: the device has no such number, or the value is not allowed for it.
 
         Example:
+            >>> from hw_models.device_file import load_device
             >>> load_device("raspberry_pi_4").with_numbers(compute__units=4).compute["units"]
             4.0
         """
         sections: dict[str, Any] = {s: dict(getattr(self, s)) for s in ("compute", "memory", "energy")}
-        known = [f"{s}__{k}" for s, keys in sections.items() for k, v in keys.items() if not isinstance(v, dict)]
+        keys = keys_of(self.kind)
+        single = {key.replace(".", "__"): key for key in keys.single}
         for name, value in numbers.items():
-            if name not in known:
-                raise unknown(f"number of device {self.name}", name, known)
-            section, key = name.split("__", 1)
-            sections[section][key] = _number(value, f"device {self.name}", f"{section}.{key}")
+            if name not in single:
+                raise unknown(f"number of device {self.name}", name, single)
+            section, key = single[name].split(".", 1)
+            sections[section][key] = check_number(
+                value, f"device {self.name}", single[name], single[name] in keys.or_zero
+            )
         return replace(self, **sections)
-
-
-def device_names() -> tuple[str, ...]:
-    """Names of the devices that come with the package, sorted.
-
-    Example:
-        >>> "zcu102" in device_names()
-        True
-    """
-    return resource_names(PACKAGE, ".toml")
-
-
-def load_device(name_or_path: str | Path) -> Device:
-    """A shipped device by name, or the device described in a file whose path ends in `.toml`.
-
-    Raises:
-        InputError: no such device or file; or the file has an unknown, missing or malformed entry.
-
-    Example:
-        >>> load_device("zcu102").kind
-        'fpga'
-    """
-    text = str(name_or_path)
-    if text.endswith(".toml"):
-        path = Path(text)
-        if not path.is_file():
-            raise InputError(f"device file '{text}' does not exist: give a path to a .toml file or a name of a device")
-        source, content, name = text, path.read_bytes(), path.stem
-    elif text in device_names():
-        source, name = f"{text}.toml", text
-        content = (importlib.resources.files(PACKAGE) / source).read_bytes()
-    else:
-        raise unknown("device", text, device_names())
-    try:
-        data = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{source}: not valid TOML ({error}): correct the file") from error
-    return parse_device(data, name, source)
-
-
-def parse_device(data: Mapping[str, Any], name: str, source: str | None = None) -> Device:
-    """The device described by `data` (parsed TOML, or what `Device.to_json` gave), checked entry by entry.
-
-    Raises:
-        InputError: an entry is unknown, missing, of the wrong type or not positive; names the file and the key.
-
-    Example:
-        >>> parse_device({"kind": "cpu"}, "mine")
-        Traceback (most recent call last):
-        ...
-        hw_models.errors.InputError: mine: key 'default_precision' is missing: add it
-    """
-    source = source or name
-    sections = ("compute", "memory", "energy", "provenance")
-    _check_keys(data, source, "", ("kind", "default_precision", *sections), ("name", "sparsity"))
-    kind = _text(data["kind"], source, "kind")
-    default = _text(data["default_precision"], source, "default_precision")
-    extra: Keys = load("hw_models.analytic", kind, "KEYS", kind="kind of device", where=source)
-    keys = Keys(*(common + own for common, own in zip(COMMON, extra, strict=True)))
-    if not (isinstance(data["compute"], Mapping) and isinstance(data["compute"].get("macs_per_cycle"), Mapping)):
-        raise InputError(f"{source}: 'compute.macs_per_cycle' must be a table such as {{ float32 = 8 }}: add it")
-    formats = {}
-    for precision in data["compute"]["macs_per_cycle"]:
-        try:
-            formats[precision] = parse_format(precision)
-        except InputError as error:
-            raise InputError(f"{source}: 'compute.macs_per_cycle': {error}") from error
-    # Widest first and then by name, so that equal devices are equal whatever the order in their files.
-    precisions = tuple(sorted(formats, key=lambda p: (-formats[p].weight_bits - formats[p].act_bits, p)))
-    if len(set(formats.values())) < len(formats):
-        raise InputError(f"{source}: 'compute.macs_per_cycle' names one precision twice: keep one of its names")
-    if default not in precisions:
-        raise unknown("default_precision", default, precisions, source)
-    numbers = {section: _section(data[section], source, section, keys, precisions) for section in sections[:3]}
-    _check_cells(numbers["compute"], source, keys.cells)
-    memory = numbers["memory"]
-    if memory["sram_bytes_per_s"] < memory["dram_bytes_per_s"] * memory["efficiency"]:
-        raise InputError(f"{source}: 'memory.sram_bytes_per_s' is below what main memory reaches: raise it")
-    return Device(
-        name=name,
-        kind=kind,
-        default_precision=default,
-        precisions=precisions,
-        sparsity=_sparsity(data.get("sparsity", {}), source),
-        provenance=_provenance(data["provenance"], source),
-        **numbers,
-    )
-
-
-def _check_keys(table: Any, source: str, prefix: str, required: tuple[str, ...], optional: tuple[str, ...]) -> None:
-    if not isinstance(table, Mapping):
-        raise InputError(f"{source}: '{prefix.rstrip('.')}' must be a table ([{prefix.rstrip('.')}]), not {table!r}")
-    allowed = required + optional
-    for key in table:
-        if key not in allowed:
-            near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.5)
-            hint = f"did you mean '{prefix}{near[0]}'? " if near else "remove it "
-            raise InputError(f"{source}: unknown key '{prefix}{key}': {hint}(allowed: {', '.join(sorted(allowed))})")
-    for key in required:
-        if key not in table:
-            raise InputError(f"{source}: key '{prefix}{key}' is missing: add it")
-
-
-def _section(table: Any, source: str, section: str, keys: Keys, precisions: tuple[str, ...]) -> dict[str, Any]:
-    own = Keys(*(tuple(k.split(".", 1)[1] for k in group if k.startswith(section + ".")) for group in keys))
-    _check_keys(table, source, f"{section}.", own.required + own.cells + own.per_precision, own.optional)
-    numbers: dict[str, Any] = {}
-    for key, value in table.items():
-        if key in own.per_precision:
-            _check_keys(value, source, f"{section}.{key}.", precisions, ())
-            numbers[key] = {p: _number(value[p], source, f"{section}.{key}.{p}") for p in precisions}
-        else:
-            numbers[key] = _number(value, source, f"{section}.{key}")
-    return numbers
-
-
-def _check_cells(compute: dict[str, Any], source: str, cells: tuple[str, ...]) -> None:
-    """The equations count cycles of these cells, one product each; other precisions are scaled from there."""
-    sizes = [compute[key.split(".", 1)[1]] for key in cells]
-    rates = compute["macs_per_cycle"]
-    if sizes and math.prod(sizes) not in rates.values():
-        listed = ", ".join(f"{rate:.12g} ({precision})" for precision, rate in rates.items())
-        product = f"{' * '.join(cells)} = {' * '.join(f'{size:.12g}' for size in sizes)} = {math.prod(sizes):.12g}"
-        raise InputError(f"{source}: 'compute.macs_per_cycle' is {listed}, {product}: one precision must match it")
-
-
-def _sparsity(table: Any, source: str) -> dict[str, dict[str, float]]:
-    _check_keys(table, source, "sparsity.", (), SPARSITY_PATTERNS)
-    found: dict[str, dict[str, float]] = {}
-    for pattern, entry in table.items():
-        _check_keys(entry, source, f"sparsity.{pattern}.", SPARSITY_KEYS, ())
-        found[pattern] = {key: _number(entry[key], source, f"sparsity.{pattern}.{key}") for key in SPARSITY_KEYS}
-        if found[pattern]["threshold"] > 1 or found[pattern]["factor"] < 1:
-            raise InputError(f"{source}: 'sparsity.{pattern}' needs a threshold (a density) <= 1 and a factor >= 1")
-    return found
-
-
-def _provenance(table: Any, source: str) -> tuple[tuple[str, str], ...]:
-    _check_keys(table, source, "provenance.", ("source", "date"), ("notes",))
-    date = table["date"]
-    if not isinstance(date, datetime.date):
-        try:
-            date = datetime.date.fromisoformat(_text(date, source, "provenance.date"))
-        except ValueError as error:
-            raise InputError(f"{source}: 'provenance.date' is {date!r}: give a date as 2026-11-22") from error
-    texts = {key: _text(table[key], source, f"provenance.{key}") for key in ("source", "notes") if key in table}
-    return (("source", texts.pop("source")), ("date", date.isoformat()), *texts.items())
-
-
-def _number(value: Any, source: str, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{source}: '{key}' is {value!r}: give a number")
-    if not (value > 0 and math.isfinite(value)):
-        raise InputError(f"{source}: '{key}' is {value!r}: give a positive, finite number")
-    if "efficiency" in key and value > 1:
-        raise InputError(f"{source}: '{key}' is {value!r}: give a share of the peak, at most 1")
-    return float(value)
-
-
-def _text(value: Any, source: str, key: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{source}: '{key}' is {value!r}: give a text")
-    return value

@@ -1,8 +1,8 @@
 """The single entry point: what a workload costs on a device.
 
 Every function is pure: it can be jitted, differentiated (with respect to shapes and device numbers) and mapped over
-leading axes. Time of a layer = max(compute, memory) + overhead; the compute time comes from the file of the device's
-kind in `hw_models/analytic`, everything else is shared.
+leading axes. The time of a layer comes from the file of the device's kind in `hw_models/analytic`, everything else is
+shared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hw_models.device import Device
 from hw_models.discover import load
 from hw_models.energy import energy_j
 from hw_models.errors import InputError
-from hw_models.memory import peak_memory_bytes, traffic
+from hw_models.memory import peak_memory_bytes
 from hw_models.precision import apply_precision as apply_precision
 from hw_models.precision import choose
 from hw_models.roofline import bound
@@ -41,38 +41,43 @@ def layer_costs(device: Device, workload: Workload, batch: Any = 1) -> LayerCost
     """
     if isinstance(batch, int | float) and not 1 <= batch <= MAX_BATCH:
         raise InputError(f"batch {batch!r} is not allowed: give 1 to {MAX_BATCH:,}")
-    compute_time = load(ANALYTIC, device.kind, "compute_time")
+    layer_times = load(ANALYTIC, device.kind, "layer_times")
     count = workload.count
     one = workload._replace(count=jnp.ones_like(count))  # a layer is priced once and then repeated
     gain = speedup(device, one)
     run = choose(device, one)
     run = run._replace(macs_per_s=run.macs_per_s * gain, peak_macs_per_s=run.peak_macs_per_s * gain)
-    compute_s = compute_time(device, one, run, batch)
-    moved = traffic(device, one, gain, batch)
-    overhead_s = jnp.ones_like(count) * device.compute["op_overhead_s"]
-    latency_s = jnp.maximum(compute_s, moved.memory_s) + overhead_s
+    times = layer_times(device, one, run, gain, batch)
     macs = one.macs * batch
     there = count > 0
     return LayerCosts(
-        latency_s=count * latency_s,
-        energy_j=count * energy_j(device, macs / gain, run.mac_j, moved.dram_bytes, latency_s),
+        latency_s=count * times.latency_s,
+        energy_j=count * energy_j(device, macs / gain, run.mac_j, times.dram_bytes, times.latency_s),
         peak_memory_bytes=jnp.where(there, peak_memory_bytes(one, batch), 0.0),
         weight_bytes=weight_bytes(workload),
         params=workload.params,
         macs=workload.macs,
         compute_s=count * macs / run.peak_macs_per_s,
         resource_fraction=jnp.where(there, run.excess, 0.0),
-        bound=bound(compute_s, moved.memory_s, overhead_s),
+        bound=bound(times.compute_s, times.memory_s, times.overhead_s),
     )
 
 
-def total(device: Device, layers: LayerCosts) -> Costs:
+def once_s(device: Device, batch: Any = 1) -> Any:
+    """Seconds that one run of `batch` images takes besides its layers: `run_overhead_s` and `image_overhead_s` each."""
+    compute = device.compute
+    return compute.get("run_overhead_s", 0.0) + batch * compute.get("image_overhead_s", 0.0)
+
+
+def total(device: Device, layers: LayerCosts, batch: Any = 1) -> Costs:
     """Costs of the network from those of its layers, `[..., L] -> [...]`, and the shares of hard resources they take.
 
     Main memory must hold weights and peak activations, flash the weights; the kind of the device adds its own (DSP and
     memory blocks of an FPGA).
     """
     costs = combine(layers)
+    once = once_s(device, batch)
+    costs = costs._replace(latency_s=costs.latency_s + once, energy_j=costs.energy_j + once * device.energy["static_w"])
     shares = [costs.resource_fraction, load(ANALYTIC, device.kind, "resource_fraction")(device)]
     if "dram_bytes" in device.memory:
         shares.append((costs.weight_bytes + costs.peak_memory_bytes) / device.memory["dram_bytes"])
@@ -91,14 +96,14 @@ def estimate(device: Device, workload: Workload, batch: Any = 1) -> Costs:
         InputError: `batch` is a Python number below 1 or above `MAX_BATCH`.
 
     Example:
-        >>> from hw_models.device import load_device
+        >>> from hw_models.device_file import load_device
         >>> from hw_models.workload import Layer
         >>> work = Workload.of([Layer(Op.CONV, 56, 56, 56, 56, 64, 64, 3, 3)])
         >>> costs = estimate(load_device("raspberry_pi_4"), work)
         >>> bool(costs.latency_s > costs.compute_s), bool(fits(costs))
         (True, True)
     """
-    return total(device, layer_costs(device, workload, batch))
+    return total(device, layer_costs(device, workload, batch), batch)
 
 
 def explain(device: Device, workload: Workload, batch: int = 1) -> list[dict[str, Any]]:
@@ -110,7 +115,7 @@ def explain(device: Device, workload: Workload, batch: int = 1) -> list[dict[str
         InputError: `workload` has more than one axis.
 
     Example:
-        >>> from hw_models.device import load_device
+        >>> from hw_models.device_file import load_device
         >>> from hw_models.workload import Layer
         >>> work = Workload.of([Layer(Op.CONV, 56, 56, 56, 56, 64, 64, 3, 3)])
         >>> row = explain(load_device("raspberry_pi_4"), work)[0]

@@ -13,10 +13,15 @@ from hw_models.workload import Workload
 
 
 class Traffic(NamedTuple):
-    """Bytes that one layer moves and the seconds that they take; every leaf `[..., L]`."""
+    """Bytes that one layer moves and the seconds that they take; every leaf `[..., L]`.
+
+    `output_dram_bytes` and `output_s` are those of the output alone, written or read once.
+    """
 
     dram_bytes: Array
     memory_s: Array
+    output_dram_bytes: Array
+    output_s: Array
 
 
 def peak_memory_bytes(layers: Workload, batch: Any = 1) -> Array:
@@ -28,17 +33,23 @@ def peak_memory_bytes(layers: Workload, batch: Any = 1) -> Array:
     return elements * batch * layers.act_bits / 8
 
 
-def traffic(device: Device, layers: Workload, gain: Array, batch: Any = 1) -> Traffic:
+def traffic(device: Device, layers: Workload, gain: Array, batch: Any = 1, stays: Array | None = None) -> Traffic:
     """Bytes from and to main memory: weights once a run, and the activations of layers too large for on-chip memory.
 
-    Activations that fit in `memory.sram_bytes` move at the on-chip rate instead. Zeros in weights travel unless the
-    device skips them (`gain` above 1). `[..., L]`
+    Activations that fit in `memory.sram_bytes` move at the on-chip rate instead; kinds that decide otherwise what stays
+    on the chip give `stays`, bool `[..., L]`. Zeros in weights travel unless the device skips them (`gain` above 1).
+    `[..., L]`
     """
     weights = jnp.where(gain > 1, weight_bytes(layers), dense_weight_bytes(layers))
-    activations = (layers.input_elements + layers.output_elements) * batch * layers.act_bits / 8
-    stays = peak_memory_bytes(layers, batch) <= device.memory["sram_bytes"]
-    dram_bytes = weights + jnp.where(stays, 0.0, activations)
-    rest = jnp.where(stays, activations, 0.0)
+    output = layers.output_elements * batch * layers.act_bits / 8
+    activations = layers.input_elements * batch * layers.act_bits / 8 + output
+    if stays is None:
+        stays = peak_memory_bytes(layers, batch) <= device.memory["sram_bytes"]
     reached = device.memory["dram_bytes_per_s"] * device.memory["efficiency"]
-    memory_s = dram_bytes / reached + rest / device.memory["sram_bytes_per_s"]
-    return Traffic(dram_bytes, memory_s)
+    per_byte = jnp.where(stays, 1 / device.memory["sram_bytes_per_s"], 1 / reached)
+    return Traffic(
+        dram_bytes=weights + jnp.where(stays, 0.0, activations),
+        memory_s=weights / reached + activations * per_byte,
+        output_dram_bytes=jnp.where(stays, 0.0, output),
+        output_s=output * per_byte,
+    )

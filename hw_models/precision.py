@@ -56,7 +56,7 @@ def choose(device: Device, layers: Workload) -> Run:
     """The precision that each layer runs in on `device`: arrays in, arrays out, `[..., L]`.
 
     Example:
-        >>> from hw_models.device import load_device
+        >>> from hw_models.device_file import load_device
         >>> from hw_models.workload import Layer, Op
         >>> rows = Workload.of([Layer(Op.CONV, 8, 8, 8, 8, 8, 8, weight_dtype=Dtype.INT, weight_bits=4,
         ...                           act_dtype=Dtype.INT, act_bits=6)])
@@ -126,7 +126,7 @@ def apply_precision(
         InputError: `precision` is no precision, or the device lacks it and `fallback` is false.
 
     Example:
-        >>> from hw_models.device import load_device
+        >>> from hw_models.device_file import load_device
         >>> from hw_models.workload import Layer, Op
         >>> work = Workload.of([Layer(Op.CONV, 8, 8, 8, 8, 8, 8)])
         >>> apply_precision(load_device("zcu102"), work)[1:]

@@ -1,4 +1,4 @@
-"""Shared arithmetic of the device kinds: layers as matrix products, rounding up, which bound holds.
+"""Shared arithmetic of the device kinds: layers as matrix products, rounding up, times that overlap, which bound holds.
 
 A convolution is `groups` products of an `m x k` by a `k x n` matrix: m = batch x output pixels, k = kernel positions x
 input channels per group, n = output channels per group.
@@ -21,6 +21,30 @@ class Gemm(NamedTuple):
     k: Array
     n: Array
     groups: Array
+
+
+class Times(NamedTuple):
+    """Where the time of each layer goes, seconds; every leaf `[..., L]`.
+
+    `latency_s` is what the three take together: how far they overlap is the kind's own physics. `dram_bytes` is what
+    crosses the main memory.
+    """
+
+    compute_s: Array
+    memory_s: Array
+    overhead_s: Array
+    latency_s: Array
+    dram_bytes: Array
+
+
+def overlapped(compute_s: Array, memory_s: Array, serial: Any = 0.0) -> Array:
+    """Seconds for arithmetic and traffic of which the share `serial` cannot overlap: 0 is a roofline, 1 a sum.
+
+    Example:
+        >>> float(overlapped(jnp.float32(2.0), jnp.float32(1.0), 0.5))
+        2.5
+    """
+    return jnp.maximum(compute_s, memory_s) + serial * jnp.minimum(compute_s, memory_s)
 
 
 def gemm(layers: Workload, batch: Any = 1) -> Gemm:

@@ -224,7 +224,7 @@ def _devices(given: Any) -> tuple[Any, ...]:
     if not items:
         raise InputError("no device given: name at least one, such as 'raspberry_pi_4'")
     if any(isinstance(item, str) for item in items):
-        from hw_models.device import load_device
+        from hw_models.device_file import load_device
 
         items = tuple(load_device(item) if isinstance(item, str) else item for item in items)
     names = [device.name for device in items]

@@ -4,6 +4,12 @@ Equations:
     work    = round_up(n, channel_tile) * round_up(m, pixel_tile) * k * groups         (padded multiply-accumulates)
     rate    = clock * macs_per_cycle * efficiency * units;  depthwise: that times depthwise_efficiency
     convert = elements whose stored width is not the computing width / convert_elements_per_cycle / clock / units
+    call    = op_overhead + depthwise: channels * channel_overhead + idle_lanes * lane_overhead
+    layer   = max(compute, memory) + serial_share * min(compute, memory) + call
+
+A runtime that handles a depthwise layer channel by channel pays `channel_overhead_s` for each; one whose vector kernel
+refuses channels that leave lanes idle (`idle_lanes`, the share of the last `channel_tile`s that padding would fill)
+falls back to a slower one, `lane_overhead_s` at full idleness. Both are 0 unless the device's file says otherwise.
 
 Sources: channel and pixel tiles as in XNNPACK's microkernels (8 channels, 4 or 6 rows); depthwise runs at 30-50 % of
 the dense rate on Arm cores (Pixel 1 block table: 2.4 against 6.4 GMAC/s). `efficiency` is the share of the peak that
@@ -17,9 +23,11 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from hw_models.device import Device, Keys
+from hw_models.device import Device
+from hw_models.keys import Free, Keys
+from hw_models.memory import traffic
 from hw_models.precision import Run
-from hw_models.roofline import gemm, on_vector_unit, round_up
+from hw_models.roofline import Times, gemm, on_vector_unit, overlapped, round_up
 from hw_models.workload import Op, Workload
 
 KEYS = Keys(
@@ -28,24 +36,43 @@ KEYS = Keys(
         "compute.pixel_tile",
         "compute.depthwise_efficiency",
         "compute.convert_elements_per_cycle",
-    )
+    ),
+    or_zero=("compute.channel_overhead_s", "compute.lane_overhead_s", "compute.serial_share"),
+    free=(
+        Free("compute.efficiency"),
+        Free("compute.depthwise_efficiency"),
+        Free("compute.op_overhead_s"),
+        Free("compute.run_overhead_s", start=1e-4),
+        Free("compute.channel_overhead_s", start=1e-7),
+        Free("compute.lane_overhead_s", start=1e-5),
+        Free("compute.serial_share", start=0.3),
+        Free("memory.efficiency"),
+        Free("memory.sram_bytes_per_s"),
+    ),
 )
 
 
-def compute_time(device: Device, layers: Workload, run: Run, batch: Any = 1) -> Array:
-    """Seconds the arithmetic of each layer takes, `[..., L]`."""
+def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: Any = 1) -> Times:
+    """Seconds of each layer, `[..., L]`."""
     compute = device.compute
     size = gemm(layers, batch)
     dense = round_up(size.n, compute["channel_tile"]) * round_up(size.m, compute["pixel_tile"]) * size.k * size.groups
-    channels = jnp.where(
-        layers.op == int(Op.DEPTHWISE), round_up(layers.out_channels, compute["channel_tile"]), layers.out_channels
-    )
+    per_channel = layers.op == int(Op.DEPTHWISE)
+    padded = round_up(layers.out_channels, compute["channel_tile"])
+    channels = jnp.where(per_channel, padded, layers.out_channels)
     depthwise = channels * size.m * size.k / compute["depthwise_efficiency"]
     work = jnp.where(on_vector_unit(layers), depthwise, dense)
     elements = layers.weights + batch * (layers.input_elements + layers.output_elements)
     rate = compute["convert_elements_per_cycle"] * compute["clock_hz"] * compute["units"]
     convert = jnp.where(run.converted, elements / rate, 0.0)
-    return layers.multiplies * (work / run.macs_per_s + convert)
+    compute_s = layers.multiplies * (work / run.macs_per_s + convert)
+
+    idle = 1 - layers.out_channels / padded
+    calls = layers.out_channels * compute.get("channel_overhead_s", 0.0) + idle * compute.get("lane_overhead_s", 0.0)
+    overhead_s = compute["op_overhead_s"] + jnp.where(per_channel, calls, 0.0)
+    moved = traffic(device, layers, gain, batch)
+    work_s = overlapped(compute_s, moved.memory_s, compute.get("serial_share", 0.0))
+    return Times(compute_s, moved.memory_s, overhead_s, work_s + overhead_s, moved.dram_bytes)
 
 
 def resource_fraction(device: Device) -> Array:

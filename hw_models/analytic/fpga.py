@@ -1,15 +1,24 @@
 """FPGA: an overlay processor (DPU) with fixed input, output and pixel parallelism, one image per core.
 
-Equations:
-    dense cycles     = ceil(c_in / input_parallel) * ceil(c_out / output_parallel) * ceil(w_out / pixel_parallel)
-                       * kernel * h_out, per group;  scaled by the rate of the precision
-    depthwise cycles = round_up(channels, output_parallel) * kernel * pixels / depthwise_macs_per_cycle
-    batch            = ceil(batch / units) images one after another
-    resources        = units * dsp_per_unit / dsp,  units * bram36_per_unit / bram36;
-                       dsp_per_unit = macs_per_cycle / macs_per_dsp_cycle
+Equations (cycles of one image on one core):
+    dense       = ceil(c_in / input_parallel) * ceil(c_out / output_parallel) * ceil(w_out / pixel_parallel)
+                  * kernel * h_out, per group;  scaled by the rate of the precision
+    depthwise   = ceil(channels / output_parallel) * ceil(w_out / depthwise_pixel_parallel) * kernel * h_out
+    elementwise = elements read and written, channels padded to output_parallel, / elementwise_per_cycle
+                  * (1 + spill_factor where a map exceeds sram_bytes)
+    memory      = (weights + activations that do not stay in sram_bytes) / min(dram, cores at work * port)
+                  + those that do / sram rate;  weights of linear layers: at linear_efficiency of that
+    layer       = max(compute, memory) + serial_share * min(compute, memory) + op_overhead
+    batch       = ceil(batch / units) images one after another; the cores share the main memory
+    resources   = units * dsp_per_unit / dsp,  units * bram36_per_unit / bram36;
+                  dsp_per_unit = macs_per_cycle / macs_per_dsp_cycle
+The cores load the weights for each image again. Pooling and scaling wait for a whole map and run on a unit of their
+own; maps larger than the on-chip memory pass through it in strips. Additions and products of maps, concatenations and
+activations follow the convolution before them tile by tile: they only bring the other operand.
 
-Sources: AMD PG338 (DPU architecture: B4096 is 16 x 16 channels x 8 pixels = 2048 MACs a cycle); AMD WP486 (two int8
-products per DSP48E2 and cycle; the DPU clocks its DSPs twice a cycle).
+Sources: AMD PG338 (DPU architecture: B4096 is 16 x 16 channels x 8 pixels = 2048 MACs a cycle; "the parallelism of
+depthwise convolution is half that of the pixel parallelism"); AMD WP486 (two int8 products per DSP48E2 and cycle; the
+DPU clocks its DSPs twice a cycle).
 """
 
 from __future__ import annotations
@@ -19,26 +28,46 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from hw_models.device import Device, Keys
+from hw_models.device import Device
+from hw_models.keys import Free, Keys
+from hw_models.memory import traffic
 from hw_models.precision import Run
-from hw_models.roofline import ceil_div, on_vector_unit, round_up
+from hw_models.roofline import Times, ceil_div, on_vector_unit, overlapped, round_up
 from hw_models.workload import Op, Workload
+
+PIPELINED = (Op.ADD, Op.MULTIPLY, Op.CONCAT, Op.ACTIVATION)
 
 KEYS = Keys(
     required=(
-        "compute.depthwise_macs_per_cycle",
+        "compute.depthwise_pixel_parallel",
+        "compute.elementwise_per_cycle",
         "compute.dsp",
         "compute.bram36",
         "compute.bram36_per_unit",
+        "memory.port_bytes_per_s",
     ),
     per_precision=("compute.macs_per_dsp_cycle",),
+    optional=("memory.linear_efficiency",),
+    or_zero=("compute.serial_share", "compute.spill_factor"),
     cells=("compute.input_parallel", "compute.output_parallel", "compute.pixel_parallel"),
+    free=(
+        Free("compute.efficiency"),
+        Free("compute.depthwise_pixel_parallel"),
+        Free("compute.elementwise_per_cycle"),
+        Free("compute.spill_factor", start=1.0),
+        Free("compute.op_overhead_s"),
+        Free("compute.run_overhead_s", start=1e-4),
+        Free("compute.serial_share", start=0.3),
+        Free("memory.efficiency"),
+        Free("memory.linear_efficiency", start=0.5),
+        Free("memory.sram_bytes_per_s"),
+    ),
 )
 
 
-def compute_time(device: Device, layers: Workload, run: Run, batch: Any = 1) -> Array:
-    """Seconds the arithmetic of each layer takes, `[..., L]`."""
-    compute = device.compute
+def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: Any = 1) -> Times:
+    """Seconds of each layer, `[..., L]`."""
+    compute, memory = device.compute, device.memory
     taps = layers.kernel_h * layers.kernel_w
     steps = (
         ceil_div(layers.in_channels / layers.groups, compute["input_parallel"])
@@ -47,13 +76,35 @@ def compute_time(device: Device, layers: Workload, run: Run, batch: Any = 1) -> 
     )
     parallel = compute["input_parallel"] * compute["output_parallel"] * compute["pixel_parallel"]
     dense = steps * layers.groups * taps * layers.out_h * parallel / (run.macs_per_s / compute["units"])
-    channels = jnp.where(
-        layers.op == int(Op.DEPTHWISE), round_up(layers.out_channels, compute["output_parallel"]), layers.out_channels
+    cycle_s = 1 / compute["clock_hz"]
+    padded = round_up(layers.out_channels, compute["output_parallel"])
+    channel_steps = jnp.where(layers.op == int(Op.DEPTHWISE), padded / compute["output_parallel"], layers.out_channels)
+    # Depthwise pixel parallelism may be any share of a step once it is fitted: pixels pad to the half of dense ones.
+    columns = round_up(layers.out_w, compute["pixel_parallel"] / 2) / compute["depthwise_pixel_parallel"]
+    vector = channel_steps * columns * taps * layers.out_h * cycle_s
+
+    spills = jnp.where(layers.input_elements * layers.act_bits / 8 > memory["sram_bytes"], 1.0, 0.0)
+    elements = (
+        layers.input_elements * padded / layers.out_channels + layers.output_elements * padded / layers.out_channels
     )
-    vector_macs = channels * taps * layers.out_h * layers.out_w
-    vector = vector_macs / (compute["depthwise_macs_per_cycle"] * compute["clock_hz"])
-    images = ceil_div(batch, compute["units"])
-    return layers.multiplies * images * jnp.where(on_vector_unit(layers), vector, dense)
+    each = elements * cycle_s / compute["elementwise_per_cycle"] * (1 + compute.get("spill_factor", 0.0) * spills)
+
+    multiplying = layers.multiplies > 0
+    pipelined = jnp.isin(layers.op, jnp.asarray(PIPELINED))
+    image_s = jnp.where(multiplying, jnp.where(on_vector_unit(layers), vector, dense), jnp.where(pipelined, 0.0, each))
+    compute_s = ceil_div(batch, compute["units"]) * image_s
+
+    moved = traffic(device, layers, gain)
+    ports = jnp.minimum(batch, compute["units"]) * memory["port_bytes_per_s"]
+    reached = memory["dram_bytes_per_s"] * memory["efficiency"]
+    slower = moved.dram_bytes * (1 / jnp.minimum(ports, reached) - 1 / reached)
+    share = jnp.where(layers.op == int(Op.LINEAR), memory.get("linear_efficiency", 1.0), 1.0)
+    beside = jnp.where(pipelined, moved.output_s / moved.memory_s, 1.0)
+    memory_s = batch * (moved.memory_s + slower) * beside / share
+    dram_bytes = batch * moved.dram_bytes * beside
+    overhead_s = jnp.ones_like(compute_s) * compute["op_overhead_s"] * ceil_div(batch, compute["units"])
+    work_s = overlapped(compute_s, memory_s, compute.get("serial_share", 0.0))
+    return Times(compute_s, memory_s, overhead_s, work_s + overhead_s, dram_bytes)
 
 
 def resource_fraction(device: Device) -> Array:

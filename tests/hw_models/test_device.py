@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import pytest
 
 from hw_models import Layer, Op, Workload, device_names, estimate, load_device
-from hw_models.device import parse_device
+from hw_models.device_file import parse_device
 from hw_models.discover import names
 from hw_models.errors import InputError
 from hw_models.precision import apply_precision
@@ -204,7 +204,7 @@ def test_a_new_kind_is_one_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "flynas_toy_lab" / "__init__.py").write_text("")
     (tmp_path / "flynas_toy_lab" / "abacus.py").write_text(
         "import jax.numpy as jnp\n"
-        "from hw_models.device import Keys\n"
+        "from hw_models.keys import Keys\n"
         "KEYS = Keys(required=('compute.beads',))\n"
         "def compute_time(device, layers, run, batch=1):\n"
         "    return layers.macs * batch / device.compute['beads']\n"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hw_models import load_device
-from hw_models.device import parse_device
+from hw_models.device_file import parse_device
 from hw_models.errors import InputError
 from nas import Objective, export
 from nas.data import Data, content_hash, split

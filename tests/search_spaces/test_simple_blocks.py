@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hw_models.device import load_device
+from hw_models.device_file import load_device
 from hw_models.errors import InputError
 from nas.cost_table import cost_table
 from search_spaces import testing

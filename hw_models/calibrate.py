@@ -1,0 +1,159 @@
+"""Calibration: a device's free constants fitted to a handful of measured networks.
+
+The constants are numbers of the device file itself (`Keys.free` of its kind): rates, shares and overheads that no data
+sheet tells. They are searched on a logarithmic scale, so that they stay positive, by least squares of the logarithm of
+predicted over measured time, with the file's own values as the prior:
+
+    minimise  sum_n (log(t_n(theta) / y_n) / s)^2 + sum_i (log(theta_i / start_i) / PRIOR_WIDTH)^2
+
+`s` is the error that remains, estimated by repeating the fit (empirical Bayes). With few networks the file decides what
+they cannot tell, with many they overrule it. Shares are at most 1.
+
+Shape letters: `N` networks, `L` layers, `P` constants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from scipy.optimize import least_squares
+
+from hw_models.device import Device
+from hw_models.errors import InputError
+from hw_models.estimate import estimate
+from hw_models.keys import keys_of
+from hw_models.workload import Workload
+
+PRIOR_WIDTH = 2.0  # of a factor e: two thirds of the constants within 4.5 times of what the file says
+FIRST_ERROR = 0.2  # relative error assumed before the first fit
+LEAST_ERROR = 0.003  # no set of timings is better than this
+ROUNDS = 4
+
+
+class Constant(NamedTuple):
+    """One number to fit: `section.key`, of which precision if the key has several, and where the search starts."""
+
+    key: str
+    precision: str | None
+    start: float
+
+    @property
+    def name(self) -> str:
+        """As a person writes it."""
+        return self.key if self.precision is None else f"{self.key}.{self.precision}"
+
+    @property
+    def most(self) -> float:
+        """Largest value allowed."""
+        return 1.0 if "efficiency" in self.key or self.key.endswith("_share") else np.inf
+
+
+def constants(device: Device, precision: str) -> list[Constant]:
+    """The free constants of `device` for networks that run in `precision`.
+
+    Example:
+        >>> from hw_models.device_file import load_device
+        >>> constants(load_device("a100"), "float16")[0].name
+        'compute.efficiency.float16'
+    """
+    found = []
+    for free in keys_of(device.kind).free:
+        section, key = free.key.split(".", 1)
+        value = getattr(device, section).get(key)
+        if isinstance(value, dict):
+            found.append(Constant(free.key, precision, float(value[precision])))
+        else:
+            found.append(Constant(free.key, None, float(value) if value else float(free.start or 0.0)))
+    return found
+
+
+def with_constants(device: Device, fitted: list[Constant], values: Any) -> Device:
+    """`device` with other values `[P]` of its constants; works on traced values."""
+    sections: dict[str, Any] = {name: dict(getattr(device, name)) for name in ("compute", "memory")}
+    for i, constant in enumerate(fitted):
+        section, key = constant.key.split(".", 1)
+        if constant.precision is None:
+            sections[section][key] = values[i]
+        else:
+            sections[section][key] = sections[section][key] | {constant.precision: values[i]}
+    return replace(device, **sections)
+
+
+@jax.jit
+def predict(device: Device, networks: Workload, batch: Array) -> Array:
+    """Seconds of one run of each network, `[N, L]` and batch `[N]` -> `[N]`."""
+    return jax.vmap(lambda work, images: estimate(device, work, images).latency_s)(networks, batch)
+
+
+class Fit(NamedTuple):
+    """A calibrated device, its constants with their values, and the relative error that remains on what was fitted."""
+
+    device: Device
+    constants: list[Constant]
+    values: np.ndarray
+    error: float
+
+
+def calibrate(device: Device, networks: Workload, batch: Any, measured_s: Any, precision: str) -> Fit:
+    """Fit the free constants of `device` to seconds measured per run.
+
+    Args:
+        device: where the constants start.
+        networks: `[N, L]`, in the precision they ran in.
+        batch: images per run, `[N]`.
+        measured_s: seconds per run, `[N]`.
+        precision: name of that precision, for constants of which there is one each.
+
+    Raises:
+        InputError: fewer networks than constants, or a time that is not positive.
+    """
+    fitted = constants(device, precision)
+    target = np.asarray(measured_s, float)
+    if len(target) < len(fitted):
+        raise InputError(
+            f"{len(target)} measured networks cannot fit the {len(fitted)} constants of {device.name} "
+            f"({', '.join(constant.name for constant in fitted)}): measure at least {len(fitted)}"
+        )
+    if not np.all(np.isfinite(target) & (target > 0)):
+        raise InputError("measured times must be positive and finite: correct the rows that are not")
+    images = jnp.asarray(np.broadcast_to(np.asarray(batch, np.float32), target.shape))
+    start = np.log([constant.start for constant in fitted])
+    bound = np.log([constant.most for constant in fitted])
+    start = np.minimum(start, bound - 1e-6)
+    device = with_constants(device, fitted, [float(value) for value in np.exp(start)])  # one structure, one program
+    log_target = jnp.asarray(np.log(target), jnp.float32)
+    names = tuple(fitted)
+
+    def call(function: Any, x: np.ndarray) -> np.ndarray:
+        return np.asarray(function(device, names, networks, images, log_target, jnp.asarray(x, jnp.float32)), float)
+
+    x, error = start, FIRST_ERROR
+    for _ in range(ROUNDS):
+        weight = error / PRIOR_WIDTH
+
+        def residual(x: np.ndarray, weight: float = weight) -> np.ndarray:
+            return np.concatenate([call(_log_ratio, x), weight * (x - start)])
+
+        def jacobian(x: np.ndarray, weight: float = weight) -> np.ndarray:
+            return np.concatenate([call(_slopes, x), weight * np.eye(len(x))])
+
+        x = least_squares(residual, x, jacobian, bounds=(start - 12, bound), x_scale=1.0, max_nfev=60, xtol=1e-6).x
+        left = call(_log_ratio, x)
+        spare = max(len(target) - len(fitted) / 2, 1)
+        error = max(float(np.sqrt(np.sum(left**2) / spare)), LEAST_ERROR)
+    values = np.exp(x)
+    return Fit(with_constants(device, fitted, [float(value) for value in values]), fitted, values, error)
+
+
+def _log_of(device: Device, names: Any, networks: Workload, batch: Array, log_target: Array, x: Array) -> Array:
+    return jnp.log(predict(with_constants(device, list(names), jnp.exp(x)), networks, batch)) - log_target
+
+
+_log_ratio = partial(jax.jit, static_argnums=1)(_log_of)
+_slopes = partial(jax.jit, static_argnums=1)(jax.jacfwd(_log_of, argnums=5))

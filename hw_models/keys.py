@@ -1,0 +1,96 @@
+"""Which numbers a device file holds: those of every kind here, those of one kind in `hw_models/analytic/<kind>.py`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from hw_models.discover import load
+from hw_models.errors import InputError
+
+
+class Free(NamedTuple):
+    """A number that calibration may move: its key, and where the search starts if the file lacks it (or has 0)."""
+
+    key: str
+    start: float | None = None
+
+
+class Keys(NamedTuple):
+    """Keys `section.key` of a device file: one number each (`per_precision`: one number per precision).
+
+    `or_zero` are optional as well, may be 0, and are 0 where the file leaves them out. `cells` are required numbers
+    whose product is what a unit multiplies per cycle in one of its precisions. `free` ones are fitted by
+    `hw_models.calibrate`.
+    """
+
+    required: tuple[str, ...] = ()
+    per_precision: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    or_zero: tuple[str, ...] = ()
+    cells: tuple[str, ...] = ()
+    free: tuple[Free, ...] = ()
+
+    @property
+    def single(self) -> tuple[str, ...]:
+        """Every key that holds one number."""
+        return self.required + self.cells + self.optional + self.or_zero
+
+    def of_section(self, section: str) -> Keys:
+        """The keys of one section without its name in front; `free` is left out."""
+        groups = [tuple(k.split(".", 1)[1] for k in group if k.startswith(section + ".")) for group in self[:-1]]
+        return Keys(*groups)
+
+
+# What every kind needs. Units: hertz, seconds, bytes, joules, watts; rates are per unit and cycle.
+COMMON = Keys(
+    required=(
+        "compute.clock_hz",
+        "compute.units",
+        "compute.op_overhead_s",
+        "memory.dram_bytes_per_s",
+        "memory.efficiency",
+        "memory.sram_bytes",
+        "memory.sram_bytes_per_s",
+        "energy.dram_j_per_byte",
+        "energy.static_w",
+    ),
+    per_precision=("compute.macs_per_cycle", "compute.efficiency", "energy.mac_j"),
+    optional=("memory.dram_bytes", "memory.flash_bytes"),
+    or_zero=("compute.run_overhead_s", "compute.image_overhead_s"),
+)
+
+
+def keys_of(kind: str, where: str = "") -> Keys:
+    """All keys of the files of devices of `kind`, which file `where` names.
+
+    Raises:
+        InputError: no such kind.
+
+    Example:
+        >>> "compute.array_rows" in keys_of("tpu").cells
+        True
+    """
+    own: Keys = load("hw_models.analytic", kind, "KEYS", kind="kind of device", where=where)
+    return Keys(*(common + special for common, special in zip(COMMON, own, strict=True)))
+
+
+def check_number(value: Any, source: str, key: str, or_zero: bool = False) -> float:
+    """`value` as a float, if the number `key` of file `source` may have it: positive, or also 0, and shares at most 1.
+
+    Raises:
+        InputError: it may not.
+
+    Example:
+        >>> check_number(2, "mine.toml", "compute.units")
+        2.0
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{source}: '{key}' is {value!r}: give a number")
+    if not (math.isfinite(value) and (value > 0 or (or_zero and value == 0))):
+        raise InputError(
+            f"{source}: '{key}' is {value!r}: give a {'finite number of at least 0' if or_zero else 'positive, finite number'}"
+        )
+    if ("efficiency" in key or key.endswith("_share")) and value > 1:
+        raise InputError(f"{source}: '{key}' is {value!r}: give a share, at most 1")
+    return float(value)
