@@ -22,8 +22,9 @@ drain show:
 
     cycles = (folds - 1) * max(stream, R) + stream + drain - 1
 
-This never exceeds the serial count, nor falls below the ideal `m*k*n / (R*C)` or the load of any edge. With `is` it
-takes a second register in every element, for the waiting tile, which is swapped in as the wave of its fold passes.
+This never exceeds the serial count, and the cycles that pass, one more, never fall below the ideal `m*k*n / (R*C)` or
+the load of any edge. With `is` an element takes two more registers: for a value that passes down to its row, and for
+the one that waits until the wave of its fold comes.
 
 Overlapped folds, `ws`, are counted as the Camuy emulator does. It writes weights straight into the elements, along
 diagonals, as many per column and cycle as are due, so that even a stream shorter than R hides them; and it adds a
