@@ -88,6 +88,35 @@ def _label(run: Run) -> str:
     return run.folder.name if run.folder is not None else "run"
 
 
+def front_numbers(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The networks of the fronts of runs as plain objects.
+
+    Example:
+        >>> record = {"network": "tiny:0", "status": "ok", "genes": [0], "objectives": {"error": 0.1}, "costs": {}}
+        >>> front_numbers([Run(None, {"objective": {"minimize": ["error"]}}, [record])])
+        [{'name': 'tiny:0', 'run': 'run', 'error': 0.1}]
+    """
+    return [
+        {"name": record["network"], "run": _label(run), **record["costs"], **record["objectives"]}
+        for run in runs
+        for record in run.front()
+    ]
+
+
+def progress_numbers(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """What `progress` draws as plain objects, one per run.
+
+    Example:
+        >>> record = {"status": "ok", "genes": [0], "objectives": {"error": 0.1}, "costs": {}}
+        >>> progress_numbers([Run(None, {"objective": {"minimize": ["error"]}}, [record])])
+        [{'name': 'run', 'evaluated': [1], 'hypervolume': [1.0]}]
+    """
+    return [
+        {"name": _label(run), "evaluated": ends.tolist(), "hypervolume": share.tolist()}
+        for run, (ends, share) in zip(runs, growth(runs), strict=True)
+    ]
+
+
 def _points(records: Sequence[Any], names: Sequence[str]) -> np.ndarray:
     """Values `[N, len(names)]` of usable records, non-finite rows left out."""
     rows = [[value_of(r, name) for name in names] for r in records if r["status"] in USABLE]
@@ -187,6 +216,41 @@ def _mark_limits(axes: Any, run: Run, names: tuple[str, str], unit: np.ndarray) 
             line(limits[name] / one, color=COLOURS[1], linewidth=0.9, linestyle=(0, (4, 2)), zorder=1, label="limit")
 
 
+def growth(runs: Sequence[Run]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What `progress` draws: per run numbers of networks evaluated, and the hypervolume after each.
+
+    Raises:
+        InputError: runs with other objectives, or no evaluated network.
+
+    Example:
+        >>> record = {"status": "ok", "genes": [0], "objectives": {"error": 0.1, "latency_s": 0.002}, "costs": {}}
+        >>> ((counts, share),) = growth([Run(None, {"objective": {"minimize": ["error", "latency_s"]}}, [record])])
+        >>> counts.tolist(), float(share[0])
+        ([1], 1.0)
+    """
+    names = runs[0].objectives
+    for run in runs:
+        if run.objectives != names:
+            raise InputError(
+                f"{_label(run)} minimises {', '.join(run.objectives)}, not {', '.join(names)}: plot it alone"
+            )
+    everything = np.concatenate([_points(run.records, names) for run in runs])
+    if not len(everything):
+        raise InputError("there is nothing to draw: no network was evaluated within the limits")
+    low, high = everything.min(axis=0), everything.max(axis=0)
+    extent = np.where(high > low, high - low, 1.0)
+    grown = []
+    for run in runs:
+        records = evaluated(run.records)
+        ends = np.unique(np.linspace(min(1, len(records)), len(records), min(len(records), 200)).astype(int))
+        # a hair beyond the worst, so that the ends of the front count as well
+        share = [
+            pareto.hypervolume((_points(records[:end], names) - low) / extent, [1.01] * len(names)) for end in ends
+        ]
+        grown.append((ends, np.asarray(share) / 1.01 ** len(names)))
+    return grown
+
+
 @_styled
 def progress(runs: Run | Sequence[Run], x: str | None = None, y: str | None = None) -> Any:
     """Hypervolume of the front over the number of networks evaluated, as a share of the box it is measured in.
@@ -212,28 +276,10 @@ def progress(runs: Run | Sequence[Run], x: str | None = None, y: str | None = No
     listed = _as_list(runs)
     if x is not None or y is not None:
         raise InputError("figure progress has its own axes: leave out --x and --y")
-    names = listed[0].objectives
-    for run in listed:
-        if run.objectives != names:
-            raise InputError(
-                f"{_label(run)} minimises {', '.join(run.objectives)}, not {', '.join(names)}: plot it alone"
-            )
-    everything = np.concatenate([_points(run.records, names) for run in listed])
-    if not len(everything):
-        raise InputError("there is nothing to draw: no network was evaluated within the limits")
-    low, high = everything.min(axis=0), everything.max(axis=0)
-    extent = np.where(high > low, high - low, 1.0)
     figure, axes = _axes()
-    for number, run in enumerate(listed):
-        records = evaluated(run.records)
-        ends = np.unique(np.linspace(min(1, len(records)), len(records), min(len(records), 200)).astype(int))
-        # a hair beyond the worst, so that the ends of the front count as well
-        share = [
-            pareto.hypervolume((_points(records[:end], names) - low) / extent, [1.01] * len(names)) for end in ends
-        ]
+    for number, (run, (ends, share)) in enumerate(zip(listed, growth(listed), strict=True)):
         colour = COLOURS[number % len(COLOURS)]
-        axes.plot(ends, np.asarray(share) / 1.01 ** len(names), color=colour, linewidth=1.2, drawstyle="steps-post",
-                  label=_label(run))  # fmt: skip
+        axes.plot(ends, share, color=colour, linewidth=1.2, drawstyle="steps-post", label=_label(run))
     if len(listed) > 1:
         _legend(axes)
     axes.set_xlabel("networks evaluated")
@@ -244,3 +290,4 @@ def progress(runs: Run | Sequence[Run], x: str | None = None, y: str | None = No
 
 
 FIGURES: dict[str, Callable[..., Any]] = {"front": front, "progress": progress}
+NUMBERS = {"front": front_numbers, "progress": progress_numbers}

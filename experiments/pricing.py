@@ -13,7 +13,7 @@ from experiments.config import allow_working_directory
 from hw_models import Costs, Device, Workload, estimate, load_device
 from hw_models.estimate import MAX_BATCH, apply_precision, fits
 from hw_models.estimate import explain as explain_layers
-from search_spaces.texts import resolve
+from search_spaces.texts import Resolved, resolve
 
 MEASURES = (*(name for name in Costs._fields if name not in ("params", "macs", "compute_s")), "mac_utilization")
 # unknown where a network does not fit: it cannot run there, so there is no such time
@@ -42,12 +42,25 @@ def prepare(network: str, device: str, precision: str | None = None, fallback: b
         'int8'
     """
     machine = load_device(device)
-    if "." in network.partition(":")[0]:
-        allow_working_directory()
-    found = resolve(network)
+    found = resolved(network)
     layers = found.network().lower()
     workload, chosen, note = apply_precision(machine, Workload.of(layers), precision, fallback)
     return Prepared(found.name, layers, machine, workload, chosen, note)
+
+
+def resolved(network: str) -> Resolved:
+    """What a network text stands for; a dotted name may be that of a module in the working directory.
+
+    Raises:
+        InputError: see `search_spaces.texts.resolve`.
+
+    Example:
+        >>> resolved("mobilenet_v2").space.classes
+        1000
+    """
+    if "." in network.partition(":")[0]:
+        allow_working_directory()
+    return resolve(network)
 
 
 def price(prepared: Prepared, batch: int = 1) -> dict[str, Any]:

@@ -38,8 +38,17 @@ class Keys(NamedTuple):
 
     def of_section(self, section: str) -> Keys:
         """The keys of one section without its name in front; `free` is left out."""
-        groups = [tuple(k.split(".", 1)[1] for k in group if k.startswith(section + ".")) for group in self[:-1]]
-        return Keys(*groups)
+
+        def inside(group: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(key.split(".", 1)[1] for key in group if key.startswith(section + "."))
+
+        return Keys(
+            inside(self.required),
+            inside(self.per_precision),
+            inside(self.optional),
+            inside(self.or_zero),
+            inside(self.cells),
+        )
 
 
 # What every kind needs. Units: hertz, seconds, bytes, joules, watts; rates are per unit and cycle.
@@ -72,7 +81,14 @@ def keys_of(kind: str, where: str = "") -> Keys:
         True
     """
     own: Keys = load("hw_models.analytic", kind, "KEYS", kind="kind of device", where=where)
-    return Keys(*(common + special for common, special in zip(COMMON, own, strict=True)))
+    return Keys(
+        COMMON.required + own.required,
+        COMMON.per_precision + own.per_precision,
+        COMMON.optional + own.optional,
+        COMMON.or_zero + own.or_zero,
+        COMMON.cells + own.cells,
+        COMMON.free + own.free,
+    )
 
 
 def check_number(value: Any, source: str, key: str, or_zero: bool = False) -> float:
@@ -88,9 +104,8 @@ def check_number(value: Any, source: str, key: str, or_zero: bool = False) -> fl
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"{source}: '{key}' is {value!r}: give a number")
     if not (math.isfinite(value) and (value > 0 or (or_zero and value == 0))):
-        raise InputError(
-            f"{source}: '{key}' is {value!r}: give a {'finite number of at least 0' if or_zero else 'positive, finite number'}"
-        )
+        allowed = "finite number of at least 0" if or_zero else "positive, finite number"
+        raise InputError(f"{source}: '{key}' is {value!r}: give a {allowed}")
     if ("efficiency" in key or key.endswith("_share")) and value > 1:
         raise InputError(f"{source}: '{key}' is {value!r}: give a share, at most 1")
     return float(value)

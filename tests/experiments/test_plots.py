@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,6 +73,20 @@ def test_progress_grows_and_ends_at_the_hypervolume_of_the_front(two_objectives:
     assert count[-1] == len(points)
     low, extent = points.min(axis=0), np.ptp(points, axis=0)
     assert share[-1] == pytest.approx(pareto.hypervolume((points - low) / extent, [1.01, 1.01]) / 1.01**2)
+
+
+def test_numbers_are_those_drawn(
+    call: Callable[..., Any], strict: Callable[[str], Any], two_objectives: Path, tmp_path: Path
+) -> None:
+    run = load_run(two_objectives)
+    words = (str(two_objectives), "--out", str(tmp_path / "a.png"), "--json")
+    rows = strict(call("plot", "front", *words).stdout)
+    assert [(row["name"], row["error"], row["latency_s"]) for row in rows] == [
+        (record["network"], record["objectives"]["error"], record["costs"]["latency_s"]) for record in run.front()
+    ]
+    (row,) = strict(call("plot", "progress", *words).stdout)
+    evaluated, share = plots.progress(run).axes[0].lines[0].get_data()
+    assert (row["name"], row["evaluated"], row["hypervolume"]) == ("two", evaluated.tolist(), share.tolist())
 
 
 def test_figures_refuse_what_they_cannot_draw(two_objectives: Path, three_objectives: Path) -> None:
