@@ -31,6 +31,7 @@ from hw_models.keys import keys_of
 from hw_models.workload import Workload
 
 PRIOR_WIDTH = 2.0  # of a factor e: two thirds of the constants within 4.5 times of what the file says
+FOLDS = 5
 FIRST_ERROR = 0.2  # relative error assumed before the first fit
 LEAST_ERROR = 0.003  # no set of timings is better than this
 ROUNDS = 4
@@ -82,7 +83,18 @@ def with_constants(device: Device, fitted: list[Constant], values: Any) -> Devic
             sections[section][key] = values[i]
         else:
             sections[section][key] = sections[section][key] | {constant.precision: values[i]}
+    memory = sections["memory"]
+    # What stays on the chip is never slower than what leaves it, or larger maps would be faster.
+    reached = memory["dram_bytes_per_s"] * memory["efficiency"]
+    memory["sram_bytes_per_s"] = jnp.maximum(memory["sram_bytes_per_s"], reached)
     return replace(device, **sections)
+
+
+def value_of(device: Device, constant: Constant) -> float:
+    """The value that `device` has for one of its constants."""
+    section, key = constant.key.split(".", 1)
+    value = getattr(device, section)[key]
+    return float(value if constant.precision is None else value[constant.precision])
 
 
 @jax.jit
@@ -147,8 +159,33 @@ def calibrate(device: Device, networks: Workload, batch: Any, measured_s: Any, p
         left = call(_log_ratio, x)
         spare = max(len(target) - len(fitted) / 2, 1)
         error = max(float(np.sqrt(np.sum(left**2) / spare)), LEAST_ERROR)
-    values = np.exp(x)
-    return Fit(with_constants(device, fitted, [float(value) for value in values]), fitted, values, error)
+    fitted_device = jax.tree.map(float, with_constants(device, fitted, [float(value) for value in np.exp(x)]))
+    return Fit(fitted_device, fitted, np.asarray([value_of(fitted_device, constant) for constant in fitted]), error)
+
+
+def held_out(
+    device: Device, networks: Workload, batch: Any, measured_s: Any, precision: str, seed: int = 0
+) -> np.ndarray:
+    """Seconds predicted for each network by a fit that has not seen it (five folds, drawn by `seed`), `[N]`.
+
+    Raises:
+        InputError: as `calibrate`, of the networks that remain without a fold.
+    """
+    target = np.asarray(measured_s, float)
+    images = np.broadcast_to(np.asarray(batch, np.float32), target.shape)
+    fold = np.random.default_rng(seed).permutation(len(target)) % FOLDS
+    predicted = np.empty(len(target))
+    for each in range(FOLDS):
+        seen, unseen = np.flatnonzero(fold != each), np.flatnonzero(fold == each)
+        if len(unseen):
+            fit = calibrate(device, rows(networks, seen), images[seen], target[seen], precision)
+            predicted[unseen] = predict(fit.device, rows(networks, unseen), jnp.asarray(images[unseen]))
+    return predicted
+
+
+def rows(networks: Workload, index: Any) -> Workload:
+    """Some of the networks `[N, L]`."""
+    return Workload(*(leaf[index] for leaf in networks))
 
 
 def _log_of(device: Device, names: Any, networks: Workload, batch: Array, log_target: Array, x: Array) -> Array:

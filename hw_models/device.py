@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -17,10 +17,30 @@ from hw_models.discover import unknown
 from hw_models.keys import check_number, keys_of
 
 
+class Calibration(NamedTuple):
+    """How well the numbers of a device were found to predict: on networks held out of the fit.
+
+    It holds for `precision` and, unless None, for runs of `batch` images. `typical_error` is the relative error that
+    68 % of the networks stay below, `mape` the mean one.
+    """
+
+    networks: int
+    precision: str
+    batch: int | None
+    spearman: float
+    kendall: float
+    within_5: float
+    within_10: float
+    mape: float
+    typical_error: float
+    source: str
+    date: str
+
+
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("compute", "memory", "energy", "sparsity"),
-    meta_fields=("name", "kind", "default_precision", "precisions", "provenance"),
+    meta_fields=("name", "kind", "default_precision", "precisions", "provenance", "calibration"),
 )
 @dataclass(frozen=True)
 class Device:
@@ -40,6 +60,7 @@ class Device:
     energy: dict[str, Any]
     sparsity: dict[str, dict[str, Any]]
     provenance: tuple[tuple[str, str], ...]
+    calibration: Calibration | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The device as plain JSON data, in the form of its file, plus `name`.
@@ -51,7 +72,24 @@ class Device:
         """
         sections = {"compute": self.compute, "memory": self.memory, "energy": self.energy, "sparsity": self.sparsity}
         head = {"name": self.name, "kind": self.kind, "default_precision": self.default_precision}
-        return head | jax.tree.map(float, sections) | {"provenance": dict(self.provenance)}
+        found = head | jax.tree.map(float, sections) | {"provenance": dict(self.provenance)}
+        if self.calibration is not None:
+            found["calibration"] = {
+                key: value for key, value in self.calibration._asdict().items() if value is not None
+            }
+        return found
+
+    def error_at(self, precision: str, batch: int) -> float | None:
+        """Relative error of a latency, where one was measured: in that precision and for runs of that many images.
+
+        Example:
+            >>> from hw_models.device_file import load_device
+            >>> load_device("a100").error_at("float16", 1)
+        """
+        known = self.calibration
+        if known is None or known.precision != precision or known.batch not in (None, batch):
+            return None
+        return known.typical_error
 
     def with_numbers(self, **numbers: float) -> Device:
         """The same device with other numbers, given as `section__key=value` (`compute__units=4`).

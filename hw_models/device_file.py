@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hw_models.device import Device
+from hw_models.device import Calibration, Device
 from hw_models.discover import resource_names, unknown
 from hw_models.errors import InputError
 from hw_models.formats import parse_format
@@ -43,6 +43,24 @@ def load_device(name_or_path: str | Path) -> Device:
         >>> load_device("zcu102").kind
         'fpga'
     """
+    name, source, content = read_device_text(name_or_path)
+    try:
+        data = tomllib.loads(content)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{source}: not valid TOML ({error}): correct the file") from error
+    return parse_device(data, name, source)
+
+
+def read_device_text(name_or_path: str | Path) -> tuple[str, str, str]:
+    """Name, file and content of the file of a device.
+
+    Raises:
+        InputError: no such device or file, or the file is not text.
+
+    Example:
+        >>> read_device_text("zcu102")[1]
+        'zcu102.toml'
+    """
     text = str(name_or_path)
     if text.endswith(".toml"):
         path = Path(text)
@@ -55,10 +73,9 @@ def load_device(name_or_path: str | Path) -> Device:
     else:
         raise unknown("device", text, device_names())
     try:
-        data = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{source}: not valid TOML ({error}): correct the file") from error
-    return parse_device(data, name, source)
+        return name, source, content.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: not text ({error}): give a TOML file") from error
 
 
 def parse_device(data: Mapping[str, Any], name: str, source: str | None = None) -> Device:
@@ -75,7 +92,7 @@ def parse_device(data: Mapping[str, Any], name: str, source: str | None = None) 
     """
     source = source or name
     sections = ("compute", "memory", "energy", "provenance")
-    _check_keys(data, source, "", ("kind", "default_precision", *sections), ("name", "sparsity"))
+    _check_keys(data, source, "", ("kind", "default_precision", *sections), ("name", "sparsity", "calibration"))
     kind = _text(data["kind"], source, "kind")
     default = _text(data["default_precision"], source, "default_precision")
     keys = keys_of(kind, source)
@@ -105,6 +122,7 @@ def parse_device(data: Mapping[str, Any], name: str, source: str | None = None) 
         precisions=precisions,
         sparsity=_sparsity(data.get("sparsity", {}), source),
         provenance=_provenance(data["provenance"], source),
+        calibration=_calibration(data["calibration"], source, precisions) if "calibration" in data else None,
         **numbers,
     )
 
@@ -157,16 +175,40 @@ def _sparsity(table: Any, source: str) -> dict[str, dict[str, float]]:
     return found
 
 
-def _provenance(table: Any, source: str) -> tuple[tuple[str, str], ...]:
-    _check_keys(table, source, "provenance.", ("source", "date"), ("notes",))
-    date = table["date"]
+def _calibration(table: Any, source: str, precisions: tuple[str, ...]) -> Calibration:
+    required = tuple(key for key in Calibration._fields if key != "batch")
+    _check_keys(table, source, "calibration.", required, ("batch",))
+    if table["precision"] not in precisions:
+        raise unknown("calibration.precision", str(table["precision"]), precisions, source)
+    found: dict[str, Any] = {"batch": None}
+    for key, value in table.items():
+        if key in ("precision", "source"):
+            found[key] = _text(value, source, f"calibration.{key}")
+        elif key == "date":
+            found[key] = _date(value, source, "calibration.date")
+        elif key in ("networks", "batch"):
+            found[key] = int(check_number(value, source, f"calibration.{key}"))
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise InputError(f"{source}: 'calibration.{key}' is {value!r}: give a finite number")
+        else:
+            found[key] = float(value)
+    return Calibration(**found)
+
+
+def _date(date: Any, source: str, key: str) -> str:
     if not isinstance(date, datetime.date):
         try:
-            date = datetime.date.fromisoformat(_text(date, source, "provenance.date"))
+            date = datetime.date.fromisoformat(_text(date, source, key))
         except ValueError as error:
-            raise InputError(f"{source}: 'provenance.date' is {date!r}: give a date as 2026-11-22") from error
+            raise InputError(f"{source}: '{key}' is {date!r}: give a date as 2026-11-22") from error
+    return date.isoformat()
+
+
+def _provenance(table: Any, source: str) -> tuple[tuple[str, str], ...]:
+    _check_keys(table, source, "provenance.", ("source", "date"), ("notes",))
+    date = _date(table["date"], source, "provenance.date")
     texts = {key: _text(table[key], source, f"provenance.{key}") for key in ("source", "notes") if key in table}
-    return (("source", texts.pop("source")), ("date", date.isoformat()), *texts.items())
+    return (("source", texts.pop("source")), ("date", date), *texts.items())
 
 
 def _text(value: Any, source: str, key: str) -> str:

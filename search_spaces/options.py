@@ -7,6 +7,7 @@ An annotation is text: `int`, `float | None`, `tuple[str, ...]`, `Mapping[str, f
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import math
 import os
@@ -83,11 +84,13 @@ def _of_value(value: Any) -> str:
     return "" if value is None or value is OPEN else type(value).__name__
 
 
-def _parts(annotation: str) -> list[str]:
+@functools.cache
+def _parts(annotation: str) -> tuple[str, ...]:
     """The alternatives of a union, not those inside brackets."""
-    return [part.strip() for part in re.split(r"\|(?![^\[]*\])", annotation) if part.strip()]
+    return tuple(part.strip() for part in re.split(r"\|(?![^\[]*\])", annotation) if part.strip())
 
 
+@functools.cache
 def _heads(annotation: str) -> tuple[str, ...]:
     """Names of the alternatives, or nothing where any value will do."""
     found = tuple(part.partition("[")[0].rpartition(".")[2] for part in _parts(annotation))
@@ -120,8 +123,8 @@ def check(path: str, value: Any, annotation: str) -> None:
     """
     from hw_models.errors import InputError
 
-    entries = re.fullmatch(r"(?:Mapping|dict)\[str, (.+)\]", annotation)
-    if entries and isinstance(value, Mapping):
+    entries = re.fullmatch(r"(?:Mapping|dict)\[str, (.+)\]", annotation) if isinstance(value, Mapping) else None
+    if entries:
         for name, item in value.items():
             check(f"{path}.{name}", item, entries[1])
     elif not _allows(annotation, value):

@@ -6,6 +6,7 @@ a published network, or the path of an exported folder or its `architecture.json
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 from collections.abc import Callable
@@ -121,4 +122,15 @@ def _build(factory: Callable[..., SearchSpace], name: str, options: dict[str, st
     for option, entry in known.items():
         if entry.default is entry.empty and option not in given and entry.kind is not entry.VAR_KEYWORD:
             raise InputError(f"{name} needs option '{option}': write {name}[{option}=...]")
-    return factory(**given)
+    try:
+        return _built(factory, tuple(given.items()))
+    except TypeError as error:  # an option that cannot be hashed
+        if "unhashable" not in str(error):
+            raise
+        return factory(**given)
+
+
+@functools.lru_cache(maxsize=16)
+def _built(factory: Callable[..., SearchSpace], given: tuple[tuple[str, Any], ...]) -> SearchSpace:
+    """Spaces never change, and files of measured networks name one thousands of times."""
+    return factory(**dict(given))

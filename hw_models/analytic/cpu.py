@@ -23,6 +23,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from hw_models.ablation import NOTHING, UNLIMITED
 from hw_models.device import Device
 from hw_models.keys import Free, Keys
 from hw_models.memory import traffic
@@ -50,6 +51,14 @@ KEYS = Keys(
         Free("memory.sram_bytes_per_s"),
     ),
 )
+TERMS = {
+    "tiles of channels and pixels": {"compute.channel_tile": 1.0, "compute.pixel_tile": 1.0},
+    "slower depthwise kernel": {"compute.depthwise_efficiency": 1.0},
+    "traffic of maps and weights": {"memory.dram_bytes_per_s": UNLIMITED, "memory.sram_bytes_per_s": UNLIMITED},
+    "calls of operators": {"compute.op_overhead_s": NOTHING},
+    "depthwise channel by channel": {"compute.channel_overhead_s": 0.0},
+    "idle lanes": {"compute.lane_overhead_s": 0.0},
+}
 
 
 def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: Any = 1) -> Times:

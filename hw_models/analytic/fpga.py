@@ -28,6 +28,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from hw_models.ablation import NOTHING, UNLIMITED
 from hw_models.device import Device
 from hw_models.keys import Free, Keys
 from hw_models.memory import traffic
@@ -63,6 +64,17 @@ KEYS = Keys(
         Free("memory.sram_bytes_per_s"),
     ),
 )
+TERMS = {
+    "depthwise unit": {"compute.depthwise_pixel_parallel": UNLIMITED},
+    "pooling and scaling": {"compute.elementwise_per_cycle": UNLIMITED},
+    "maps in strips": {"compute.spill_factor": 0.0},
+    "traffic of maps and weights": {
+        "memory.dram_bytes_per_s": UNLIMITED,
+        "memory.port_bytes_per_s": UNLIMITED,
+        "memory.sram_bytes_per_s": UNLIMITED,
+    },
+    "start of a layer": {"compute.op_overhead_s": NOTHING},
+}
 
 
 def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: Any = 1) -> Times:
@@ -84,10 +96,11 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
     vector = channel_steps * columns * taps * layers.out_h * cycle_s
 
     spills = jnp.where(layers.input_elements * layers.act_bits / 8 > memory["sram_bytes"], 1.0, 0.0)
-    elements = (
-        layers.input_elements * padded / layers.out_channels + layers.output_elements * padded / layers.out_channels
+    before = layers.input_elements / layers.in_channels * round_up(layers.in_channels, compute["output_parallel"])
+    after = layers.output_elements / layers.out_channels * padded
+    each = (
+        (before + after) * cycle_s / compute["elementwise_per_cycle"] * (1 + compute.get("spill_factor", 0.0) * spills)
     )
-    each = elements * cycle_s / compute["elementwise_per_cycle"] * (1 + compute.get("spill_factor", 0.0) * spills)
 
     multiplying = layers.multiplies > 0
     pipelined = jnp.isin(layers.op, jnp.asarray(PIPELINED))

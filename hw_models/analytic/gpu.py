@@ -25,6 +25,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from hw_models.ablation import NOTHING, UNLIMITED
 from hw_models.device import Device
 from hw_models.keys import Free, Keys
 from hw_models.memory import traffic
@@ -49,6 +50,13 @@ KEYS = Keys(
         Free("compute.kernels_per_norm", start=1.0),
     ),
 )
+TERMS = {
+    "tiles and waves": {"compute.tile_m": 1.0, "compute.tile_n": 1.0},
+    "ordinary units for depthwise": {"compute.vector_macs_per_cycle": UNLIMITED},
+    "traffic of maps and weights": {"memory.dram_bytes_per_s": UNLIMITED},
+    "kernels of normalisation": {"compute.kernels_per_norm": 0.0},
+    "launches": {"compute.op_overhead_s": NOTHING},
+}
 
 
 def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: Any = 1) -> Times:

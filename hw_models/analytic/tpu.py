@@ -23,6 +23,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from hw_models.ablation import NOTHING, UNLIMITED
 from hw_models.device import Device
 from hw_models.keys import Free, Keys
 from hw_models.memory import traffic
@@ -49,6 +50,14 @@ KEYS = Keys(
         Free("memory.sram_bytes_per_s"),
     ),
 )
+TERMS = {
+    "filling the array": {"compute.array_rows": 1.0, "compute.array_cols": 1.0},
+    "vector unit": {"compute.vector_macs_per_cycle": UNLIMITED},
+    "traffic of maps and weights": {"memory.dram_bytes_per_s": UNLIMITED, "memory.sram_bytes_per_s": UNLIMITED},
+    "size of the vector memory": {"memory.sram_bytes": UNLIMITED},
+    "padded lanes": {"compute.lanes": 1.0},
+    "start of a layer": {"compute.op_overhead_s": NOTHING},
+}
 
 
 def resident(device: Device, layers: Workload) -> Array:

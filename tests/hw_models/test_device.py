@@ -205,9 +205,11 @@ def test_a_new_kind_is_one_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "flynas_toy_lab" / "abacus.py").write_text(
         "import jax.numpy as jnp\n"
         "from hw_models.keys import Keys\n"
+        "from hw_models.roofline import Times\n"
         "KEYS = Keys(required=('compute.beads',))\n"
-        "def compute_time(device, layers, run, batch=1):\n"
-        "    return layers.macs * batch / device.compute['beads']\n"
+        "def layer_times(device, layers, run, gain, batch=1):\n"
+        "    seconds = layers.macs * batch / device.compute['beads']\n"
+        "    return Times(seconds, 0 * seconds, 0 * seconds, seconds, 0 * seconds)\n"
         "def resource_fraction(device):\n"
         "    return jnp.float32(0.25)\n"
     )

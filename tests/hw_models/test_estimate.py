@@ -130,7 +130,8 @@ def test_latency_is_at_least_each_bound(name: str, layer: Layer, batch: int) -> 
         reads = operands * layer.in_h * layer.in_w * layer.in_channels
         activations = (reads + layer.out_h * layer.out_w * layer.out_channels) * batch * row.act_bits / 8
         moved = layer.weights * row.weight_bits / 8
-        if activations > device.memory["sram_bytes"]:
+        # GPUs stream every map; what stays on the chips of TPUs and FPGAs is decided per image by their own kinds.
+        if device.kind == "gpu" or (device.kind == "cpu" and activations > device.memory["sram_bytes"]):
             moved += activations
         assert costs.latency_s * SLACK >= layer.macs * batch / peak
         assert costs.latency_s * SLACK >= moved / device.memory["dram_bytes_per_s"]
@@ -178,9 +179,12 @@ def test_gradients_are_finite_and_useful(name: str, networks: dict[str, Workload
 
     by_number, by_shape = jax.jit(jax.grad(objective, argnums=(0, 1)))(device, work)
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves((by_number, by_shape)))
-    assert float(by_number.compute["clock_hz"]) < 0
-    per_second = 1 + device.energy["static_w"]
-    assert float(by_number.compute["op_overhead_s"]) == pytest.approx(per_second * float(work.count.sum()), rel=1e-5)
+    assert float(by_number.compute["clock_hz"]) < 0 or device.kind == "gpu"  # bound by memory and launches throughout
+    assert float(by_number.memory["efficiency"]) < 0
+    # Seconds and joules of one overhead, times the layers that show it: all, but for launches that hide behind work.
+    shown = float(by_number.compute["op_overhead_s"]) / (1 + device.energy["static_w"])
+    layers = float(work.count.sum()) * (np.ceil(16 / device.compute["units"]) if device.kind == "fpga" else 1)
+    assert 0 < shown <= 3 * layers if device.kind == "gpu" else shown == pytest.approx(layers, rel=1e-5)
     assert float(by_shape.out_h[0]) > 0
     assert bool(jnp.all(by_shape.out_channels * work.count >= 0))
 

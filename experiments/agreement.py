@@ -1,0 +1,101 @@
+"""How `flynas validate` and `flynas calibrate` print what they found."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.measured import Row
+from experiments.output import print_table
+from experiments.plots import SUFFIXES
+from experiments.validation import FIGURES, WORDS
+from hw_models.accuracy import Accuracy
+from hw_models.calibrate import Fit
+from hw_models.errors import InputError
+
+RANKS = ("spearman", "kendall")
+
+
+def watching() -> Callable[[list[Row]], Iterable[Row]]:
+    """A bar on the standard error while networks are read, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    where = Console(stderr=True)
+    if not where.is_terminal:
+        return iter
+    return lambda rows: track(rows, "networks", console=where, transient=True)
+
+
+def shown(name: str, value: float) -> str:
+    """A figure as people read it: ranks with four digits, shares in percent.
+
+    Example:
+        >>> shown("spearman", 0.98765), shown("mape", 0.0123)
+        ('0.9877', '1.2 %')
+    """
+    return f"{value:.4f}" if name in RANKS else f"{100 * value:.1f} %"
+
+
+def shares(found: Accuracy) -> dict[str, dict[str, float]]:
+    """The figures as plain objects."""
+    return {name: getattr(found, name)._asdict() for name in FIGURES}
+
+
+def print_agreement(title: str, found: Accuracy) -> None:
+    """A table of figures with their intervals."""
+    cells = []
+    for name in FIGURES:
+        figure = getattr(found, name)
+        interval = f"{shown(name, figure.low)} to {shown(name, figure.high)}"
+        cells.append((WORDS[name], shown(name, figure.value), interval))
+    print_table(("", f"{found.networks:,} networks", "95 % interval"), cells, title)
+
+
+def print_draws(title: str, drawn: Sequence[dict[str, float]]) -> None:
+    """Means and extremes over draws."""
+    cells = []
+    for name in FIGURES:
+        values = [each[name] for each in drawn]
+        cells.append((WORDS[name], *(shown(name, float(f(values))) for f in (np.mean, np.min, np.max))))
+    print_table(("", "mean", "least", "most"), cells, title)
+
+
+def print_ablation(title: str, terms: Sequence[dict[str, Any]]) -> None:
+    """One line per term that was left out."""
+    names = ("spearman", "within_10", "mape")
+    cells = [
+        (each["name"] if i in (0, len(terms) - 1) else f"without {each['name']}", *(shown(n, each[n]) for n in names))
+        for i, each in enumerate(terms)
+    ]
+    print_table(("", *(WORDS[name] for name in names)), cells, title)
+
+
+def print_constants(fit: Fit) -> None:
+    """What each constant was and is."""
+    cells = [
+        (constant.name, f"{constant.start:.4g}", f"{value:.4g}", f"x {value / constant.start:.3g}")
+        for constant, value in zip(fit.constants, fit.values, strict=True)
+    ]
+    print_table(("constant", "before", "after", ""), cells)
+
+
+def save(figure: Any, out: Path) -> None:
+    """Write a picture.
+
+    Raises:
+        InputError: no format of pictures, or it cannot be written there.
+    """
+    if out.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{out} is no picture: end it in {', '.join(SUFFIXES)}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written ({error.strerror}): give another place") from error
+    if sys.stdout.isatty():
+        print(f"drew {out}")

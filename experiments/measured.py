@@ -1,0 +1,170 @@
+"""Measured networks: a CSV of network texts and the time each took, read strictly.
+
+Columns: `network` (any text that `flynas cost` accepts), exactly one of `latency_s` (seconds per run) and
+`throughput_per_s` (images per second), and optionally `batch` (images per run, 1 if absent), `precision`, `threads`,
+`runtime`, `spread_s`, `count`. Lines that start with `#` are comments. A network that was measured several times counts
+once, with the geometric mean of its times.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hw_models import Workload
+from hw_models.discover import unknown
+from hw_models.errors import InputError
+
+MEASURES = ("latency_s", "throughput_per_s")
+SETTINGS = ("precision", "threads", "runtime")
+COLUMNS = ("network", *MEASURES, "batch", *SETTINGS, "spread_s", "count")
+UNITLESS = ("latency", "latency_ms", "latency_us", "time", "throughput", "seconds")
+
+
+class Measured(NamedTuple):
+    """Networks and their times: `networks` are `N` texts, `workload` `[N, L]`, `batch` and `seconds` (per run) `[N]`.
+
+    `settings` holds the one value of `precision`, `threads` and `runtime` that all rows share, where given.
+    """
+
+    path: Path
+    networks: tuple[str, ...]
+    workload: Workload
+    batch: np.ndarray
+    seconds: np.ndarray
+    settings: dict[str, str]
+
+    @property
+    def common_batch(self) -> int | None:
+        """The batch of all rows, None if they differ."""
+        return int(self.batch[0]) if np.all(self.batch == self.batch[0]) else None
+
+
+class Row(NamedTuple):
+    """One checked line: its number in the file, the network's text, images and seconds of a run."""
+
+    line: int
+    network: str
+    batch: float
+    seconds: float
+    settings: tuple[str, ...]
+
+
+def read_measured(path: Path, watch: Callable[[list[Row]], Iterable[Row]] = iter) -> Measured:
+    """The measured networks of a CSV file. `watch` wraps the rows while networks are built, to show progress.
+
+    Raises:
+        InputError: the file, a column, a row or a network is not as it must be; names the line and the reason.
+    """
+    rows, settings = _rows(path)
+    layers: dict[str, list[Any]] = {}
+    for row in watch(rows):
+        if row.network not in layers:
+            layers[row.network] = _layers(path, row)
+    return Measured(
+        path,
+        tuple(row.network for row in rows),
+        Workload.stack([layers[row.network] for row in rows]),
+        np.asarray([row.batch for row in rows]),
+        np.asarray([row.seconds for row in rows]),
+        settings,
+    )
+
+
+def _layers(path: Path, row: Row) -> list[Any]:
+    from search_spaces.texts import resolve
+
+    try:
+        return resolve(row.network).network().lower()
+    except InputError as error:
+        raise InputError(f"{path}, line {row.line}: {error}") from error
+
+
+def _rows(path: Path) -> tuple[list[Row], dict[str, str]]:
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise InputError(f"{path} cannot be read ({reason}): give a CSV file of measured networks") from error
+    numbered = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip() and not line.startswith("#")]
+    reader = csv.DictReader(line for _, line in numbered)
+    measure = _measure(path, reader.fieldnames or ())
+    rows: list[Row] = []
+    for (line, _), cells in zip(numbered[1:], reader, strict=True):
+        rows.append(_row(f"{path}, line {line}", line, cells, measure))
+    if not rows:
+        raise InputError(f"{path} holds no measured network: add a line for each below the names of the columns")
+    settings = {}
+    for position, name in enumerate(SETTINGS):
+        values = {row.settings[position] for row in rows}
+        if len(values) > 1:
+            listed = ", ".join(repr(value) for value in sorted(values))
+            raise InputError(f"{path}: column '{name}' has several values ({listed}): split the file, one for each")
+        if values != {""}:
+            settings[name] = values.pop()
+    return _merged(path, rows), settings
+
+
+def _merged(path: Path, rows: list[Row]) -> list[Row]:
+    """Repeated measurements of one network as one row with their geometric mean; a line written twice is a mistake."""
+    found: dict[tuple[str, float], list[Row]] = {}
+    for row in rows:
+        same = found.setdefault((row.network, row.batch), [])
+        for other in same:
+            if other.seconds == row.seconds:
+                raise InputError(
+                    f"{path}, line {row.line}: {row.network} at batch {row.batch:g} has the same time in line "
+                    f"{other.line}: keep one of them"
+                )
+        same.append(row)
+    return [
+        same[0]._replace(seconds=math.exp(sum(math.log(row.seconds) for row in same) / len(same)))
+        for same in found.values()
+    ]
+
+
+def _measure(path: Path, columns: Any) -> str:
+    for column in columns:
+        if column in UNITLESS:
+            raise InputError(f"{path}: column '{column}' must name its unit: give latency_s or throughput_per_s")
+        if column not in COLUMNS:
+            raise unknown("column", column, COLUMNS, str(path))
+    if "network" not in columns:
+        raise InputError(f"{path}: column 'network' is missing: add the text of each network, as flynas cost takes it")
+    given = [name for name in MEASURES if name in columns]
+    if len(given) != 1:
+        held = "both" if given else "neither"
+        raise InputError(f"{path} holds {held} of latency_s and throughput_per_s: give exactly one of them")
+    return given[0]
+
+
+def _row(where: str, line: int, cells: dict[str, Any], measure: str) -> Row:
+    if None in cells or None in cells.values():
+        raise InputError(f"{where}: {'too many' if None in cells else 'too few'} values: give one for each column")
+    network = cells["network"].strip()
+    if not network:
+        raise InputError(f"{where}: no network: give its text")
+    batch = _positive(where, "batch", cells["batch"]) if cells.get("batch", "").strip() else 1.0
+    if batch != round(batch):
+        raise InputError(f"{where}: batch is {batch:g}: give a whole number of images")
+    measured = _positive(where, measure, cells[measure])
+    seconds = measured if measure == "latency_s" else batch / measured
+    for name in ("spread_s", "count"):
+        if cells.get(name, "").strip():
+            _positive(where, name, cells[name], or_zero=name == "spread_s")
+    return Row(line, network, batch, seconds, tuple(cells.get(name, "").strip() for name in SETTINGS))
+
+
+def _positive(where: str, name: str, text: str, or_zero: bool = False) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise InputError(f"{where}: {name} is {text!r}: give a number") from None
+    if not math.isfinite(value) or value < 0 or (value == 0 and not or_zero):
+        raise InputError(f"{where}: {name} is {text}: give a positive, finite number")
+    return value

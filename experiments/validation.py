@@ -1,0 +1,179 @@
+"""Predicted against measured times: figures, an ablation, and draws of few networks to calibrate on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.measured import Measured, Row, read_measured
+from experiments.plots import COLOURS, FAINT, INK, _axes, _styled
+from hw_models import Device, Workload, load_device
+from hw_models.ablation import terms, without
+from hw_models.accuracy import Accuracy, accuracy, figures
+from hw_models.calibrate import Fit, calibrate, held_out, predict, rows
+from hw_models.errors import InputError
+from hw_models.estimate import apply_precision
+
+FIGURES = ("spearman", "kendall", "within_5", "within_10", "mape", "typical_error")
+WORDS = {
+    "spearman": "rank correlation (Spearman)",
+    "kendall": "pairs in order (Kendall)",
+    "within_5": "within 5 %",
+    "within_10": "within 10 %",
+    "mape": "mean error",
+    "typical_error": "error of two thirds",
+}
+BATCHED = 512  # networks priced by one call: more only take memory
+
+
+class Case(NamedTuple):
+    """A device and the networks measured on it, `workload` `[N, L]` in the precision they ran in."""
+
+    device: Device
+    measured: Measured
+    workload: Workload
+    precision: str
+    note: str
+
+
+def prepare(
+    device: str, path: Path, precision: str | None = None, watch: Callable[[list[Row]], Iterable[Row]] = iter
+) -> Case:
+    """The device by name or path and the networks of a CSV file.
+
+    Raises:
+        InputError: bad device or file; the file says another precision than asked for; threads of a device that is
+            no CPU.
+    """
+    machine = load_device(device)
+    measured = read_measured(path, watch)
+    said = measured.settings.get("precision")
+    if said is not None and precision not in (None, said):
+        raise InputError(f"{path} was measured in {said}: leave out --precision {precision}")
+    if "threads" in measured.settings:
+        machine = _with_threads(machine, measured)
+    work, chosen, note = apply_precision(machine, measured.workload, precision or said)
+    return Case(machine, measured, work, chosen, note)
+
+
+def _with_threads(machine: Device, measured: Measured) -> Device:
+    threads = measured.settings["threads"]
+    if machine.kind != "cpu":
+        raise InputError(
+            f"{measured.path}: column 'threads' is for CPUs, and {machine.name} is of kind {machine.kind}: remove it, "
+            "or give a CPU"
+        )
+    if not threads.isdecimal() or int(threads) < 1:
+        raise InputError(f"{measured.path}: threads is {threads!r}: give a whole number of at least 1")
+    return machine.with_numbers(compute__units=int(threads))
+
+
+def predicted(device: Device, case: Case) -> np.ndarray:
+    """Seconds per run that `device` says for each network of `case`, `[N]`."""
+    batch = np.asarray(case.measured.batch, np.float32)
+    count = len(batch)
+    length = min(count, BATCHED)
+    found = np.empty(count)
+    for start in range(0, count, length):
+        index = np.minimum(np.arange(start, start + length), count - 1)  # one shape, one compilation
+        part = predict(device, rows(case.workload, index), jnp.asarray(batch[index]))
+        found[start : start + length] = np.asarray(part)[: count - start]
+    return found
+
+
+def by_macs(case: Case) -> np.ndarray:
+    """Multiply-accumulates of a run of each network, `[N]`: what a user without a model would rank by."""
+    return np.asarray(case.workload.macs.sum(-1), float) * case.measured.batch
+
+
+def judge(case: Case) -> Accuracy:
+    """Agreement of the device as it is."""
+    return accuracy(predicted(case.device, case), case.measured.seconds)
+
+
+def ablation(case: Case) -> list[dict[str, Any]]:
+    """Agreement of the device without each of its terms, all of them first; ranks, and errors after one common factor.
+
+    The factor (the median ratio) is taken out because a model without a term is too fast throughout.
+    """
+    found = []
+    switched = {"all terms": {}, **terms(case.device.kind)}
+    for name, term in switched.items():
+        found.append({"name": name, **_ranked(predicted(without(case.device, term), case), case.measured.seconds)})
+    found.append({"name": "multiply-accumulates alone", **_ranked(by_macs(case), case.measured.seconds)})
+    return found
+
+
+def _ranked(guess: np.ndarray, seconds: np.ndarray) -> dict[str, float]:
+    from scipy import stats
+
+    scaled = guess * np.exp(np.median(np.log(seconds / guess)))
+    error = np.abs(scaled / seconds - 1)
+    spearman = 0.0 if np.ptp(guess) == 0 else float(stats.spearmanr(guess, seconds).statistic)
+    return {"spearman": spearman, "within_10": float(np.mean(error <= 0.1)), "mape": float(np.mean(error))}
+
+
+def draws(case: Case, networks: int, count: int, seed: int = 0) -> list[dict[str, float]]:
+    """Fit on `networks` random ones and judge on the rest, `count` times.
+
+    Raises:
+        InputError: too few networks to fit, or none left to judge on.
+    """
+    total = len(case.measured.seconds)
+    if networks > total - 3:
+        raise InputError(f"--fit {networks} leaves {max(total - networks, 0)} of {total} networks to judge: give fewer")
+    random, found = np.random.default_rng(seed), []
+    for _ in range(count):
+        order = random.permutation(total)
+        seen, unseen = np.sort(order[:networks]), order[networks:]
+        fit = fitted(case, seen)
+        guess, seconds = predicted(fit.device, case)[unseen], case.measured.seconds[unseen]
+        found.append(dict(zip(FIGURES, figures(guess, seconds), strict=True)))
+    return found
+
+
+def fitted(case: Case, index: Any = slice(None)) -> Fit:
+    """The device calibrated on some of the networks."""
+    measured = case.measured
+    return calibrate(
+        case.device, rows(case.workload, index), measured.batch[index], measured.seconds[index], case.precision
+    )
+
+
+def judged_blind(case: Case, seed: int = 0) -> tuple[np.ndarray, Accuracy]:
+    """Predictions of each network by fits that have not seen it, `[N]`, and their agreement."""
+    measured = case.measured
+    guess = held_out(case.device, case.workload, measured.batch, measured.seconds, case.precision, seed)
+    return guess, accuracy(guess, measured.seconds)
+
+
+@_styled
+def draw(guess: np.ndarray, seconds: np.ndarray, title: str, agreement: Accuracy) -> Any:
+    """Predicted over measured milliseconds, with the lines of no and of 10 % error."""
+    figure, axes = _axes()
+    figure.set_size_inches(3.4, 3.4)
+    x, y = seconds * 1e3, np.asarray(guess) * 1e3
+    low, high = 0.93 * min(x.min(), y.min()), 1.07 * max(x.max(), y.max())
+    ends = np.asarray([low, high])
+    axes.fill_between(ends, 0.9 * ends, 1.1 * ends, color=FAINT, alpha=0.35, linewidth=0, label="within 10 %")
+    axes.plot(ends, ends, color=INK, linewidth=0.7)
+    many = len(x) > 300
+    axes.plot(
+        x, y, ".", color=COLOURS[0], markersize=2.5 if many else 4.5, alpha=0.35 if many else 0.8, markeredgewidth=0
+    )
+    if high / low > 8:
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+    axes.set(xlim=(low, high), ylim=(low, high), xlabel="measured (ms)", ylabel="predicted (ms)", aspect="equal")
+    axes.set_title(title, loc="left", color=INK)
+    sentence = (
+        f"{agreement.networks:,} networks\nSpearman {agreement.spearman.value:.4f}\n"
+        f"{agreement.within_10.value:.0%} within 10 %\nmean error {agreement.mape.value:.1%}"
+    )
+    axes.text(0.04, 0.96, sentence, transform=axes.transAxes, va="top", fontsize=7, color=INK)
+    axes.legend(frameon=False, loc="lower right")
+    return figure

@@ -1,0 +1,80 @@
+"""How well predicted times agree with measured ones: ranks, shares within a margin, errors; each with an interval."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from hw_models.errors import InputError
+
+RESAMPLES = 400
+LEAST = 3  # ranks of fewer say nothing
+
+
+class Share(NamedTuple):
+    """A figure and the 95 % interval that resampling the networks gives it."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Accuracy(NamedTuple):
+    """Agreement over `networks` networks.
+
+    `spearman` and `kendall` compare ranks; `within_5` and `within_10` are shares of networks whose prediction is at
+    most 5 or 10 % off; `mape` is the mean absolute relative error, `typical_error` the one that 68 % of networks stay
+    below (of a normal distribution: one standard deviation).
+    """
+
+    networks: int
+    spearman: Share
+    kendall: Share
+    within_5: Share
+    within_10: Share
+    mape: Share
+    typical_error: Share
+
+
+def accuracy(predicted: Any, measured: Any, seed: int = 0) -> Accuracy:
+    """Agreement of predicted and measured seconds, both `[N]`.
+
+    Raises:
+        InputError: lengths differ, fewer than three networks, or a value that is not positive.
+
+    Example:
+        >>> figures = accuracy([1.0, 2.0, 3.3], [1.0, 2.1, 3.0])
+        >>> figures.spearman.value, round(figures.within_5.value, 2)
+        (1.0, 0.67)
+    """
+    predicted, measured = np.asarray(predicted, float), np.asarray(measured, float)
+    if predicted.shape != measured.shape or predicted.ndim != 1 or len(predicted) < LEAST:
+        raise InputError(
+            f"predictions {predicted.shape} and measurements {measured.shape} cannot be compared: give one of each for "
+            f"at least {LEAST} networks"
+        )
+    both = np.concatenate([predicted, measured])
+    if not np.all(np.isfinite(both) & (both > 0)):
+        raise InputError("predicted and measured times must be positive and finite: correct those that are not")
+    error = np.abs(predicted / measured - 1)
+    whole = _figures(predicted, measured, error)
+    picks = np.random.default_rng(seed).integers(len(error), size=(RESAMPLES, len(error)))
+    drawn = np.asarray([_figures(predicted[i], measured[i], error[i]) for i in picks])
+    low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
+    return Accuracy(len(error), *(Share(*map(float, each)) for each in zip(whole, low, high, strict=True)))
+
+
+def figures(predicted: np.ndarray, measured: np.ndarray) -> list[float]:
+    """The figures of `accuracy` in its order, without intervals."""
+    return _figures(predicted, measured, np.abs(predicted / measured - 1))
+
+
+def _figures(predicted: np.ndarray, measured: np.ndarray, error: np.ndarray) -> list[float]:
+    if np.ptp(predicted) == 0 or np.ptp(measured) == 0:  # a resample may hold one network only
+        ranks = [np.nan, np.nan]
+    else:
+        ranks = [stats.spearmanr(predicted, measured).statistic, stats.kendalltau(predicted, measured).statistic]
+    shares = [np.mean(error <= 0.05), np.mean(error <= 0.10), np.mean(error), np.quantile(error, 0.68)]
+    return [float(figure) for figure in (*ranks, *shares)]
