@@ -138,7 +138,7 @@ def tables() -> list[Row]:
         rows.append(
             {
                 "name": table.name,
-                "description": f"{table.device} ({table.kind}), {table.precision}, {table.runtime}",
+                "description": f"{table.device} ({table.kind}), precision {table.precision}, runtime {table.runtime}",
                 "device": table.device,
                 "kind": table.kind,
                 "level": table.level,

@@ -25,7 +25,7 @@ def command(
         list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Only such lines; may be repeated.")
     ] = None,
     space: Annotated[
-        str | None, typer.Option(help="The space that was measured, for fbnet and tunas, such as 'fbnet[input_hw=32]'.")
+        str | None, typer.Option(help="The space that was measured, with its options; for fbnet and tunas.")
     ] = None,
     constant: Annotated[float | None, typer.Option(help="Time of the baseline, in the unit of the column.")] = None,
     constant_meaning: Annotated[str | None, typer.Option(help="What the baseline is.")] = None,
@@ -33,6 +33,7 @@ def command(
     threads: Annotated[int | None, typer.Option(help="Threads, where known.")] = None,
     date: Annotated[str | None, typer.Option(help="When the numbers were taken; today unless given.")] = None,
     notes: Annotated[str | None, typer.Option(help="What else a reader should know.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Convert a measured table of another project, checked row by row.
 
@@ -45,6 +46,7 @@ def command(
     """
     import datetime
 
+    from experiments.output import print_json
     from hw_models.errors import InputError
     from hw_models.table_files import table_text
     from nas.foreign_tables import convert, read_lines, unit_of
@@ -75,4 +77,7 @@ def command(
     lines = read_lines(file, where or ())
     table = convert(lines, form, out.stem, str(file), header, column, measured, constant)
     out.write_text(table_text(table, unit_of(column) if column else "ms"))
+    if as_json:
+        print_json({"name": table.name, "file": str(out), "rows": len(table.rows), **header, "level": table.level})
+        return
     print(f"{out}: {len(table.rows)} rows of {table.level}s ({table.values}s), {table.device}, {table.precision}")

@@ -97,6 +97,16 @@ def test_a_foreign_table_is_imported(call: Callable[..., Any], tmp_path: Path) -
     assert row == pytest.approx((1.92e-3, 0.1e-3, 20, False))
 
 
+def test_an_import_can_be_read_by_programs(
+    call: Callable[..., Any], strict: Callable[[str], Any], tmp_path: Path
+) -> None:
+    file, out = lut(tmp_path / "lut.csv", (3,)), tmp_path / "mine.csv"
+    row = strict(
+        call("import-table", str(file), *OPTIONS, "--out", str(out), "--where", "device=board", "--json").stdout
+    )
+    assert (row["name"], row["file"], row["rows"], row["level"]) == ("mine", str(out), 2, "block")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
