@@ -29,7 +29,8 @@ class Commands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """In the order in which a person needs them; commands that are not in it come last."""
-        order = ("data", "list", "cost", "explain", "show", "search", "plot", "calibrate", "validate", "export")
+        order = ("data", "list", "cost", "explain", "show", "search", "plot", "export")
+        order += ("calibrate", "validate", "import-table")
         return sorted(self.commands, key=lambda name: (order.index(name) if name in order else len(order), name))
 
     def invoke(self, ctx: Any) -> Any:
@@ -91,7 +92,7 @@ def about(
 
 
 for _name in sorted(_module.name for _module in pkgutil.iter_modules(commands.__path__)):
-    app.command(name=_name)(importlib.import_module(f"{commands.__name__}.{_name}").command)
+    app.command(name=_name.replace("_", "-"))(importlib.import_module(f"{commands.__name__}.{_name}").command)
 
 
 def main() -> None:

@@ -124,6 +124,42 @@ def devices() -> list[Row]:
     return rows
 
 
+def tables() -> list[Row]:
+    """Measured tables: of what device, how many rows of what, and where they come from.
+
+    Example:
+        >>> [row["rows"] for row in tables() if row["name"] == "pixel1_proxylessnas"]
+        [144]
+    """
+    from hw_models import load_table, table_names
+
+    rows = []
+    for table in map(load_table, table_names()):
+        rows.append(
+            {
+                "name": table.name,
+                "description": f"{table.device} ({table.kind}), precision {table.precision}, runtime {table.runtime}",
+                "device": table.device,
+                "kind": table.kind,
+                "level": table.level,
+                "values": table.values,
+                "precision": table.precision,
+                "runtime": table.runtime,
+                "threads": table.threads,
+                "batch": table.batch,
+                "rows": len(table.rows),
+                "constant_s": table.constant_s,
+                "constant_meaning": table.constant_meaning,
+                "space": table.space,
+                "notes": table.notes,
+                "source": table.source,
+                "licence": table.licence,
+                "date": table.date,
+            }
+        )
+    return rows
+
+
 def datasets() -> list[Row]:
     """Data sets: whether they were found, where, and how to get them.
 
@@ -197,6 +233,7 @@ KINDS: dict[str, Callable[[], list[Row]]] = {
     "strategies": strategies,
     "evaluators": evaluators,
     "devices": devices,
+    "tables": tables,
     "datasets": datasets,
     "references": references,
     "kernels": kernels,

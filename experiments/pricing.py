@@ -109,6 +109,66 @@ def layer_rows(prepared: Prepared, batch: int = 1) -> list[dict[str, Any]]:
     return rows
 
 
+def price_by_table(
+    network: str,
+    table: str,
+    missing: str = "error",
+    device: str | None = None,
+    precision: str | None = None,
+    batch: int | None = None,
+) -> dict[str, Any]:
+    """Latency of a network text by a measured table, and with a `device` that of its model beside it.
+
+    `covered` is the share of the latency that was measured, `missing` are the keys that were not, `interpolation_error`
+    is the median error of the table's own rows if each is interpolated from the others.
+
+    Raises:
+        InputError: as `nas.measured_costs.price_network`; a precision or batch that is not the table's.
+
+    Example:
+        >>> row = price_by_table("proxylessnas_mobile", "pixel1_proxylessnas")
+        >>> round(1e3 * row["latency_s"], 3), row["covered"], row["licence"]
+        (84.416, 1.0, 'Apache-2.0')
+    """
+    from hw_models import InputError, load_table
+    from hw_models.lookup import check_device, interpolation_error
+    from nas.measured_costs import check_precision, price_network
+
+    measured = load_table(table)
+    check_precision(measured, precision)
+    if batch is not None and batch != measured.batch:
+        raise InputError(f"--batch {batch} is not that of table {measured.name}, {measured.batch}: leave it out")
+    if device is not None:
+        check_device(measured, load_device(device))
+    prepared = None if device is None else prepare(network, device, measured.key_precision)
+    if prepared is None and "." in network.partition(":")[0]:
+        allow_working_directory()
+    found = resolve(network)
+    cost = price_network(measured, found.network(), missing, None if prepared is None else prepared.device)
+    row = {
+        "name": found.name,
+        "table": measured.name,
+        "device": measured.device,
+        "kind": measured.kind,
+        "precision": measured.precision,
+        "runtime": measured.runtime,
+        "threads": measured.threads,
+        "batch": measured.batch,
+        "latency_s": cost.latency_s,
+        "covered": cost.covered,
+        "missing": list(cost.missing),
+        "missing_by": missing if cost.missing else None,
+        "interpolation_error": interpolation_error(measured) if cost.missing and missing == "interpolate" else None,
+        "source": measured.source,
+        "licence": measured.licence,
+        "date": measured.date,
+    }
+    if prepared is not None:
+        modelled = price(prepared, measured.batch)
+        row |= {name: modelled[of] for name, of in (("model", "device"), ("model_latency_s", "latency_s"))}
+    return row
+
+
 def check_batch(batch: int) -> None:
     """Raise InputError unless `batch` is one that can be priced.
 

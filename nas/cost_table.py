@@ -1,25 +1,22 @@
 """Cost tables: every variant of every slot priced once, networks priced by a gather and a sum.
 
-Shape letters: `S` slots, `V` variants of all slots together, `D` decisions, `C` widest choice.
+Shape letters: `V` variants of all slots together, `D` decisions, `C` widest choice.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from hw_models.costs import Costs, combine
 from hw_models.device import Device
 from hw_models.estimate import apply_precision, layer_costs, total
-from hw_models.workload import Layer, Workload
-from search_spaces.slots import Case, Slot
+from hw_models.workload import Workload
+from nas.variants import Variants
 from search_spaces.space import SearchSpace
 
 
@@ -57,29 +54,20 @@ def cost_table(space: SearchSpace, device: Device, precision: str | None = None)
     """
     if space.resolutions:
         return _over_resolutions([cost_table(each, device, precision) for each in space.resolutions])
-    rows = _Rows(space)
-    work = Workload.stack(rows.layers)  # [V, L]
+    variants = Variants(space)
+    work = Workload.stack([variant.layers for variant in variants.rows])  # [V, L]
     work, chosen, note = apply_precision(device, work, precision)
     table = combine(jax.jit(layer_costs)(device, work))  # leaves [V]
-    starts, strides = jnp.asarray(rows.starts), jnp.asarray(rows.strides)  # [S, cases], [S, cases, D]
-    slots = jnp.arange(len(space.slots))
-    decisions, allowed = jnp.asarray(rows.conditions), jnp.asarray(rows.allowed)  # [V, R], [V, R, C]
-    owner = jnp.asarray(rows.owner)  # [V]
 
     def exact(genes: Array) -> Costs:
-        case = rows.case(genes)
-        index = starts[slots, case] + (strides[slots, case] * genes).sum(-1)
+        index = variants.index(genes)
         return total(device, jax.tree.map(lambda leaf: leaf[index], table))
 
     def expected(gates: Array) -> Costs:
-        probability = (gates[decisions][..., : allowed.shape[-1]] * allowed).sum(-1).prod(-1)  # [V]
+        probability = variants.probability(gates)
+        return total(device, jax.tree.map(lambda leaf: variants.per_slot(probability * leaf), table))
 
-        def over_slots(leaf: Array) -> Array:
-            return jax.ops.segment_sum(probability * leaf, owner, len(space.slots))
-
-        return total(device, jax.tree.map(over_slots, table))
-
-    return CostTable(exact, expected, device, chosen, note, len(rows.layers))
+    return CostTable(exact, expected, device, chosen, note, len(variants.rows))
 
 
 def _over_resolutions(tables: list[CostTable]) -> CostTable:
@@ -97,65 +85,3 @@ def _over_resolutions(tables: list[CostTable]) -> CostTable:
     return CostTable(
         exact, expected, first.device, first.precision, first.note, sum(table.variants for table in tables)
     )  # fmt: skip
-
-
-class _Rows:
-    """Layers of every variant, in the order of a mixed radix over the decisions involved."""
-
-    def __init__(self, space: SearchSpace):
-        self.space = space
-        self.layers: list[list[Layer]] = []
-        width = max((len(slot.cases) + 1 for slot in space.slots), default=1)
-        self.starts = np.zeros((len(space.slots), width), np.int32)
-        self.strides = np.zeros((len(space.slots), width, space.num_decisions), np.int32)
-        self.owner: list[int] = []
-        needs: list[list[tuple[int, frozenset[int]]]] = []
-        for slot in space.slots:
-            live = [slot.depth] if slot.depth is not None else []
-            for position, case in enumerate(slot.cases):
-                kind = [(slot.kind_decision, frozenset({position}))] if slot.kind_decision is not None else []
-                self._add_case(slot, position, case, [*live, *kind], needs)
-            if slot.depth is not None:
-                decision, reaching = slot.depth
-                self.starts[slot.index, len(slot.cases)] = len(self.layers)
-                self.layers.append([])
-                self.owner.append(slot.index)
-                unreached = frozenset(range(len(space.decisions[decision].values))) - reaching
-                needs.append([(decision, unreached)])
-        deepest = max((len(row) for row in needs), default=0)
-        widest = int(space.cardinality.max(initial=1))
-        self.conditions = np.zeros((len(needs), deepest), np.int32)
-        self.allowed = np.zeros((len(needs), deepest, widest), np.float32)
-        for v, row in enumerate(needs):
-            for r in range(deepest):
-                decision, values = row[r] if r < len(row) else (0, frozenset(range(widest)))
-                self.conditions[v, r] = decision
-                self.allowed[v, r] = [value in values for value in range(widest)]
-
-    def _add_case(self, slot: Slot, position: int, case: Case, common: list[Any], needs: list[Any]) -> None:
-        counts = {d: len(self.space.decisions[d].values) for _, d in case.decisions}
-        counts |= dict(zip(slot.widths.decisions, slot.widths.cardinality, strict=True))
-        self.starts[slot.index, position] = len(self.layers)
-        stride = 1
-        for decision in reversed(counts):
-            self.strides[slot.index, position, decision] = stride
-            stride *= counts[decision]
-        decisions = self.space.decisions
-        for picked in itertools.product(*(range(count) for count in counts.values())):
-            genes = dict(zip(counts, picked, strict=True))
-            io = slot.io(slot.inp.chosen(decisions, genes), slot.out.chosen(decisions, genes))
-            self.layers.append(case.chosen(decisions, genes).lower(io))
-            self.owner.append(slot.index)
-            needs.append([*common, *((d, frozenset({i})) for d, i in genes.items())])
-
-    def case(self, genes: Array) -> Array:
-        """Index of the case in use at every slot `[S]`; the last one is skipping."""
-        cases = []
-        for slot in self.space.slots:
-            case = jnp.int32(0) if slot.kind_decision is None else genes[slot.kind_decision]
-            if slot.depth is not None:
-                decision, reaching = slot.depth
-                live = jnp.isin(genes[decision], jnp.asarray(sorted(reaching)))
-                case = jnp.where(live, case, len(slot.cases))
-            cases.append(case)
-        return jnp.stack(cases)

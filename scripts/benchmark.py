@@ -1,6 +1,6 @@
 """Measures what the project claims about its own speed.
 
-    python scripts/benchmark.py quickstart|freed_memory|spaces [--json FILE]
+    python scripts/benchmark.py quickstart|freed_memory|spaces|tables [--json FILE]
 
 Every row is `{"name", "ours", "peer", "ratio", "goal", "met"}`; `peer` and `ratio` are null where there is nobody to
 compare with, `goal` and `met` where no goal was set. Units are in the names.
@@ -160,10 +160,50 @@ def spaces() -> list[Row]:
     return rows
 
 
+def tables() -> list[Row]:
+    """Shipped tables of blocks: errors of rows each interpolated from the others, and networks priced per second."""
+    import jax
+    import numpy as np
+
+    from hw_models import load_device, load_table, table_names
+    from hw_models.interpolation import left_out
+    from nas.measured_costs import measured_cost_table, measured_latency
+    from search_spaces.spaces import fbnet
+
+    rows = []
+    for table in map(load_table, table_names()):
+        if table.level == "position":
+            continue
+        pairs = [(table.layers[key], each.mean_s) for key, each in table.rows.items() if not each.baseline]
+        guesses = left_out(pairs)
+        errors = [abs(guess / s - 1) for guess, (_, s) in zip(guesses, pairs, strict=True) if guess is not None]
+        rows.append(row(f"{table.name}_median_error", float(np.median(errors))))
+        rows.append(row(f"{table.name}_mean_error", float(np.mean(errors))))
+        rows.append(row(f"{table.name}_refused_rows", float(len(pairs) - len(errors))))
+    space, table, count = (
+        fbnet.space(input_hw=32, classes=100, features=1504),
+        load_table("raspi4_fbnet_cifar100"),
+        100_000,
+    )
+    genes = jax.jit(jax.vmap(space.sample))(jax.random.split(jax.random.key(0), count))
+    both = measured_cost_table(space, load_device("raspberry_pi_4"), table=table)
+    for what, exact in (("latencies", measured_latency(space, table).exact), ("all_costs", both.exact)):
+        price = jax.jit(jax.vmap(exact))
+        jax.block_until_ready(price(genes))
+        seconds = []
+        for _ in range(5):
+            began = time.perf_counter()
+            jax.block_until_ready(price(genes))
+            seconds.append(time.perf_counter() - began)
+        rows.append(row(f"{what}_by_table_per_second", count / float(np.median(seconds)), goal=100_000))
+    return rows
+
+
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "quickstart": quickstart,
     "freed_memory": freed_memory,
     "spaces": spaces,
+    "tables": tables,
 }
 
 

@@ -19,9 +19,16 @@ def command(
     precision: Annotated[
         str | None, typer.Option(help="float32, float16, bfloat16, int8, w4a8, ...; the device's default unless given.")
     ] = None,
-    batch: Annotated[int, typer.Option(help="Images per run.")] = 1,
+    batch: Annotated[int | None, typer.Option(help="Images per run; 1, or what a table was measured with.")] = None,
     fallback: Annotated[bool, typer.Option("--fallback", help="Where a precision is missing, use the next.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, an object for one device.")] = False,
+    table: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Measured table, or path of a .csv file, in place of a device's model."),
+    ] = None,
+    missing: Annotated[
+        str, typer.Option(help="What a table lacks: error, interpolate, or analytic (with --device).")
+    ] = "error",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, an object for one device or table.")] = False,
 ) -> None:
     """Price a network: latency, energy, memory. Nothing is trained or run.
 
@@ -30,11 +37,19 @@ def command(
     \b
     flynas cost mobilenet_v3_small --device raspberry_pi_4
     flynas cost mobilenet_v2 --device zcu102 --precision int8 --json
+    flynas cost proxylessnas_mobile --table pixel1_proxylessnas
     """
     from experiments.output import print_json, print_table
     from experiments.pricing import default_devices, prepare, price
     from experiments.quantities import shown
+    from hw_models.errors import InputError
 
+    if table is not None:
+        _by_table(network, table, missing, device or [], precision, batch, fallback, as_json)
+        return
+    if missing != "error":
+        raise InputError(f"--missing {missing} is about a table: give --table NAME as well")
+    batch = 1 if batch is None else batch
     devices = default_devices(device)
     rows = [price(prepare(network, each, precision, fallback), batch) for each in devices]
     if as_json:
@@ -55,3 +70,43 @@ def command(
     print_table(header, cells)
     for row in rows:
         print(f"{row['device']}: {row['precision_note']}")
+
+
+def _by_table(
+    network: str,
+    table: str,
+    missing: str,
+    devices: list[str],
+    precision: str | None,
+    batch: int | None,
+    fallback: bool,
+    as_json: bool,
+) -> None:
+    from experiments.output import pairs, print_json
+    from experiments.pricing import price_by_table
+    from experiments.quantities import shown
+    from hw_models.errors import InputError
+
+    if len(devices) > 1 or fallback:
+        raise InputError("--table goes with one --device at most, and without --fallback: drop the others")
+    if missing == "analytic" and not devices:
+        raise InputError("--missing analytic needs a model for what was not measured: give --device NAME")
+    row = price_by_table(network, table, missing, devices[0] if devices else None, precision, batch)
+    if as_json:
+        print_json(row)
+        return
+    threads = "" if row["threads"] is None else f", {row['threads']} threads"
+    print(f"{row['name']} on {row['device']} ({row['precision']}, {row['runtime']}{threads}, batch {row['batch']})\n")
+    lines = [
+        ("latency", shown("latency_s", row["latency_s"])),
+        ("measured", f"{row['covered']:.1%} of the latency"),
+        *[(f"by {missing}", key) for key in row["missing"]],
+        ("table", f"{row['table']}, {row['date']}, {row['licence']}"),
+        ("source", row["source"]),
+    ]
+    if row["interpolation_error"] is not None:
+        typical = f"{row['interpolation_error']:.0%} (median over the table's rows, each from the others)"
+        lines.insert(2, ("interpolation", f"typical error {typical}"))
+    if "model" in row:
+        lines.insert(1, (f"model of {row['model']}", shown("latency_s", row["model_latency_s"])))
+    pairs(lines)

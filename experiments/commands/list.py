@@ -13,6 +13,7 @@ COLUMNS = {
     "strategies": (),
     "evaluators": (),
     "devices": ("default_precision", "source"),
+    "tables": ("level", "rows", "source", "licence"),
     "datasets": ("found", "images"),
     "references": ("params", "paper_params", "params_difference", "macs", "paper_macs", "macs_difference"),
     "kernels": ("available", "selected"),
@@ -28,7 +29,7 @@ def command(
         bool, typer.Option("--json", help="Print JSON: an array, or without KIND an object of arrays.")
     ] = False,
 ) -> None:
-    """List spaces, blocks, strategies, evaluators, devices, data sets, published networks, kernels, configurations.
+    """List spaces, blocks, strategies, evaluators, devices, tables, data sets, networks, kernels, configurations.
 
     Examples:
 

@@ -14,7 +14,7 @@ from search_spaces.channels import make_divisible
 from search_spaces.choice import Choice
 from search_spaces.recorded import recorded
 from search_spaces.space import SearchSpace, Stage
-from search_spaces.spaces._layout import check_width, strides
+from search_spaces.spaces._layout import check_width, listed, strides
 
 STRIDES = (2, 2, 2, 1, 2, 1)
 LAYERS = (4, 4, 4, 4, 4, 1)
@@ -29,17 +29,19 @@ def space(
     classes: int = 1000,
     width: float = 1.0,
     widths: tuple[int, ...] = WIDTHS,
+    first_kernels: tuple[int, ...] = (3,),
 ) -> SearchSpace:
     """Kernel 3, 5 or 7 and expansion 3 or 6 at each of 21 layers; nothing (identity) where the shape stays.
 
     `widths` are the channels of stem, first block, six stages and last convolution: those of the search. The networks
-    that came out of it have their own, see the references. `width` multiplies them. On small images the first strides
-    are 1.
+    that came out of it have their own, see the references. `width` multiplies them. `first_kernels` are those of the
+    first block, which has no expansion; TuNAS searches 3, 5 and 7. On small images the first strides are 1.
 
-    Source: Cai, Zhu and Han 2019, https://arxiv.org/abs/1812.00332, section 4.2.
+    Sources: Cai, Zhu and Han 2019, https://arxiv.org/abs/1812.00332, section 4.2; for `first_kernels` Bender et al.
+    2020 (TuNAS), https://arxiv.org/abs/2008.06120.
 
     Raises:
-        InputError: not nine widths.
+        InputError: not nine widths, no kernel.
 
     Example:
         >>> space().size == 6**6 * 7**15
@@ -48,6 +50,8 @@ def space(
     check_width(width)
     if len(widths) != len(WIDTHS):
         raise InputError(f"widths={widths} is not allowed: give {len(WIDTHS)} numbers, such as {WIDTHS}")
+    if not first_kernels:
+        raise InputError("first_kernels=() is not allowed: give one or several, such as (3, 5, 7)")
     stem, first, *stages, last = widths if width == 1 else (make_divisible(each * width) for each in widths)
     steps = strides((2, 1, *STRIDES), input_hw)
     blocks = [InvertedResidual(kernel, expand) for kernel, expand in BLOCKS]
@@ -59,7 +63,7 @@ def space(
         classes,
         stem=Stage(ConvNorm(3, "relu6"), stem, stride=steps[0]),
         stages=(
-            Stage(InvertedResidual(3, 1), first, stride=steps[1]),
+            Stage(InvertedResidual(listed(*first_kernels), 1), first, stride=steps[1]),
             *(
                 Stage((change, *[keep] * (layers - 1)), out, layers, stride)
                 for out, layers, stride in zip(stages, LAYERS, steps[2:], strict=True)

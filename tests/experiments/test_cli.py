@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ("data", "list", "cost", "explain", "show", "search", "plot", "export")
+COMMANDS = ("data", "list", "cost", "explain", "show", "search", "plot", "export", "import-table")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,0 +1,118 @@
+"""Every variant of every slot of a space, and which of them genes and gates choose.
+
+A variant is a slot with everything decided that its layers depend on: kind of block, fields, widths, or left out by a
+depth. Prices of variants become prices of networks by a gather and a sum.
+
+Shape letters: `S` slots, `V` variants of all slots together, `D` decisions, `C` widest choice, `R` conditions.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from hw_models.workload import Layer
+from search_spaces.block import Block, BlockIO
+from search_spaces.slots import Case, Slot
+from search_spaces.space import SearchSpace
+
+
+class Variant(NamedTuple):
+    """One variant of a slot; `block` and `io` are None where a depth leaves the slot out."""
+
+    slot: Slot
+    block: Block | None
+    io: BlockIO | None
+    layers: list[Layer]
+
+
+class Variants:
+    """The variants of a space of one resolution, in the order of a mixed radix over the decisions involved.
+
+    Example:
+        >>> from search_spaces.spaces import tiny
+        >>> space = tiny.space()
+        >>> variants = Variants(space)
+        >>> genes = space.sample(jax.random.key(0))
+        >>> chosen = [variants.rows[i] for i in variants.index(genes)]
+        >>> sum((variant.layers for variant in chosen), []) == space.freeze(genes).lower()
+        True
+    """
+
+    def __init__(self, space: SearchSpace):
+        self.space = space
+        self.rows: list[Variant] = []
+        width = max((len(slot.cases) + 1 for slot in space.slots), default=1)
+        self._starts = np.zeros((len(space.slots), width), np.int32)
+        self._strides = np.zeros((len(space.slots), width, space.num_decisions), np.int32)
+        needs: list[list[tuple[int, frozenset[int]]]] = []
+        for slot in space.slots:
+            live = [slot.depth] if slot.depth is not None else []
+            for position, case in enumerate(slot.cases):
+                kind = [(slot.kind_decision, frozenset({position}))] if slot.kind_decision is not None else []
+                self._add_case(slot, position, case, [*live, *kind], needs)
+            if slot.depth is not None:
+                decision, reaching = slot.depth
+                self._starts[slot.index, len(slot.cases)] = len(self.rows)
+                self.rows.append(Variant(slot, None, None, []))
+                unreached = frozenset(range(len(space.decisions[decision].values))) - reaching
+                needs.append([(decision, unreached)])
+        deepest = max((len(row) for row in needs), default=0)
+        widest = int(space.cardinality.max(initial=1))
+        self._decisions = np.zeros((len(needs), deepest), np.int32)  # [V, R]
+        self._allowed = np.zeros((len(needs), deepest, widest), np.float32)  # [V, R, C]
+        for v, row in enumerate(needs):
+            for r in range(deepest):
+                decision, values = row[r] if r < len(row) else (0, frozenset(range(widest)))
+                self._decisions[v, r] = decision
+                self._allowed[v, r] = [value in values for value in range(widest)]
+
+    def _add_case(self, slot: Slot, position: int, case: Case, common: list[Any], needs: list[Any]) -> None:
+        counts = {d: len(self.space.decisions[d].values) for _, d in case.decisions}
+        counts |= dict(zip(slot.widths.decisions, slot.widths.cardinality, strict=True))
+        self._starts[slot.index, position] = len(self.rows)
+        stride = 1
+        for decision in reversed(counts):
+            self._strides[slot.index, position, decision] = stride
+            stride *= counts[decision]
+        decisions = self.space.decisions
+        for picked in itertools.product(*(range(count) for count in counts.values())):
+            genes = dict(zip(counts, picked, strict=True))
+            io = slot.io(slot.inp.chosen(decisions, genes), slot.out.chosen(decisions, genes))
+            block = case.chosen(decisions, genes)
+            self.rows.append(Variant(slot, block, io, block.lower(io)))
+            needs.append([*common, *((d, frozenset({i})) for d, i in genes.items())])
+
+    def index(self, genes: Array) -> Array:
+        """The variant that `genes [D]` choose at every slot, int32 `[S]`."""
+        case = self._case(genes)
+        slots = jnp.arange(len(self.space.slots))
+        strides = jnp.asarray(self._strides)[slots, case]
+        return jnp.asarray(self._starts)[slots, case] + (strides * genes).sum(-1)
+
+    def probability(self, gates: Array) -> Array:
+        """How likely every variant is under `gates [D, C]`, decisions taken as independent, `[V]`."""
+        chosen = gates[jnp.asarray(self._decisions)][..., : self._allowed.shape[-1]]
+        return (chosen * jnp.asarray(self._allowed)).sum(-1).prod(-1)
+
+    def per_slot(self, values: Array) -> Array:
+        """Sums of `values [V]` over the variants of every slot, `[S]`."""
+        owner = jnp.asarray([variant.slot.index for variant in self.rows])
+        return jax.ops.segment_sum(values, owner, len(self.space.slots))
+
+    def _case(self, genes: Array) -> Array:
+        """Index of the case in use at every slot `[S]`; the last one is skipping."""
+        cases = []
+        for slot in self.space.slots:
+            case = jnp.int32(0) if slot.kind_decision is None else genes[slot.kind_decision]
+            if slot.depth is not None:
+                decision, reaching = slot.depth
+                live = jnp.isin(genes[decision], jnp.asarray(sorted(reaching)))
+                case = jnp.where(live, case, len(slot.cases))
+            cases.append(case)
+        return jnp.stack(cases)
