@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -40,8 +41,8 @@ def one_hot(space: SearchSpace, genes: Array) -> Array:
 def uniform_gates(space: SearchSpace) -> Array:
     """Gates `[D, C]` under which every value of a decision is equally likely."""
     widest = int(space.cardinality.max(initial=1))
-    legal = jnp.arange(widest) < jnp.asarray(space.cardinality)[:, None]
-    return legal / jnp.asarray(space.cardinality)[:, None]
+    legal = np.arange(widest) < space.cardinality[:, None]
+    return jax.device_put(np.divide(legal, space.cardinality[:, None], dtype=np.float32))
 
 
 def fingerprint(tree: dict[str, Any]) -> str:

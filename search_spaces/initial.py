@@ -62,15 +62,17 @@ def fill(key: Array, shapes: Any) -> Any:
     """
     leaves, treedef = jax.tree_util.tree_flatten_with_path(shapes)
     total = sum(math.prod(leaf.shape) for path, leaf in leaves if path[-1].key not in CONSTANTS)
-    numbers = np.asarray(jax.random.normal(key, (max(total, 1),), jnp.float32))
+    # A longer draw begins with the same numbers: rounded up to powers of two, few lengths are compiled.
+    numbers = np.asarray(jax.random.normal(key, (1 << max(total - 1, 0).bit_length(),), jnp.float32))
     values, start = [], 0
     for path, leaf in leaves:
         name = path[-1].key
         if name in CONSTANTS:
-            values.append(jnp.full(leaf.shape, CONSTANTS[name], jnp.float32))
+            values.append(np.full(leaf.shape, CONSTANTS[name], np.float32))
             continue
         count = math.prod(leaf.shape)
         part = numbers[start : start + count].reshape(leaf.shape)
-        values.append(jnp.asarray(part * np.float32(deviation(name, leaf.shape))))
+        values.append(part * np.float32(deviation(name, leaf.shape)))
         start += count
-    return jax.tree.unflatten(treedef, values)
+    # one transfer of all; `jnp.asarray` and `jnp.full` would compile a program for every shape
+    return jax.tree.unflatten(treedef, jax.device_put(values))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -99,9 +100,13 @@ def randomised(variables: Any, seed: int) -> Any:
     """`variables` with every leaf moved at random, so that no scale is 1 and no bias 0; variances stay positive."""
     leaves, tree = jax.tree.flatten(variables)
     rng = np.random.default_rng(seed)
-    return jax.tree.unflatten(
-        tree, [leaf * rng.uniform(0.5, 1.5, leaf.shape) + rng.uniform(0, 0.2, leaf.shape) for leaf in leaves]
-    )
+
+    def moved(leaf: Any) -> np.ndarray:
+        # Arrays of NumPy: moving them here, and cutting them in `inherit`, compiles nothing for each of their shapes.
+        factor, shift = rng.uniform(0.5, 1.5, leaf.shape), rng.uniform(0, 0.2, leaf.shape)
+        return (np.asarray(leaf) * factor + shift).astype(np.float32)
+
+    return jax.tree.unflatten(tree, [moved(leaf) for leaf in leaves])
 
 
 def widths_of(kind: type[Block]) -> Any:
@@ -162,62 +167,72 @@ def samples(space: SearchSpace, number: int) -> list[np.ndarray]:
 
 def check_genes(space: SearchSpace, genes: Any, gradients: bool = True) -> None:
     """One network of `space`: sampled and relaxed execution equal the frozen network with inherited weights."""
-    supernet, variables = _supernet(space)
+    supernet, variables, relaxed = _supernet(space)
     x = jax.random.normal(jax.random.key(1), (4, space.image_hw, space.image_hw, space.input_channels))
     frozen, genes = space.freeze(genes), np.asarray(genes)
     network, own = Network(frozen), inherit(variables, space, genes)
     leaves = sum(leaf.size for leaf in jax.tree.leaves(own["params"]))
     assert leaves == frozen.params, (frozen, leaves, frozen.params)
-    gates = one_hot(space, genes)
 
-    @jax.jit
     def shared(variables: Any, x: Any) -> Any:
-        ready = with_statistics(variables, supernet.calibrate(variables, x, genes))
-        return supernet.apply(ready, x, genes, "eval"), supernet.relaxed(ready, x, gates, "eval")
+        statistics = supernet.calibrate(variables, x, genes)
+        return supernet.apply(with_statistics(variables, statistics), x, genes, "eval"), statistics
+
+    def alone(own: Any, x: Any) -> Any:
+        return network.apply(own, x, "calibrate", mutable=["batch_stats"])[0]
+
+    def score(x: Any, variables: Any) -> Any:
+        return jnp.sin(supernet.apply(variables, x, genes, "train")).sum()
+
+    def own_score(x: Any, own: Any) -> Any:
+        return jnp.sin(network.apply(own, x, "train", mutable=["batch_stats"])[0]).sum()
 
     @jax.jit
-    def alone(variables: Any, x: Any) -> Any:
-        return network.apply(variables, x, "calibrate", mutable=["batch_stats"])[0]
+    def everything(variables: Any, own: Any, x: Any) -> Any:
+        # One program, since the calibration and both derivatives begin with the same work.
+        slopes = (jax.grad(score)(x, variables), jax.grad(own_score)(x, own)) if gradients else None
+        return shared(variables, x), alone(own, x), slopes
 
-    expected = alone(own, x)
-    for found in shared(variables, x):
-        _close(found, expected, TOLERANCE, frozen)
+    (sampled, statistics), expected, slopes = everything(variables, own, x)
+    _close(sampled, expected, TOLERANCE, frozen)
+    _close(relaxed(with_statistics(variables, statistics), x, genes), expected, TOLERANCE, frozen)
     if gradients:
-
-        def score(x: Any) -> Any:
-            return jnp.sin(supernet.apply(variables, x, genes, "train")).sum()
-
-        def own_score(x: Any) -> Any:
-            return jnp.sin(network.apply(own, x, "train", mutable=["batch_stats"])[0]).sum()
-
-        _close(jax.jit(jax.grad(score))(x), jax.jit(jax.grad(own_score))(x), 1e-3, frozen)
+        found, own_slope = slopes
+        _close(found, own_slope, 1e-3, frozen)
 
 
 @lru_cache(maxsize=4)
-def _supernet(space: SearchSpace) -> tuple[Supernet, Any]:
+def _supernet(space: SearchSpace) -> tuple[Supernet, Any, Callable[..., Any]]:
+    """The supernet of `space`, variables of it, and its relaxed execution: one program for all genes."""
     supernet = Supernet(space)
-    return supernet, randomised(supernet.init(jax.random.key(0)), 0)
+
+    @jax.jit
+    def relaxed(variables: Any, x: Any, genes: Any) -> Any:
+        return supernet.relaxed(variables, x, one_hot(space, genes), "eval")
+
+    return supernet, randomised(supernet.init(jax.random.key(0)), 0), relaxed
 
 
 def check_gates(kind: type[Block]) -> None:
     """Gradients of the gates are finite, and reach every decision that can make a difference."""
     for block in searched_blocks(kind):
         space = space_with(block, 2, widths_of(kind), widths_of(kind))
-        supernet, variables = _supernet(space)
+        supernet, variables, _ = _supernet(space)
         x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
 
-        def score(gates: Any, supernet: Supernet = supernet, variables: Any = variables, x: Any = x) -> Any:
+        def score(gates: Any, variables: Any, x: Any, supernet: Supernet = supernet) -> Any:
             return jnp.sin(supernet.relaxed(variables, x, gates)).sum()
 
-        gradient = jax.jit(jax.grad(score))(uniform_gates(space))
-        assert jnp.isfinite(gradient).all(), (space.names, gradient)
-        assert (jnp.abs(gradient).max(axis=1) > 0).all(), (space.names, gradient)
+        gradient = np.asarray(jax.jit(jax.grad(score))(uniform_gates(space), variables, x))
+        assert np.isfinite(gradient).all(), (space.names, gradient)
+        assert (np.abs(gradient).max(axis=1) > 0).all(), (space.names, gradient)
 
 
 def _close(found: Any, expected: Any, tolerance: float, what: Any) -> None:
-    assert jnp.isfinite(found).all(), what
-    difference = float(jnp.abs(found - expected).max())
-    assert difference <= tolerance * max(1.0, float(jnp.abs(expected).max())), (difference, what)
+    found, expected = np.asarray(found), np.asarray(expected)
+    assert np.isfinite(found).all(), what
+    difference = float(np.abs(found - expected).max())
+    assert difference <= tolerance * max(1.0, float(np.abs(expected).max())), (difference, what)
 
 
 def check_block(kind: type[Block]) -> None:

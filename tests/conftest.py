@@ -9,9 +9,10 @@ from hypothesis import settings
 # The tests compile much and compute little. XLA reads this when the first array is made, also in commands they start.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 
-# Commands and workers compile the same programs again and again: the first to do so keeps them for the others.
+# Commands and workers compile the same programs again and again: the first to do so keeps them for the others. Small
+# ones as well: a command has a hundred of them.
 CACHE = "JAX_COMPILATION_CACHE_DIR"
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 _made = None
 if CACHE not in os.environ:
     _made = os.environ[CACHE] = tempfile.mkdtemp(prefix="flynas-tests-")

@@ -1,6 +1,7 @@
 """Residual, sigmoidal and dense blocks, transitions and pooling, against plain formulas."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -248,17 +249,23 @@ def test_widths_share_weights(block, stride):
     ins, outs = zip(*PAIRS, strict=True)
     elastic = BlockIO(5, 5, ins, outs, stride)
     shared, full = variables_of(block, elastic), image(elastic, 16)
-    with jax.disable_jit():
-        for index in (0, 3):
-            inp, out = PAIRS[index]
-            own = BlockIO(5, 5, inp, out, stride)
-            x = Channels(ins, jnp.int32(index)).mask(full)
-            part, mutable = block.cut(shared, own), ["batch_stats"]
-            expected, _ = block.net(own).apply(part, x[..., :inp], mode="train", mutable=mutable)
-            for width in (jnp.int32(index), jnp.eye(len(PAIRS))[index]):
-                found, _ = block.net(elastic).apply(shared, x, Selection(width), mode="train", mutable=mutable)
-                close(found[..., :out], expected)
-                assert (found[..., out:] == 0).all()
+
+    @jax.jit
+    def run(shared, x, index):
+        """The block under a traced index and under gates, in one program."""
+        widths = (index, jnp.eye(len(PAIRS))[index])
+        net = block.net(elastic)
+        return [net.apply(shared, x, Selection(w), mode="train", mutable=["batch_stats"])[0] for w in widths]
+
+    for index in (0, 3):
+        inp, out = PAIRS[index]
+        own = BlockIO(5, 5, inp, out, stride)
+        x = Channels(ins, jnp.int32(index)).mask(full)
+        alone = jax.jit(partial(block.net(own).apply, mode="train", mutable=["batch_stats"]))
+        expected, _ = alone(block.cut(shared, own), x[..., :inp])
+        for found in run(shared, x, jnp.int32(index)):
+            close(found[..., :out], expected)
+            assert (found[..., out:] == 0).all()
 
 
 # Pooling.

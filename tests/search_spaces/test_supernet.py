@@ -32,6 +32,12 @@ def resized():
     return space, supernet, randomised(supernet.init(jax.random.key(0)), 0)
 
 
+def outputs_of(space, variables, x, mode):
+    """Outputs of the stand-alone network of a frozen space, as one program."""
+    run = jax.jit(lambda variables, x: Network(space).apply(variables, x, mode, mutable=["batch_stats"])[0])
+    return run(variables, x)
+
+
 def test_every_resolution_is_the_network_on_scaled_images(resized):
     space, supernet, variables = resized
     assert space.names[-1] == "input_hw" and space.size == 288 and space.image_hw == 8
@@ -48,7 +54,7 @@ def test_every_resolution_is_the_network_on_scaled_images(resized):
         assert frozen.input_hw == (6, 8)[genes[-1]]
         scaled = jax.image.resize(x, (4, frozen.input_hw, frozen.input_hw, 1), "linear")
         own = inherit(variables, space, genes)
-        expected, _ = Network(frozen).apply(own, scaled, "calibrate", mutable=["batch_stats"])
+        expected = outputs_of(frozen, own, scaled, "calibrate")
         outputs, score, gradient = run(variables, x, jnp.asarray(genes))
         assert jnp.abs(outputs - expected).max() < 1e-4
         assert float(score) == pytest.approx(float(jnp.sin(expected).sum()), abs=1e-3)
@@ -79,8 +85,7 @@ def test_inherited_weights_are_those_of_genes_as_they_are_given():
     sampled = jax.jit(lambda genes: supernet.apply(variables, x, genes))
     for genes in ([1, 0, 1, 0, 1, 2, 0, 1], [0, 0, 2, 0, 1, 0, 0, 2]):
         assert space.check(genes).tolist() != genes
-        network = Network(space.freeze(genes))
-        expected, _ = network.apply(inherit(variables, space, genes), x, "train", mutable=["batch_stats"])
+        expected = outputs_of(space.freeze(genes), inherit(variables, space, genes), x, "train")
         assert jnp.abs(sampled(jnp.asarray(genes)) - expected).max() < 1e-5 * jnp.abs(expected).max()
 
 
@@ -179,7 +184,5 @@ def test_quantization_noise_acts_in_training_of_large_networks_only():
         )
         variables, images = fresh(space, jax.random.key(0)), jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
         for mode, differs in (("train", noise), ("eval", False)):
-            outputs = [
-                Network(each).apply(variables, images, mode, mutable=["batch_stats"])[0] for each in (space, plain)
-            ]
+            outputs = [outputs_of(each, variables, images, mode) for each in (space, plain)]
             assert bool(jnp.abs(outputs[0] - outputs[1]).max() > 1e-6) == differs, (mode, noise)

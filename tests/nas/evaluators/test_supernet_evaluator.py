@@ -62,16 +62,21 @@ def test_error_is_that_of_the_inherited_network_recalibrated_on_the_same_images(
         for slot, kinds in state.params.items()
     }
     for row in range(3):
-        frozen = space.freeze(genes[row])
+        network = Network(space.freeze(genes[row]))
         variables = inherit(filled, space, genes[row])
-        x = normalise(jnp.asarray(splits.train_images[rows]), jnp.asarray(splits.mean), jnp.asarray(splits.std))
-        halves = [
-            Network(frozen).apply(variables, half, "calibrate", mutable=["batch_stats"])[1]["batch_stats"]
-            for half in jnp.split(x, 2)
-        ]
-        statistics = pooled_statistics(jax.tree.map(lambda *leaves: jnp.stack(leaves), *halves))
-        x = normalise(jnp.asarray(splits.validation_images), jnp.asarray(splits.mean), jnp.asarray(splits.std))
-        logits = Network(frozen).apply({**variables, "batch_stats": statistics}, x, "eval")
+
+        @jax.jit
+        def logits_of(variables, calibration, validation, network=network):
+            x = normalise(calibration, jnp.asarray(splits.mean), jnp.asarray(splits.std))
+            halves = [
+                network.apply(variables, half, "calibrate", mutable=["batch_stats"])[1]["batch_stats"]
+                for half in jnp.split(x, 2)
+            ]
+            statistics = pooled_statistics(jax.tree.map(lambda *leaves: jnp.stack(leaves), *halves))
+            x = normalise(validation, jnp.asarray(splits.mean), jnp.asarray(splits.std))
+            return network.apply({**variables, "batch_stats": statistics}, x, "eval")
+
+        logits = logits_of(variables, splits.train_images[rows], splits.validation_images)
         own = int(wrong(logits, jnp.asarray(splits.validation_labels))) / VALIDATION
         assert errors[row] == pytest.approx(own, abs=1.01 / VALIDATION), "at most one image may tip by rounding"
 
