@@ -29,7 +29,19 @@ class Commands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """In the order in which a person needs them; commands that are not in it come last."""
-        order = "data list cost explain show search plot export calibrate validate import-table".split()
+        order = [
+            "data",
+            "list",
+            "cost",
+            "explain",
+            "show",
+            "search",
+            "plot",
+            "export",
+            "calibrate",
+            "validate",
+            "import-table",
+        ]
         return sorted(self.commands, key=lambda name: (order.index(name) if name in order else len(order), name))
 
     def invoke(self, ctx: Any) -> Any:

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import allow_working_directory
 from hw_models import Costs, Device, Workload, estimate, load_device
 from hw_models.estimate import MAX_BATCH, apply_precision, fits
 from hw_models.estimate import explain as explain_layers
+from hw_models.metrics import metrics
 from search_spaces.texts import Resolved, resolve
 
+_estimate = jax.jit(estimate)
 MEASURES = (*(name for name in Costs._fields if name not in ("params", "macs", "compute_s")), "mac_utilization")
 # unknown where a network does not fit: it cannot run there, so there is no such time
 ONLY_IF_IT_FITS = ("latency_s", "energy_j", "mac_utilization")
@@ -66,7 +69,9 @@ def resolved(network: str) -> Resolved:
 def price(prepared: Prepared, batch: int = 1) -> dict[str, Any]:
     """Costs of a network on a device; what is not known is None.
 
-    `params` and `macs` are exact integers, `macs` of one image; latency, energy and peak memory are for `batch` images.
+    Counts (see `hw_models.metrics`) are exact integers of one image; latency, energy and peak memory are for `batch`
+    images. `latency_error` is the relative error found when the device was calibrated, for the precision and batch it
+    was calibrated at.
 
     Raises:
         InputError: `batch` below 1 or too large.
@@ -76,18 +81,20 @@ def price(prepared: Prepared, batch: int = 1) -> dict[str, Any]:
         2542856
     """
     check_batch(batch)
-    costs = jax.jit(lambda device, workload: estimate(device, workload, batch))(prepared.device, prepared.workload)
+    costs = _estimate(prepared.device.unnamed(), prepared.workload, jnp.float32(batch))
     fit = bool(fits(costs))
     numbers = {name: _number(getattr(costs, name)) for name in MEASURES}
+    latency_s = numbers["latency_s"]
     return {
         "name": prepared.name,
         "device": prepared.device.name,
         "precision": prepared.precision,
         "precision_note": prepared.note,
         "batch": batch,
-        "params": sum(int(layer.params) for layer in prepared.layers),
-        "macs": sum(int(layer.macs) for layer in prepared.layers),
+        **metrics(prepared.layers)._asdict(),
         **{name: None if name in ONLY_IF_IT_FITS and not fit else value for name, value in numbers.items()},
+        "throughput_per_s": batch / latency_s if fit and latency_s else None,
+        "latency_error": prepared.device.error_at(prepared.precision, batch) if fit else None,
         "fits": fit,
     }
 
@@ -104,8 +111,10 @@ def layer_rows(prepared: Prepared, batch: int = 1) -> list[dict[str, Any]]:
     """
     check_batch(batch)
     rows = explain_layers(prepared.device, prepared.workload, batch)
-    for row, layer in zip(rows, prepared.layers, strict=True):
+    for row, layer in zip(rows, prepared.layers, strict=False):  # one more where a run costs something by itself
         row["macs"], row["params"] = int(layer.macs), int(layer.params)
+    for row in rows[len(prepared.layers) :]:
+        row["params"] = 0
     return rows
 
 

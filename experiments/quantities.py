@@ -86,6 +86,17 @@ def shown(name: str, value: float | None) -> str:
     return f"{text} {scale.unit}".strip()
 
 
+def with_error(latency_s: float | None, error: float | None) -> str:
+    """A latency and, where the device was calibrated, its relative error.
+
+    Example:
+        >>> with_error(0.0123, 0.081), with_error(0.0123, None)
+        ('12.3 ms +- 8.1 %', '12.3 ms')
+    """
+    text = shown("latency_s", latency_s)
+    return text if error is None or latency_s is None else f"{text} +- {100 * error:.2g} %"
+
+
 def full_name(name: str) -> str:
     """The name of a field from its short form; anything else stays as it is.
 

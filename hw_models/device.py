@@ -79,6 +79,16 @@ class Device:
             }
         return found
 
+    def unnamed(self) -> Device:
+        """The same numbers without texts, so that programs compiled for one device serve its like.
+
+        Example:
+            >>> from hw_models.device_file import load_device
+            >>> load_device("a100").unnamed().name
+            ''
+        """
+        return replace(self, name="", provenance=(), calibration=None)
+
     def error_at(self, precision: str, batch: int) -> float | None:
         """Relative error of a latency, where one was measured: in that precision and for runs of that many images.
 

@@ -126,7 +126,8 @@ def explain(device: Device, workload: Workload, batch: int = 1) -> list[dict[str
         raise InputError(f"explain takes one workload [L], not one of shape {workload.op.shape}: index it first")
     costs = jax.tree.map(np.asarray, layer_costs(device, workload, batch))
     rows = jax.tree.map(np.asarray, workload)
-    whole = float(costs.latency_s.sum())
+    once = float(once_s(device, batch))
+    whole = float(costs.latency_s.sum()) + once
     table = []
     for i in np.flatnonzero(rows.count > 0):
         size = {name: int(getattr(rows, name)[i]) for name in Workload._fields if name != "density"}
@@ -144,4 +145,7 @@ def explain(device: Device, workload: Workload, batch: int = 1) -> list[dict[str
                 "share": float(costs.latency_s[i]) / whole if whole else 0.0,
             }
         )
+    if once:
+        spent = {"latency_s": once, "energy_j": once * device.energy["static_w"], "share": once / whole}
+        table.append({"name": "once per run", "macs": 0, "weight_bytes": 0.0, "bound": "overhead", **spent})
     return table

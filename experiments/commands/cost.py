@@ -41,7 +41,7 @@ def command(
     """
     from experiments.output import print_json, print_table
     from experiments.pricing import default_devices, prepare, price
-    from experiments.quantities import shown
+    from experiments.quantities import shown, with_error
     from hw_models.errors import InputError
 
     if table is not None:
@@ -56,20 +56,41 @@ def command(
         print_json(rows[0] if device and len(rows) == 1 else rows)
         return
     print(f"{rows[0]['name']}: {rows[0]['params']:,} parameters, {rows[0]['macs']:,} multiply-accumulates per image")
-    header = ("device", "precision", "latency", "energy", "peak memory", "weights", "multipliers busy", "fits")
+    first = rows[0]
+    print(
+        f"{first['flops']:,} FLOPs, {first['memory_access_elements']:,} elements read and written, "
+        f"{first['activations']:,} activations"
+    )
+    header = (
+        "device",
+        "precision",
+        "latency",
+        "images/s",
+        "energy",
+        "peak memory",
+        "weights",
+        "multipliers busy",
+        "fits",
+    )
     cells = [
         (
             row["device"],
             row["precision"],
-            *(shown(name, row[name]) for name in ("latency_s", "energy_j", "peak_memory_bytes", "weight_bytes")),
+            with_error(row["latency_s"], row["latency_error"]),
+            "-" if row["throughput_per_s"] is None else f"{row['throughput_per_s']:,.4g}",
+            *(shown(name, row[name]) for name in ("energy_j", "peak_memory_bytes", "weight_bytes")),
             "-" if row["mac_utilization"] is None else f"{row['mac_utilization']:.1%}",
             "yes" if row["fits"] else f"no: {row['resource_fraction']:.3g} times what there is",
         )
         for row in rows
     ]
     print_table(header, cells)
+    usual = [row for row in rows if row["precision_note"].endswith(f": the default of {row['device']}")]
+    if len(usual) > 1:
+        print(f"precision: each device's default{'' if len(usual) == len(rows) else ', but for'}")
     for row in rows:
-        print(f"{row['device']}: {row['precision_note']}")
+        if len(usual) < 2 or row not in usual:
+            print(f"{row['device']}: {row['precision_note']}")
 
 
 def _by_table(

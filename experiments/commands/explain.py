@@ -29,7 +29,7 @@ def command(
     """
     from experiments.output import print_json, print_table
     from experiments.pricing import layer_rows, prepare, price
-    from experiments.quantities import shown
+    from experiments.quantities import shown, with_error
 
     prepared = prepare(network, device, precision, fallback)
     rows = layer_rows(prepared, batch)
@@ -55,7 +55,8 @@ def command(
         times[row["bound"]] = times.get(row["bound"], 0.0) + row["share"]
     shares = ", ".join(f"{name} {share:.0%}" for name, share in sorted(times.items(), key=lambda item: -item[1]))
     print(
-        f"in total {shown('latency_s', whole['latency_s'])}, {shown('energy_j', whole['energy_j'])}; bound by: {shares}"
+        f"in total {with_error(whole['latency_s'], whole['latency_error'])}, {shown('energy_j', whole['energy_j'])}; "
+        f"bound by: {shares}"
     )
     if not whole["fits"]:
         print(f"it does not fit: it needs {whole['resource_fraction']:.3g} times what the device has")
