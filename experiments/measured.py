@@ -123,7 +123,9 @@ def _merged(path: Path, rows: list[Row]) -> list[Row]:
                 )
         same.append(row)
     return [
-        same[0]._replace(seconds=math.exp(sum(math.log(row.seconds) for row in same) / len(same)))
+        same[0]
+        if len(same) == 1
+        else same[0]._replace(seconds=math.exp(sum(math.log(row.seconds) for row in same) / len(same)))
         for same in found.values()
     ]
 

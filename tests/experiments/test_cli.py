@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ("data", "list", "cost", "explain", "show", "search", "plot", "export", "import-table")
+COMMANDS = ("data", "list", "cost", "explain", "show", "search", "plot", "export")
+COMMANDS += ("calibrate", "validate", "import-table")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

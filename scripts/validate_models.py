@@ -1,0 +1,206 @@
+"""Measures the hardware models against published measurements and writes docs/results/hardware_models.md.
+
+    python scripts/validate_models.py FOLDER [--out docs/results] [--only NAME ...]
+
+FOLDER holds accel_nasbench.csv, help_fbnet_latency_ms.npz and timm_throughput.csv.gz in the forms that
+`scripts/convert_measured.py` reads. Each case is kept in hardware_models.json as soon as it is done, so that an
+interrupted run goes on where it was (delete that file to start over). Takes about half an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from convert_measured import COLUMNS, SOURCES
+from scipy import stats
+
+from experiments import validation
+from experiments.agreement import save
+from hw_models.accuracy import accuracy, figures
+
+FEW, DRAWS, MANY, FOLDS = 30, 20, 900, 3
+
+
+class Case(NamedTuple):
+    """One column of a published file and the device that should predict it."""
+
+    name: str
+    source: str
+    file: str
+    column: str
+    device: str
+
+
+CASES = (
+    *(
+        Case(f"accel_nasbench {column}", "accel_nasbench", "accel_nasbench.csv", column, device)
+        for column, device in {
+            "throughput_a100": "a100",
+            "throughput_3090": "rtx_3090",
+            "throughput_tpuv2": "tpu_v2",
+            "latency_zcu102": "zcu102",
+            "throughput_zcu102": "zcu102",
+        }.items()
+    ),
+    *(
+        Case(f"help_fbnet {column}", "help_fbnet", "help_fbnet_latency_ms.npz", column, device)
+        for column, device in {
+            "gold_6226": "xeon_vnni",
+            "gold_6240": "xeon_vnni",
+            "silver_4114": "xeon_silver_4114",
+            "silver_4210r": "xeon_vnni",
+            "1080ti_1": "gtx_1080_ti",
+            "2080ti_1": "rtx_2080_ti",
+            "titan_rtx_1": "titan_rtx",
+            "titanx_1": "gtx_1080_ti",
+            "titanxp_1": "gtx_1080_ti",
+        }.items()
+    ),
+    *(
+        Case(f"timm {column}", "timm", "timm_throughput.csv.gz", column, device)
+        for column, device in {
+            "amp-nchw-pt240-cu124-rtx3090": "rtx_3090",
+            "amp-nchw-pt113-cu117-rtx3090": "rtx_3090",
+            "fp32-nchw-pt240-cpu-i9_10940x-dynamo": "i9_10940x",
+        }.items()
+    ),
+)
+
+
+def prepared(case: Case, folder: Path) -> validation.Case:
+    """The networks of a case, converted as `scripts/convert_measured.py` does."""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "measured.csv"
+        rows = list(SOURCES[case.source](folder / case.file, case.column))
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [name for name in COLUMNS if any(name in row for row in rows)])
+            writer.writeheader()
+            writer.writerows(rows)
+        return validation.prepare(case.device, path)
+
+
+def block_table(path: Path, seen: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Seconds by the sum of one cost for each (shape of the layer, block), fitted to the networks `seen`, `[N]`."""
+    from search_spaces.spaces import fbnet
+
+    ops = np.load(path, allow_pickle=False)["ops"]
+    shapes, before = [], 16
+    for width, layers, stride in fbnet.ROWS:
+        for layer in range(layers):
+            shapes.append((before, width, stride if layer == 0 else 1))
+            before = width
+    keys = {key: i for i, key in enumerate(dict.fromkeys((s, op) for s in shapes for op in range(9)))}
+    counts = np.zeros((len(ops), len(keys) + 1))
+    counts[:, -1] = 1
+    for layer, shape in enumerate(shapes):
+        np.add.at(counts, (np.arange(len(ops)), [keys[shape, int(op)] for op in ops[:, layer]]), 1)
+    relative = counts[seen] / seconds[seen, None]
+    ridge = 1e-3 * np.mean(np.sum(relative**2, 0)) * np.eye(counts.shape[1])
+    return counts @ np.linalg.solve(relative.T @ relative + ridge, relative.sum(0))
+
+
+def measure(case: Case, folder: Path, out: Path) -> dict[str, Any]:
+    """Every figure of one case."""
+    ready = prepared(case, folder)
+    seconds = ready.measured.seconds
+    guess = validation.predicted(ready.device, ready)
+    found: dict[str, Any] = {"device": case.device, "networks": len(seconds), "precision": ready.precision}
+    found["unfitted"] = dict(zip(validation.FIGURES, figures(guess, seconds), strict=True))
+    found["macs_spearman"] = float(stats.spearmanr(validation.by_macs(ready), seconds).statistic)
+    if case.source == "accel_nasbench":
+        drawn = validation.draws(ready, FEW, DRAWS)
+        found["fit_30"] = {name: float(np.mean([each[name] for each in drawn])) for name in validation.FIGURES}
+        found["ablation"] = validation.ablation(ready)
+        random = np.random.default_rng(0).permutation(len(seconds))
+        fit = validation.fitted(ready, np.sort(random[:FEW]))
+        rest = random[FEW:]
+        held = validation.predicted(fit.device, ready)[rest]
+        picture = validation.draw(held, seconds[rest], f"{case.device}, {FEW} networks", accuracy(held, seconds[rest]))
+        save(picture, out / "hardware_models" / f"{case.column}.png")
+    if case.source == "help_fbnet":
+        ours, table = [], []
+        for fold in range(FOLDS):
+            order = np.random.default_rng(fold).permutation(len(seconds))
+            seen, unseen = np.sort(order[:MANY]), order[MANY:]
+            fit = validation.fitted(ready, seen)
+            ours.append(figures(validation.predicted(fit.device, ready)[unseen], seconds[unseen]))
+            table.append(figures(block_table(folder / case.file, seen, seconds)[unseen], seconds[unseen]))
+        for name, values in (("fit_900", ours), ("block_table_900", table)):
+            found[name] = dict(zip(validation.FIGURES, map(float, np.mean(values, 0)), strict=True))
+    if case.source == "timm":
+        found["names"] = sorted(ready.measured.networks)
+    return found
+
+
+def page(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+
+    def cell(figures: dict[str, float] | None) -> str:
+        if figures is None:
+            return "-"
+        return f"{figures['spearman']:.4f} / {100 * figures['within_10']:.0f} % / {100 * figures['mape']:.1f} %"
+
+    lines = [
+        "# Hardware models against measurements",
+        "",
+        "Written by `python scripts/validate_models.py FOLDER`. Cells are Spearman's rank correlation / share of",
+        "networks within 10 % / mean error. *Unfitted*: the device file as shipped, no measurement of these networks",
+        f"used. *{FEW} networks*: calibrated on {FEW} random ones and judged on all others, mean of {DRAWS} draws.",
+        f"*{MANY} networks*: the same, mean of {FOLDS} draws, beside a block table (one cost per shape and block)",
+        "fitted to the same networks.",
+        "",
+        "| data | device | networks | MACs alone | unfitted | 30 networks | 900 networks | block table, 900 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in results.items():
+        cells = [cell(found.get(key)) for key in ("unfitted", "fit_30", "fit_900", "block_table_900")]
+        head = (name, found["device"], f"{found['networks']:,}", f"{found['macs_spearman']:.4f}")
+        lines.append(f"| {' | '.join((*head, *cells))} |")
+    lines += ["", "## What each term buys", ""]
+    lines += [
+        "No measurement used. Errors after one common factor, because a model without a term is too fast throughout."
+    ]
+    for name, found in results.items():
+        if "ablation" in found:
+            lines += ["", f"### {name}", "", "| | Spearman | within 10 % | mean error |", "|---|---|---|---|"]
+            ablation = found["ablation"]
+            for i, row in enumerate(ablation):
+                label = row["name"] if i in (0, len(ablation) - 1) else f"without {row['name']}"
+                shares = f"{100 * row['within_10']:.0f} % | {100 * row['mape']:.1f} %"
+                lines.append(f"| {label} | {row['spearman']:.4f} | {shares} |")
+    pictures = [f"![{name}](hardware_models/{name.split()[1]}.png)" for name, r in results.items() if "fit_30" in r]
+    lines += ["", "## Pictures", "", f"Calibrated on {FEW} networks, judged on the others.", "", *pictures]
+    named = {name: found["names"] for name, found in results.items() if "names" in found}
+    lines += ["", "## Networks of timm that FlyNAS builds", ""]
+    lines += [f"- {name}: {', '.join(networks)}" for name, networks in named.items()]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure what is not there yet, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--only", nargs="*", choices=[case.name for case in CASES], metavar="NAME")
+    arguments = parser.parse_args()
+    store = arguments.out / "hardware_models.json"
+    results = json.loads(store.read_text()) if store.is_file() else {}
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for case in CASES:
+        if case.name not in results and (not arguments.only or case.name in arguments.only):
+            print(case.name, flush=True)
+            results[case.name] = measure(case, arguments.folder, arguments.out)
+            store.write_text(json.dumps(results, indent=1) + "\n")
+    ordered = {case.name: results[case.name] for case in CASES if case.name in results}
+    (arguments.out / "hardware_models.md").write_text(page(ordered))
+    print(f"wrote {arguments.out / 'hardware_models.md'}")
+
+
+if __name__ == "__main__":
+    main()

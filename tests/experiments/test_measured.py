@@ -1,0 +1,163 @@
+"""Files of measured networks, and the commands that calibrate and validate devices with them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.measured import read_measured
+from hw_models import InputError, load_device
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+HEAD = "network,latency_s\n"
+GOOD = HEAD + "mobilenet_v2,0.1\nmobilenet_v3_small,0.02\n"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "measured.csv"
+    path.write_text(text)
+    return path
+
+
+def test_reads_latency_and_throughput_per_run(tmp_path: Path) -> None:
+    latency = read_measured(written(tmp_path, "# a comment\n" + GOOD))
+    assert latency.networks == ("mobilenet_v2", "mobilenet_v3_small")
+    assert latency.seconds.tolist() == [0.1, 0.02]
+    assert latency.common_batch == 1
+    assert int(latency.workload.macs[1].sum()) == 56510400
+    text = "network,throughput_per_s,batch,precision\nmobilenet_v2,100,8,int8\nmobilenet_v2,120,16,int8\n"
+    throughput = read_measured(written(tmp_path, text))
+    assert throughput.seconds == pytest.approx([0.08, 16 / 120])
+    assert throughput.common_batch is None
+    assert throughput.settings == {"precision": "int8"}
+
+
+def test_repeated_measurements_count_once(tmp_path: Path) -> None:
+    found = read_measured(written(tmp_path, GOOD + "mobilenet_v2,0.4\n"))
+    assert found.seconds == pytest.approx([0.2, 0.02])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "network"),
+        (HEAD, "holds no measured network"),
+        ("latency_s\n0.1\n", "column 'network' is missing"),
+        ("network\nmobilenet_v2\n", "neither of latency_s and throughput_per_s"),
+        ("network,latency_s,throughput_per_s\nmobilenet_v2,1,1\n", "both of latency_s and throughput_per_s"),
+        ("network,latency_ms\nmobilenet_v2,1\n", "must name its unit"),
+        ("network,latency_s,bach\nmobilenet_v2,1,1\n", "did you mean 'batch'"),
+        (GOOD + "mobilenet_v2,0.1\n", "line 4: mobilenet_v2 at batch 1 has the same time in line 2"),
+        (GOOD + "resnet18,0\n", "line 4: latency_s is 0"),
+        (GOOD + "resnet18,-1\n", "line 4: latency_s is -1"),
+        (GOOD + "resnet18,nan\n", "line 4: latency_s is nan"),
+        (GOOD + "resnet18,fast\n", "line 4: latency_s is 'fast': give a number"),
+        (GOOD + "resnet18\n", "line 4: too few values"),
+        (GOOD + "resnet18,1,2\n", "line 4: too many values"),
+        (GOOD + ",1\n", "line 4: no network"),
+        (GOOD + "resnet81,1\n", "line 4: unknown network or space 'resnet81': did you mean 'resnet18'"),
+        (GOOD + "tiny,1\n", "line 4: 'tiny' is a space"),
+        ("network,latency_s,batch\nresnet18,1,1.5\n", "line 2: batch is 1.5: give a whole number"),
+        ("network,latency_s,precision\nresnet18,1,int8\nvgg16,1,float32\n", "'precision' has several values"),
+        ("network,latency_s,count\nresnet18,1,-3\n", "line 2: count is -3"),
+    ],
+)
+def test_bad_files_are_refused_with_line_and_reason(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_measured(written(tmp_path, text))
+    assert message in str(caught.value)
+    assert "measured.csv" in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def zcu102_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty measured networks."""
+    text = (GOLDEN / "accel_nasbench_times.csv").read_text().splitlines()
+    rows = list(csv.DictReader(line for line in text if not line.startswith("#")))[:30]
+    path = tmp_path_factory.mktemp("measured") / "zcu102.csv"
+    path.write_text(HEAD + "".join(f"{row['network']},{float(row['zcu102_ms']) / 1e3}\n" for row in rows))
+    return path
+
+
+def test_calibrate_writes_a_device_that_knows_its_error(
+    call: Callable[..., Any], zcu102_rows: Path, tmp_path: Path
+) -> None:
+    out, figure = tmp_path / "mine.toml", tmp_path / "agreement.png"
+    result = call("calibrate", "zcu102", str(zcu102_rows), "--out", str(out), "--figure", str(figure), "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["networks"] == 30
+    assert report["held_out"]["mape"]["value"] < 0.6 * report["before"]["mape"]["value"]
+    assert report["held_out"]["spearman"]["low"] <= report["held_out"]["spearman"]["value"]
+    assert set(report["constants"]) >= {"compute.op_overhead_s", "memory.efficiency"}
+    assert figure.stat().st_size > 5000
+    device = load_device(out)
+    assert device.calibration is not None
+    assert device.calibration.networks == 30
+    priced = call("cost", "mobilenet_v2", "--device", str(out)).stdout
+    assert f"+- {100 * device.calibration.typical_error:.2g} %" in priced
+    assert "+-" not in call("cost", "mobilenet_v2", "--device", str(out), "--batch", "3").stdout
+    assert "+-" in call("explain", "mobilenet_v2", "--device", str(out)).stdout
+
+
+def test_validate_reports_and_draws(call: Callable[..., Any], zcu102_rows: Path, tmp_path: Path) -> None:
+    figure = tmp_path / "agreement.svg"
+    words = ("validate", "zcu102", str(zcu102_rows), "--out", str(figure), "--ablate")
+    report = json.loads(call(*words, "--json").stdout)
+    assert report["name"] == "zcu102"
+    assert report["networks"] == 30
+    assert 0.9 < report["spearman"]["value"] <= 1
+    names = [row["name"] for row in report["ablation"]]
+    assert names[0] == "all terms"
+    assert names[-1] == "multiply-accumulates alone"
+    assert report["ablation"][0]["spearman"] > report["ablation"][-1]["spearman"]
+    assert "measured (ms)" in figure.read_text()
+    shown = call(*words)
+    assert shown.exit_code == 0
+    assert (
+        "30 networks" in shown.stdout and "95 % interval" in shown.stdout and "without depthwise unit" in shown.stdout
+    )
+
+
+def test_validate_draws_few_networks_to_fit(call: Callable[..., Any], zcu102_rows: Path) -> None:
+    result = call("validate", "zcu102", str(zcu102_rows), "--fit", "20", "--draws", "2", "--json")
+    drawn = json.loads(result.stdout)["fit"]["draws"]
+    assert len(drawn) == 2
+    assert np.mean([each["mape"] for each in drawn]) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("validate", "zcu12", "{file}"), "did you mean 'zcu102'"),
+        (("validate", "zcu102", "nowhere.csv"), "nowhere.csv cannot be read"),
+        (("validate", "zcu102", "{file}", "--precision", "float32"), "not supported by zcu102"),
+        (("validate", "zcu102", "{file}", "--fit", "29"), "--fit 29 leaves 1 of 30"),
+        (("validate", "zcu102", "{file}", "--fit", "5"), "5 measured networks cannot fit"),
+        (("validate", "zcu102", "{file}", "--out", "x.txt"), "is no picture"),
+        (("calibrate", "zcu102", "{file}", "--out", "x.csv"), "end it in .toml"),
+        (("calibrate", "zcu102", "{file}"), "--out"),
+    ],
+)
+def test_bad_commands_are_one_line(
+    call: Callable[..., Any], zcu102_rows: Path, words: tuple[str, ...], message: str
+) -> None:
+    result = call(*(word.format(file=zcu102_rows) for word in words))
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_threads_belong_to_processors(call: Callable[..., Any], tmp_path: Path) -> None:
+    path = written(tmp_path, "network,latency_s,threads\nmobilenet_v2,0.1,4\nresnet18,0.5,4\nvgg16,3,4\n")
+    assert "is of kind fpga" in call("validate", "zcu102", str(path)).stderr
+    four = json.loads(call("validate", "raspberry_pi_4", str(path), "--json").stdout)
+    path.write_text(path.read_text().replace(",4\n", ",1\n"))
+    one = json.loads(call("validate", "raspberry_pi_4", str(path), "--json").stdout)
+    assert four["mape"]["value"] != one["mape"]["value"]
