@@ -105,11 +105,13 @@ def devices() -> list[Row]:
         ['fpga']
     """
     from hw_models import device_names, load_device
+    from hw_models.device_file import read_device_text
 
     rows = []
     for device in map(load_device, device_names()):
         known = dict(device.provenance)
-        description = f"{device.kind}, computes in {', '.join(device.precisions)}"
+        first = read_device_text(device.name)[2].partition("\n")[0]
+        description = first.removeprefix("#").strip() if first.startswith("#") else device.kind
         rows.append(
             {
                 "name": device.name,

@@ -85,7 +85,7 @@ def combine(layers: LayerCosts, axis: int = -1) -> Costs:
     fields = {}
     for name, how in COMBINE.items():
         leaf = getattr(layers, name)
-        fields[name] = jnp.max(leaf, axis=axis) if how == "max" else jnp.sum(leaf, axis=axis)
+        fields[name] = jnp.max(leaf, axis=axis, initial=0.0) if how == "max" else jnp.sum(leaf, axis=axis)
     return Costs(**fields)
 
 

@@ -12,7 +12,7 @@ COLUMNS = {
     "blocks": ("branches", "elastic"),
     "strategies": (),
     "evaluators": (),
-    "devices": ("default_precision", "source"),
+    "devices": ("kind", "precisions"),
     "tables": ("level", "rows", "source", "licence"),
     "datasets": ("found", "images"),
     "references": ("params", "paper_params", "params_difference", "macs", "paper_macs", "macs_difference"),

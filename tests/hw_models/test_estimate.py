@@ -259,6 +259,11 @@ def test_padding_rows_are_free(name: str, network_layers: dict[str, list[Layer]]
         assert not np.any(np.asarray(getattr(nothing, field))[len(rows) :]), field
 
 
+def test_no_layers_cost_nothing() -> None:
+    costs = estimate(device_named("a100"), Workload.of([]))
+    assert (float(costs.latency_s), float(costs.peak_memory_bytes), float(costs.macs)) == (0.0, 0.0, 0.0)
+
+
 @pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
 def test_count_repeats_a_layer(name: str) -> None:
     device = device_named(name)
