@@ -18,6 +18,21 @@ if CACHE not in os.environ:
     _made = os.environ[CACHE] = tempfile.mkdtemp(prefix="flynas-tests-")
 
 
+# Workers take file after file. One that takes long must not come last, when the other worker has nothing left to do;
+# xdist's own order, by the number of tests, puts the longest ones there.
+LONG = ("test_blocks.py", "test_resume.py", "test_readme.py")
+
+
+def pytest_configure(config):
+    """Files in the order in which they were collected."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take long first."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 def pytest_unconfigure():
     """Remove the compiled programs of this run."""
     if _made:

@@ -9,6 +9,10 @@ import pytest
 from hw_models.errors import InputError
 from nas import pareto
 
+# as a search runs them: one program each, for every shape
+ranks, crowding = jax.jit(pareto.ranks), jax.jit(pareto.crowding)
+best_of = jax.jit(pareto.best_of, static_argnums=3)
+
 
 def _dominates(a, b, va, vb):
     if va != vb:
@@ -41,23 +45,23 @@ def _table(seed, rows, columns, levels):
 def test_ranks_equal_brute_force_with_limits_and_ties(rows, columns):
     objectives = _table(rows, rows, columns, 6)
     violation = np.maximum(_table(rows + 1, rows, 1, 6)[:, 0] - 3, 0)
-    assert jax.jit(pareto.ranks)(objectives, violation).tolist() == _brute_ranks(objectives, violation)
+    assert ranks(objectives, violation).tolist() == _brute_ranks(objectives, violation)
 
 
 def test_ranks_equal_moocore_without_limits():
     objectives = np.random.default_rng(0).random((500, 3)).astype(np.float32)
     expected = moocore.pareto_rank(objectives)
-    assert np.array_equal(pareto.ranks(objectives, jnp.zeros(500)), expected)
+    assert np.array_equal(ranks(objectives, jnp.zeros(500)), expected)
 
 
 def test_feasible_before_infeasible_before_failed_before_nothing():
     objectives = jnp.asarray([[9.0, 9.0], [0.0, 0.0], [0.0, 0.0], [jnp.inf, jnp.inf], [jnp.nan, 0.0], [1.0, 1.0]])
     violation = jnp.asarray([0.0, 0.1, 2.0, jnp.inf, 0.0, jnp.nan])
-    assert pareto.ranks(objectives, violation).tolist() == [0, 1, 2, 3, 3, 3]
+    assert ranks(objectives, violation).tolist() == [0, 1, 2, 3, 3, 3]
 
 
 def test_only_infeasible_rows_still_rank_from_zero():
-    assert pareto.ranks(jnp.full((3, 2), jnp.inf), jnp.asarray([2.0, 1.0, 2.0])).tolist() == [1, 0, 1]
+    assert ranks(jnp.full((3, 2), jnp.inf), jnp.asarray([2.0, 1.0, 2.0])).tolist() == [1, 0, 1]
 
 
 def _brute_crowding(objectives, rank):
@@ -76,19 +80,19 @@ def _brute_crowding(objectives, rank):
 @pytest.mark.parametrize("columns", [1, 2, 4])
 def test_crowding_equals_brute_force(columns):
     objectives = np.random.default_rng(1).random((60, columns)).astype(np.float32)
-    rank = np.asarray(pareto.ranks(objectives, np.zeros(60)))
-    ours = np.asarray(jax.jit(pareto.crowding)(objectives, rank))
+    rank = np.asarray(ranks(objectives, np.zeros(60)))
+    ours = np.asarray(crowding(objectives, rank))
     np.testing.assert_allclose(ours, _brute_crowding(objectives, rank), rtol=1e-5)
 
 
 def test_best_of_takes_whole_fronts_then_the_loneliest():
     objectives = jnp.asarray([[0.0, 10.0], [1.0, 9.0], [1.1, 8.9], [5.0, 5.0], [10.0, 0.0], [11.0, 11.0]])
-    rows, rank, _ = pareto.best_of(objectives, jnp.zeros(6), jnp.ones(6, bool), 4)
+    rows, rank, _ = best_of(objectives, jnp.zeros(6), jnp.ones(6, bool), 4)
     assert set(rows.tolist()) == {0, 2, 3, 4} and rank.tolist() == [0, 0, 0, 0, 0, 1]
 
 
 def test_best_of_puts_unusable_rows_last():
-    rows, _, _ = pareto.best_of(jnp.asarray([[0.0], [1.0], [2.0]]), jnp.zeros(3), jnp.asarray([False, True, True]), 3)
+    rows, _, _ = best_of(jnp.asarray([[0.0], [1.0], [2.0]]), jnp.zeros(3), jnp.asarray([False, True, True]), 3)
     assert rows.tolist() == [1, 2, 0]
 
 
@@ -97,7 +101,7 @@ def test_front_equals_brute_force_and_the_first_rank(columns):
     table = _table(columns, 80, columns, 5)
     brute = [not any(_dominates(b, a, 0, 0) for b in table) for a in table]
     assert pareto.non_dominated(table).tolist() == brute
-    assert (np.asarray(pareto.ranks(table, np.zeros(80))) == 0).tolist() == brute
+    assert (np.asarray(ranks(table, np.zeros(80))) == 0).tolist() == brute
 
 
 def test_nan_and_infinite_rows_never_enter_front_or_hypervolume():
