@@ -105,11 +105,14 @@ def devices() -> list[Row]:
         ['fpga']
     """
     from hw_models import device_names, load_device
+    from hw_models.keys import keys_of
 
     rows = []
     for device in map(load_device, device_names()):
         known = dict(device.provenance)
         description = f"{device.kind}, computes in {', '.join(device.precisions)}"
+        if keys_of(device.kind).any_width:
+            description += " and any integer width below"
         rows.append(
             {
                 "name": device.name,

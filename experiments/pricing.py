@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from experiments.config import allow_working_directory
-from hw_models import Costs, Device, Workload, estimate, load_device
-from hw_models.estimate import MAX_BATCH, apply_precision, fits
+from hw_models import Costs, Device, Workload, load_device
+from hw_models.estimate import MAX_BATCH, apply_precision, fits, layer_costs, resource_shares, total
 from hw_models.estimate import explain as explain_layers
 from search_spaces.texts import Resolved, resolve
 
@@ -67,6 +67,7 @@ def price(prepared: Prepared, batch: int = 1) -> dict[str, Any]:
     """Costs of a network on a device; what is not known is None.
 
     `params` and `macs` are exact integers, `macs` of one image; latency, energy and peak memory are for `batch` images.
+    `scarcest` names the resource that `resource_fraction` is of, None where no resource is limited.
 
     Raises:
         InputError: `batch` below 1 or too large.
@@ -76,8 +77,15 @@ def price(prepared: Prepared, batch: int = 1) -> dict[str, Any]:
         2542856
     """
     check_batch(batch)
-    costs = jax.jit(lambda device, workload: estimate(device, workload, batch))(prepared.device, prepared.workload)
+
+    @jax.jit
+    def priced(device: Device, workload: Workload) -> tuple[Costs, dict[str, Any]]:
+        layers = layer_costs(device, workload, batch)
+        return total(device, layers, batch), resource_shares(device, layers, batch)
+
+    costs, shares = priced(prepared.device, prepared.workload)
     fit = bool(fits(costs))
+    scarcest = max(shares, key=lambda name: float(shares[name]))
     numbers = {name: _number(getattr(costs, name)) for name in MEASURES}
     return {
         "name": prepared.name,
@@ -89,6 +97,7 @@ def price(prepared: Prepared, batch: int = 1) -> dict[str, Any]:
         "macs": sum(int(layer.macs) for layer in prepared.layers),
         **{name: None if name in ONLY_IF_IT_FITS and not fit else value for name, value in numbers.items()},
         "fits": fit,
+        "scarcest": scarcest if float(shares[scarcest]) > 0 else None,
     }
 
 

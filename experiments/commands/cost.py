@@ -48,7 +48,7 @@ def command(
             row["precision"],
             *(shown(name, row[name]) for name in ("latency_s", "energy_j", "peak_memory_bytes", "weight_bytes")),
             "-" if row["mac_utilization"] is None else f"{row['mac_utilization']:.1%}",
-            "yes" if row["fits"] else f"no: {row['resource_fraction']:.3g} times what there is",
+            "yes" if row["fits"] else f"no: {row['scarcest']}, {row['resource_fraction']:.3g} times what there is",
         )
         for row in rows
     ]

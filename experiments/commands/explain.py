@@ -30,6 +30,7 @@ def command(
     from experiments.output import print_json, print_table
     from experiments.pricing import layer_rows, prepare, price
     from experiments.quantities import shown
+    from hw_models.estimate import once_s
 
     prepared = prepare(network, device, precision, fallback)
     rows = layer_rows(prepared, batch)
@@ -57,5 +58,9 @@ def command(
     print(
         f"in total {shown('latency_s', whole['latency_s'])}, {shown('energy_j', whole['energy_j'])}; bound by: {shares}"
     )
+    together = sum(row["latency_s"] for row in rows) + once_s(prepared.device, batch)
+    if whole["latency_s"] and abs(together / whole["latency_s"] - 1) > 0.01:
+        print("the layers work at the same time: each row is what the layer would take with the device to itself")
     if not whole["fits"]:
-        print(f"it does not fit: it needs {whole['resource_fraction']:.3g} times what the device has")
+        share = f"{whole['resource_fraction']:.3g}"
+        print(f"it does not fit: {whole['scarcest']}, {share} times what the device has")
