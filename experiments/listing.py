@@ -106,12 +106,15 @@ def devices() -> list[Row]:
     """
     from hw_models import device_names, load_device
     from hw_models.device_file import read_device_text
+    from hw_models.keys import keys_of
 
     rows = []
     for device in map(load_device, device_names()):
         known = dict(device.provenance)
         first = read_device_text(device.name)[2].partition("\n")[0]
         description = first.removeprefix("#").strip() if first.startswith("#") else device.kind
+        if keys_of(device.kind).any_width:
+            description += " Any integer width."
         rows.append(
             {
                 "name": device.name,

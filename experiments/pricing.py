@@ -11,13 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import allow_working_directory
-from hw_models import Costs, Device, Workload, estimate, load_device
-from hw_models.estimate import MAX_BATCH, apply_precision, fits
+from hw_models import Costs, Device, Workload, load_device
+from hw_models.estimate import MAX_BATCH, apply_precision, fits, layer_costs, resource_shares, total
 from hw_models.estimate import explain as explain_layers
 from hw_models.metrics import metrics
 from search_spaces.texts import Resolved, resolve
 
-_estimate = jax.jit(estimate)
 MEASURES = (*(name for name in Costs._fields if name not in ("params", "macs", "compute_s")), "mac_utilization")
 # unknown where a network does not fit: it cannot run there, so there is no such time
 ONLY_IF_IT_FITS = ("latency_s", "energy_j", "mac_utilization")
@@ -72,6 +71,7 @@ def price(prepared: Prepared, batch: int = 1) -> dict[str, Any]:
     Counts (see `hw_models.metrics`) are exact integers of one image; latency, energy and peak memory are for `batch`
     images. `latency_error` is the relative error found when the device was calibrated, for the precision and batch it
     was calibrated at.
+    `scarcest` names the resource that `resource_fraction` is of, None where no resource is limited.
 
     Raises:
         InputError: `batch` below 1 or too large.
@@ -81,8 +81,9 @@ def price(prepared: Prepared, batch: int = 1) -> dict[str, Any]:
         2542856
     """
     check_batch(batch)
-    costs = _estimate(prepared.device.unnamed(), prepared.workload, jnp.float32(batch))
+    costs, shares = _price(prepared.device.unnamed(), prepared.workload, jnp.float32(batch))
     fit = bool(fits(costs))
+    scarcest = max(shares, key=lambda name: float(shares[name]))
     numbers = {name: _number(getattr(costs, name)) for name in MEASURES}
     latency_s = numbers["latency_s"]
     return {
@@ -96,7 +97,14 @@ def price(prepared: Prepared, batch: int = 1) -> dict[str, Any]:
         "throughput_per_s": batch / latency_s if fit and latency_s else None,
         "latency_error": prepared.device.error_at(prepared.precision, batch) if fit else None,
         "fits": fit,
+        "scarcest": scarcest if float(shares[scarcest]) > 0 else None,
     }
+
+
+@jax.jit
+def _price(device: Device, workload: Workload, batch: Any) -> tuple[Costs, dict[str, Any]]:
+    layers = layer_costs(device, workload, batch)
+    return total(device, layers, batch), resource_shares(device, layers, batch)
 
 
 def layer_rows(prepared: Prepared, batch: int = 1) -> list[dict[str, Any]]:

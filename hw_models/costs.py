@@ -2,6 +2,10 @@
 
 Shape letters: `L` layers; leading axes `[...]` are free. Every field is for one run of the given batch, except
 `params`, `macs` and `weight_bytes`, which belong to the network whatever the batch.
+
+Where the layers of a network share one device at the same time, its time is no sum over layers. Such kinds of devices
+give named quantities of each layer that can be added up (`sums`) or of which the largest counts (`maxima`), and work
+out the network from the totals (`network` in `hw_models/analytic/<kind>.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ import jax.numpy as jnp
 from jax import Array
 
 BOUNDS = ("compute", "memory", "overhead")
+
+NOTHING: dict[str, Array] = {}  # never written to
 
 # How a field of several layers becomes that of the network. Nothing else in the project repeats this.
 COMBINE = {
@@ -68,16 +74,38 @@ class LayerCosts(NamedTuple):
     compute_s: Array
     resource_fraction: Array
     bound: Array
+    sums: dict[str, Array] = NOTHING
+    maxima: dict[str, Array] = NOTHING
 
 
-def combine(layers: LayerCosts, axis: int = -1) -> Costs:
+class Parts(NamedTuple):
+    """What `combine` makes of layers: the fields of `Costs`, and the totals that the kind of device asked for."""
+
+    latency_s: Array
+    energy_j: Array
+    peak_memory_bytes: Array
+    weight_bytes: Array
+    params: Array
+    macs: Array
+    compute_s: Array
+    resource_fraction: Array
+    sums: dict[str, Array] = NOTHING
+    maxima: dict[str, Array] = NOTHING
+
+    @property
+    def costs(self) -> Costs:
+        """The costs alone."""
+        return Costs(*(getattr(self, name) for name in Costs._fields))
+
+
+def combine(layers: LayerCosts | Parts, axis: int = -1) -> Parts:
     """Costs over the layers of `axis`: sums and maxima as `COMBINE` says, `[..., L] -> [...]`.
 
     Combining is associative: parts of a network may be combined first, stacked as if they were layers, and combined
     again.
 
     Example:
-        >>> rows = LayerCosts(*(jnp.asarray([1.0, 2.0]) for _ in LayerCosts._fields))
+        >>> rows = LayerCosts(*[jnp.asarray([1.0, 2.0])] * (len(COMBINE) + 1))
         >>> costs = combine(rows)
         >>> float(costs.latency_s), float(costs.peak_memory_bytes)
         (3.0, 2.0)
@@ -86,7 +114,11 @@ def combine(layers: LayerCosts, axis: int = -1) -> Costs:
     for name, how in COMBINE.items():
         leaf = getattr(layers, name)
         fields[name] = jnp.max(leaf, axis=axis, initial=0.0) if how == "max" else jnp.sum(leaf, axis=axis)
-    return Costs(**fields)
+    return Parts(
+        **fields,
+        sums={name: jnp.sum(leaf, axis=axis) for name, leaf in layers.sums.items()},
+        maxima={name: jnp.max(leaf, axis=axis, initial=0.0) for name, leaf in layers.maxima.items()},
+    )
 
 
 def fits(costs: Costs) -> Array:

@@ -77,18 +77,34 @@ def load(package: str, name: str, attribute: str, kind: str | None = None, where
         'InputError'
     """
     kind = kind or package.rsplit(".", 1)[-1].removesuffix("s").replace("_", " ")
+    module = _module(package, name, kind, where)
+    if not hasattr(module, attribute):
+        raise InputError(f"{kind} '{name}': its module defines no '{attribute}'")
+    return getattr(module, attribute)
+
+
+def load_optional(package: str, name: str, attribute: str, otherwise: Any = None) -> Any:
+    """The `attribute` of a module as by `load`, or `otherwise` where the module does not define it.
+
+    Raises:
+        InputError: no such module.
+
+    Example:
+        >>> load_optional("hw_models", "errors", "NoSuchThing", 3)
+        3
+    """
+    return getattr(_module(package, name, package.rsplit(".", 1)[-1], ""), attribute, otherwise)
+
+
+def _module(package: str, name: str, kind: str, where: str) -> Any:
     if is_dotted(name):
         try:
-            module = importlib.import_module(name)
+            return importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
                 raise
             place = f"'{name}'{f' in {where}' if where else ''}"
             raise InputError(f"unknown {kind} {place}: no module of that dotted name can be imported") from error
-    elif name in names(package):
-        module = importlib.import_module(f"{package}.{name}")
-    else:
-        raise unknown(kind, name, names(package), where)
-    if not hasattr(module, attribute):
-        raise InputError(f"{kind} '{name}': its module defines no '{attribute}'")
-    return getattr(module, attribute)
+    if name in names(package):
+        return importlib.import_module(f"{package}.{name}")
+    raise unknown(kind, name, names(package), where)

@@ -12,12 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from hw_models.compression import speedup, weight_bytes
-from hw_models.costs import BOUNDS, Costs, LayerCosts, combine
+from hw_models.costs import BOUNDS, Costs, LayerCosts, Parts, combine
 from hw_models.costs import fits as fits
 from hw_models.device import Device
-from hw_models.discover import load
+from hw_models.discover import load, load_optional
 from hw_models.energy import energy_j
 from hw_models.errors import InputError
 from hw_models.memory import peak_memory_bytes
@@ -45,21 +46,24 @@ def layer_costs(device: Device, workload: Workload, batch: Any = 1) -> LayerCost
     count = workload.count
     one = workload._replace(count=jnp.ones_like(count))  # a layer is priced once and then repeated
     gain = speedup(device, one)
-    run = choose(device, one)
+    run = load_optional(ANALYTIC, device.kind, "run", choose)(device, one)
     run = run._replace(macs_per_s=run.macs_per_s * gain, peak_macs_per_s=run.peak_macs_per_s * gain)
     times = layer_times(device, one, run, gain, batch)
     macs = one.macs * batch
     there = count > 0
+    alive = peak_memory_bytes(one, batch) if times.peak_memory_bytes is None else times.peak_memory_bytes
     return LayerCosts(
         latency_s=count * times.latency_s,
         energy_j=count * energy_j(device, macs / gain, run.mac_j, times.dram_bytes, times.latency_s),
-        peak_memory_bytes=jnp.where(there, peak_memory_bytes(one, batch), 0.0),
+        peak_memory_bytes=jnp.where(there, alive, 0.0),
         weight_bytes=weight_bytes(workload),
         params=workload.params,
         macs=workload.macs,
         compute_s=count * macs / run.peak_macs_per_s,
         resource_fraction=jnp.where(there, run.excess, 0.0),
         bound=bound(times.compute_s, times.memory_s, times.overhead_s),
+        sums={name: count * leaf for name, leaf in times.sums.items()},
+        maxima={name: jnp.where(there, leaf, 0.0) for name, leaf in times.maxima.items()},
     )
 
 
@@ -69,22 +73,52 @@ def once_s(device: Device, batch: Any = 1) -> Any:
     return compute.get("run_overhead_s", 0.0) + batch * compute.get("image_overhead_s", 0.0)
 
 
-def total(device: Device, layers: LayerCosts, batch: Any = 1) -> Costs:
+def _network(device: Device, layers: LayerCosts | Parts, batch: Any) -> tuple[Costs, dict[str, Array]]:
+    """Costs of the network, and the share of each hard resource that it needs, by the resource's name."""
+    parts = combine(layers)
+    costs, own = parts.costs, {}
+    network = load_optional(ANALYTIC, device.kind, "network")
+    if network:
+        costs, own = network(device, parts, batch)
+    once = once_s(device, batch)
+    latency_s = costs.latency_s + once
+    idle_j = (latency_s - parts.latency_s if network else once) * device.energy["static_w"]
+    costs = costs._replace(latency_s=latency_s, energy_j=costs.energy_j + idle_j)
+    shares = {
+        "unsupported layers": costs.resource_fraction,
+        "programmable logic": load(ANALYTIC, device.kind, "resource_fraction")(device),
+        **own,
+    }
+    if "dram_bytes" in device.memory:
+        shares["main memory"] = (costs.weight_bytes + costs.peak_memory_bytes) / device.memory["dram_bytes"]
+    if "flash_bytes" in device.memory:
+        shares.setdefault("flash", costs.weight_bytes / device.memory["flash_bytes"])
+    return costs, shares
+
+
+def resource_shares(device: Device, layers: LayerCosts | Parts, batch: Any = 1) -> dict[str, Array]:
+    """Share of each hard resource that the network needs, by the resource's name; above 1 it does not fit. `[...]`
+
+    Example:
+        >>> from hw_models.device_file import load_device
+        >>> from hw_models.workload import Layer
+        >>> board = load_device("edge_tpu")
+        >>> work, _, _ = apply_precision(board, Workload.of([Layer(Op.LINEAR, 1, 1, 1, 1, 4000, 4000)]))
+        >>> float(resource_shares(board, layer_costs(board, work))["flash"])
+        2.0
+    """
+    return _network(device, layers, batch)[1]
+
+
+def total(device: Device, layers: LayerCosts | Parts, batch: Any = 1) -> Costs:
     """Costs of the network from those of its layers, `[..., L] -> [...]`, and the shares of hard resources they take.
 
     Main memory must hold weights and peak activations, flash the weights; the kind of the device adds its own (DSP and
-    memory blocks of an FPGA).
+    memory blocks of an FPGA). Kinds whose layers work at the same time also give the latency (`network`).
     """
-    costs = combine(layers)
-    once = once_s(device, batch)
-    costs = costs._replace(latency_s=costs.latency_s + once, energy_j=costs.energy_j + once * device.energy["static_w"])
-    shares = [costs.resource_fraction, load(ANALYTIC, device.kind, "resource_fraction")(device)]
-    if "dram_bytes" in device.memory:
-        shares.append((costs.weight_bytes + costs.peak_memory_bytes) / device.memory["dram_bytes"])
-    if "flash_bytes" in device.memory:
-        shares.append(costs.weight_bytes / device.memory["flash_bytes"])
-    largest = shares[0]
-    for share in shares[1:]:
+    costs, shares = _network(device, layers, batch)
+    largest, *others = shares.values()
+    for share in others:
         largest = jnp.maximum(largest, share)
     return costs._replace(resource_fraction=largest)
 

@@ -21,7 +21,8 @@ class Keys(NamedTuple):
 
     `or_zero` are optional as well, may be 0, and are 0 where the file leaves them out. `cells` are required numbers
     whose product is what a unit multiplies per cycle in one of its precisions. `free` ones are fitted by
-    `hw_models.calibrate`.
+    `hw_models.calibrate`. `any_width` says that devices of the kind compute in every integer width up to their widest,
+    not only in the precisions that their files name.
     """
 
     required: tuple[str, ...] = ()
@@ -30,6 +31,7 @@ class Keys(NamedTuple):
     or_zero: tuple[str, ...] = ()
     cells: tuple[str, ...] = ()
     free: tuple[Free, ...] = ()
+    any_width: bool = False
 
     @property
     def single(self) -> tuple[str, ...]:
@@ -88,6 +90,7 @@ def keys_of(kind: str, where: str = "") -> Keys:
         COMMON.or_zero + own.or_zero,
         COMMON.cells + own.cells,
         COMMON.free + own.free,
+        own.any_width,
     )
 
 

@@ -2,7 +2,8 @@
 
 Names: `float32`, `float16`, `bfloat16`, `int8` (weights and activations alike), `w4a8` (weights 4 bits, activations
 8). A device runs a layer in the narrowest of its precisions that holds the layer's weights and activations exactly (the
-next supported width up), and of two equally narrow ones in the faster. Storage keeps its own bits.
+next supported width up), and of two equally narrow ones in the faster. Storage keeps its own bits. Devices whose kind
+honours any width (`Keys.any_width`) compute in the layer's own.
 
 Shape letters: `L` layers, `N` precisions of the device.
 """
@@ -18,6 +19,7 @@ from jax import Array
 from hw_models.device import Device
 from hw_models.errors import InputError
 from hw_models.formats import Format, parse_format
+from hw_models.keys import keys_of
 from hw_models.workload import Dtype, Workload
 
 # Integers of at most this many bits are exact in the format (its significand, the implicit bit included).
@@ -139,6 +141,8 @@ def apply_precision(
         same = [name for name in device.precisions if parse_format(name) == wanted]
         if same:
             chosen, why = same[0], "as asked"
+        elif keys_of(device.kind).any_width and _carrier(device, wanted):
+            chosen, why = precision, "as asked"
         elif not fallback:
             listed = ", ".join(device.precisions)
             raise InputError(

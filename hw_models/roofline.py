@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
+from hw_models.costs import NOTHING
 from hw_models.workload import Op, Workload
 
 
@@ -27,7 +28,8 @@ class Times(NamedTuple):
     """Where the time of each layer goes, seconds; every leaf `[..., L]`.
 
     `latency_s` is what the three take together: how far they overlap is the kind's own physics. `dram_bytes` is what
-    crosses the main memory.
+    crosses the main memory. `sums` and `maxima` are what the kind's `network` needs over all layers (see
+    `hw_models.costs`), `peak_memory_bytes` the activations alive where the kind does not keep input and output apart.
     """
 
     compute_s: Array
@@ -35,6 +37,9 @@ class Times(NamedTuple):
     overhead_s: Array
     latency_s: Array
     dram_bytes: Array
+    sums: dict[str, Array] = NOTHING
+    maxima: dict[str, Array] = NOTHING
+    peak_memory_bytes: Array | None = None
 
 
 def overlapped(compute_s: Array, memory_s: Array, serial: Any = 0.0) -> Array:

@@ -80,7 +80,7 @@ def command(
             "-" if row["throughput_per_s"] is None else f"{row['throughput_per_s']:,.4g}",
             *(shown(name, row[name]) for name in ("energy_j", "peak_memory_bytes", "weight_bytes")),
             "-" if row["mac_utilization"] is None else f"{row['mac_utilization']:.1%}",
-            "yes" if row["fits"] else f"no: {row['resource_fraction']:.3g} times what there is",
+            "yes" if row["fits"] else f"no: {row['scarcest']}, {row['resource_fraction']:.3g} times what there is",
         )
         for row in rows
     ]

@@ -58,5 +58,9 @@ def command(
         f"in total {with_error(whole['latency_s'], whole['latency_error'])}, {shown('energy_j', whole['energy_j'])}; "
         f"bound by: {shares}"
     )
+    together = sum(row["latency_s"] for row in rows)
+    if whole["latency_s"] and abs(together / whole["latency_s"] - 1) > 0.01:
+        print("the layers work at the same time: each row is what the layer would take with the device to itself")
     if not whole["fits"]:
-        print(f"it does not fit: it needs {whole['resource_fraction']:.3g} times what the device has")
+        share = f"{whole['resource_fraction']:.3g}"
+        print(f"it does not fit: {whole['scarcest']}, {share} times what the device has")

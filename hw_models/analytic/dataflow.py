@@ -1,0 +1,277 @@
+"""Data-flow FPGA: an engine per layer, all at work at once, everything on the chip, any integer width (FINN's style).
+
+`hw_models.folding` chooses foldings in whole numbers. This is its continuous relaxation, for candidates of a search:
+divisors are ignored, the budget is shared so that every engine takes equally long, and what a network needs is a sum
+over its layers. Every layer l asks for
+
+    luts(l)      = fixed(l) + (tree(l) + multipliers(l)) / work            (work in cycles per image)
+    dsps(l)      = slices(l) / work               in place of as large a share of its multipliers
+    memory(l)    = weights * W + (window + held * fill + scaled map) * A bits
+    tree         = macs * (1.1 * 2 (W + A) + W) + outputs * lane
+    multipliers  = macs * 1.1 (2 ceil((W + A) / 6) - 1) (W + A)
+    slices       = macs / products per slice
+
+Fixed is an engine with one product. The W LUTs per product feed it with weights; a lane turns sums into activations,
+one per cycle and row. The last three and `reads` are divided by `efficiency`, the share of balance that whole divisors
+leave. Work is as short as fits, with the share of multipliers in DSP slices that makes it so:
+
+    1 / work     = min( luts / tree, (luts + dsps * multipliers / slices) / (tree + multipliers), ports / reads ),
+                   luts = lut_share * lut - fixed,  dsps = dsp_share * dsp,
+                   ports = ram_share * (36 bram18 + 72 uram) bits a cycle,  reads = macs * W
+    interval     = max(work, pixels of the largest map of any layer), because maps stream one pixel a cycle
+    latency      = interval * (batch + sum over layers of fill + 1 / pixels) + overheads
+    resources    = fixed / luts,  memory / (ram_share * (bram18 * 18 Kb + uram * 288 Kb) * memory.efficiency)
+
+`fill` is the share of a layer's input that must arrive before its first output; 0 where it has a single output, which
+waits for the end that the interval counts already, and 1 where a map waits to be scaled. The last pixel of a layer
+takes 1 / pixels of the interval, a linear layer all of it, because no engine is faster than it has to be. Layers do
+not run one after another: `explain` lists what each would take with the chip to itself, and `network` says what they
+take together.
+
+`resource_fraction` counts what the network needs at least; what is left over goes into speed. Nothing but the image
+crosses the main memory: `dram_bytes` is 0. Where `refuse_residuals` is 1, networks with additions do not fit, as in
+versions of FINN without them (dissertation L1783). Zeros in weights gain nothing.
+
+Sources: see `hw_models.streaming` for the logic and memory of engines; the dissertation for what the kind is about:
+throughput falls as bits grow, FPGAs gain down to few bits, and the whole network has to stay on the chip (L704-714,
+L1793-1795). The relaxation and the latency are derived here and compared with whole-number designs in the tests.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from hw_models.ablation import NOTHING, UNLIMITED
+from hw_models.costs import Costs, Parts
+from hw_models.device import Device
+from hw_models.formats import parse_format
+from hw_models.keys import Free, Keys
+from hw_models.precision import Run, choose
+from hw_models.roofline import Times, ceil_div
+from hw_models.streaming import BLOCK_BITS, FIXED_LUTS, LUT_ROWS, SCALE_BITS, ULTRA_BITS
+from hw_models.workload import Op, Workload
+
+FACTOR = 1.1
+LEAST_LEFT = 0.02  # of the logic, where fixed parts leave less: what does not fit must still have a price
+TOO_MUCH = 2.0
+LEAST = 1e-6  # instead of a division by 0 where nothing multiplies
+
+KEYS = Keys(
+    required=(
+        "compute.lut",
+        "compute.dsp",
+        "compute.bram18",
+        "compute.lut_share",
+        "compute.dsp_share",
+        "compute.ram_share",
+    ),
+    per_precision=("compute.macs_per_dsp_cycle",),
+    or_zero=("compute.uram", "compute.refuse_residuals"),
+    free=(
+        Free("compute.efficiency"),
+        Free("compute.op_overhead_s"),
+        Free("compute.run_overhead_s", start=1e-5),
+        Free("compute.lut_share"),
+    ),
+    any_width=True,
+)
+TERMS = {
+    "limited logic": {"compute.lut": UNLIMITED},
+    "limited DSP slices": {"compute.dsp": UNLIMITED},
+    "start of a layer": {"compute.op_overhead_s": NOTHING},
+}
+
+
+def multiplier_luts(bits: Array) -> Array:
+    """LUTs of one multiplier of operands with `bits` together; see `hw_models.streaming`."""
+    return FACTOR * (2 * ceil_div(bits, 6) - 1) * bits
+
+
+def accumulator_bits(depth: Array, bits: Array) -> Array:
+    """Bits that a sum of `depth` products of operands with `bits` together can need."""
+    return ceil_div(jnp.log2(jnp.maximum(depth, 1.0)) + bits - 1 + 1e-4, 1) + 1
+
+
+def luts_left(device: Device, fixed: Array) -> Array:
+    """LUTs for parallel work, `[...]`: what the design plans with less its fixed parts."""
+    planned = device.compute["lut_share"] * device.compute["lut"] * device.compute["units"]
+    return jnp.maximum(planned - fixed, LEAST_LEFT * planned)
+
+
+def rate(device: Device, fixed: Array, tree: Array, multipliers: Array, slices: Array, reads: Array) -> Array:
+    """Images per cycle that logic, DSP slices and the ports of memories allow, `[...]`: the inverse of the work."""
+    compute = device.compute
+    luts = luts_left(device, fixed)
+    dsps = compute["dsp_share"] * compute["dsp"] * compute["units"]
+    ports = compute["ram_share"] * (36 * compute["bram18"] + 72 * compute.get("uram", 0.0)) * compute["units"]
+    per_slice = multipliers / jnp.maximum(slices, LEAST)
+    by_logic = jnp.minimum(
+        luts / jnp.maximum(tree, LEAST), (luts + dsps * per_slice) / jnp.maximum(tree + multipliers, LEAST)
+    )
+    return jnp.minimum(by_logic, ports / jnp.maximum(reads, LEAST))
+
+
+def run(device: Device, layers: Workload) -> Run:
+    """Every layer in its own width, `[..., L]`: the peak is that of the whole chip at this width."""
+    carrier = choose(device, layers)
+    bits = layers.weight_bits + layers.act_bits
+    lanes = _lanes(device, carrier)
+    tree = FACTOR * 2 * bits + layers.weight_bits
+    products = rate(device, jnp.float32(0.0), tree, multiplier_luts(bits), 1 / lanes, layers.weight_bits)
+    peak = products * device.compute["clock_hz"]
+    refused = (layers.op == int(Op.ADD)) & (device.compute.get("refuse_residuals", 0.0) > 0)
+    scale = layers.weight_bits * layers.act_bits / (carrier.weight_bits * carrier.act_bits)
+    return carrier._replace(
+        macs_per_s=peak * carrier.macs_per_s / carrier.peak_macs_per_s,
+        peak_macs_per_s=peak,
+        mac_j=carrier.mac_j * scale,
+        weight_bits=layers.weight_bits,
+        act_bits=layers.act_bits,
+        converted=jnp.zeros_like(carrier.converted),
+        excess=jnp.maximum(carrier.excess, jnp.where(refused, TOO_MUCH, 0.0)),
+    )
+
+
+def _lanes(device: Device, carrier: Run) -> Array:
+    """Products per DSP slice and cycle in the precision that holds each layer, `[..., L]`."""
+    lanes = jnp.ones_like(carrier.weight_bits)
+    for name in device.precisions:
+        form = parse_format(name)
+        held = (carrier.weight_bits == form.weight_bits) & (carrier.act_bits == form.act_bits)
+        lanes = jnp.where(held, device.compute["macs_per_dsp_cycle"][name], lanes)
+    return lanes
+
+
+def fill_share(layers: Workload) -> Array:
+    """Share of each layer's input that must have arrived before its first output is complete, `[..., L]`."""
+    there = layers.in_h * layers.in_w
+    reach = []
+    for size, out, kernel in (
+        (layers.in_h, layers.out_h, layers.kernel_h),
+        (layers.in_w, layers.out_w, layers.kernel_w),
+    ):
+        # Padding follows from sizes that change together: on its own it has no slope.
+        padding = lax.stop_gradient(jnp.maximum(0.0, (out - 1) * layers.stride + kernel - size))
+        reach.append(jnp.clip(kernel - jnp.floor(padding / 2), 1.0, size))
+    share = jnp.minimum(((reach[0] - 1) * layers.in_w + reach[1]) / there, 1.0)
+    return jnp.where(layers.out_h * layers.out_w == 1, 1.0, share)
+
+
+class Asked(NamedTuple):
+    """What layers ask of the chip; every leaf `[..., L]`. LUTs (but the fixed ones), slices and bits read are those of
+    all cycles of an image together."""
+
+    fixed_luts: Array
+    tree_luts: Array
+    multiplier_luts: Array
+    slices: Array
+    reads: Array
+    buffer_bits: Array
+    fill: Array
+    pixels: Array
+
+
+SHARED = 5  # the first fields, which `rate` takes
+
+
+def asked(device: Device, layers: Workload, efficiency: Array) -> Asked:
+    """What each layer asks of the chip, `[..., L]`."""
+    bits = layers.weight_bits + layers.act_bits
+    taps = layers.kernel_h * layers.kernel_w
+    pixels, in_pixels = layers.out_h * layers.out_w, layers.in_h * layers.in_w
+    macs, outputs = layers.macs, layers.output_elements
+    multiplies = layers.multiplies
+    depthwise = layers.op == int(Op.DEPTHWISE)
+
+    depth = taps * jnp.where(depthwise, 1.0, layers.in_channels / layers.groups)
+    accumulator = accumulator_bits(depth, bits)
+    stored = ceil_div(layers.out_channels, LUT_ROWS)
+    thresholds = (jnp.exp2(layers.act_bits) - 1) * accumulator
+    scaled = multiplier_luts(SCALE_BITS + accumulator)
+    lane = jnp.minimum(FACTOR * thresholds, scaled)
+    first_lane = jnp.minimum(FACTOR * thresholds * (1 + stored), scaled + FACTOR * (SCALE_BITS + accumulator) * stored)
+    # A depthwise engine has an accumulator per product, a dense one that is wide enough one per row.
+    sums = jnp.where(depthwise, macs, outputs)
+    tree = macs * (FACTOR * 2 * bits + layers.weight_bits) + sums * FACTOR * (accumulator - bits) + outputs * lane
+    one = multiplier_luts(bits) + FACTOR * (bits + accumulator) + first_lane
+
+    moved = jnp.maximum(in_pixels * layers.in_channels, outputs)
+    product = jnp.isin(layers.op, jnp.asarray((Op.SCALE, Op.MULTIPLY)))
+    each = jnp.where(product, multiplier_luts(2 * layers.act_bits), FACTOR * layers.act_bits)
+
+    windowed = (taps > 1) & (layers.op != int(Op.GLOBAL_POOL))
+    window = jnp.where(windowed, ((layers.kernel_h - 1) * layers.in_w + layers.kernel_w) * layers.in_channels, 0.0)
+    share = fill_share(layers)
+    scales = layers.op == int(Op.SCALE)
+    waiting = jnp.where(in_pixels == 1, 0.0, share * layers.held_elements)
+    waiting = waiting + jnp.where(scales, in_pixels * layers.in_channels, 0.0)
+    passing = layers.in_channels + layers.out_channels
+    starts = jnp.where(scales, 1.0, jnp.where(pixels == 1, 0.0, share))
+    return Asked(
+        fixed_luts=FIXED_LUTS * (1 + windowed) + jnp.where(multiplies > 0, one, each),
+        tree_luts=jnp.where(multiplies > 0, tree, moved * each) / efficiency,
+        multiplier_luts=macs * multiplier_luts(bits) / efficiency,
+        slices=macs / _lanes(device, choose(device, layers)) / efficiency,
+        reads=macs * layers.weight_bits / efficiency,
+        buffer_bits=(window + waiting + passing) * layers.act_bits,
+        fill=starts + multiplies / pixels,
+        pixels=jnp.maximum(pixels, in_pixels),
+    )
+
+
+def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: Any = 1) -> Times:
+    """Seconds that each layer would take with the chip to itself, and what it asks of a chip it shares, `[..., L]`."""
+    del gain
+    share = asked(device, layers, run.macs_per_s / run.peak_macs_per_s)
+    cycle_s = 1 / device.compute["clock_hz"]
+    work = 1 / rate(device, *share[:SHARED])
+    interval = jnp.maximum(work, share.pixels)
+    overhead_s = jnp.ones_like(work) * device.compute["op_overhead_s"]
+    return Times(
+        compute_s=batch * work * cycle_s,
+        memory_s=batch * share.pixels * cycle_s,
+        overhead_s=interval * share.fill * cycle_s + overhead_s,
+        latency_s=interval * (batch + share.fill) * cycle_s + overhead_s,
+        dram_bytes=jnp.zeros_like(work),
+        sums={
+            "fixed_luts": share.fixed_luts,
+            "tree_luts": share.tree_luts,
+            "multiplier_luts": share.multiplier_luts,
+            "slices": share.slices,
+            "reads": share.reads,
+            "weight_bits": layers.weights * layers.weight_bits,
+            "buffer_bits": share.buffer_bits,
+            "fill": share.fill,
+            "overhead_s": overhead_s,
+        },
+        maxima={"pixels": share.pixels},
+        peak_memory_bytes=share.buffer_bits / 8,
+    )
+
+
+def network(device: Device, parts: Parts, batch: Any = 1) -> tuple[Costs, dict[str, Array]]:
+    """Costs of all layers at work at once, and the shares of logic and memory they need, `[...]`."""
+    compute, sums = device.compute, parts.sums
+    work = 1 / rate(device, *(sums[name] for name in Asked._fields[:SHARED]))
+    interval = jnp.maximum(work, parts.maxima["pixels"])
+    units = compute["units"]
+    bits = (compute["bram18"] * BLOCK_BITS + compute.get("uram", 0.0) * ULTRA_BITS) * units
+    shares = {
+        "logic": sums["fixed_luts"] / (compute["lut_share"] * compute["lut"] * units),
+        "on-chip memory": (sums["weight_bits"] + sums["buffer_bits"])
+        / (compute["ram_share"] * bits * device.memory["efficiency"]),
+    }
+    costs = parts.costs._replace(
+        latency_s=interval * (batch + sums["fill"]) / compute["clock_hz"] + sums["overhead_s"],
+        peak_memory_bytes=sums["buffer_bits"] / 8,
+    )
+    return costs, shares
+
+
+def resource_fraction(device: Device) -> Array:
+    """What the chip itself takes of its resources: nothing, its engines are those of the network."""
+    del device
+    return jnp.float32(0.0)
