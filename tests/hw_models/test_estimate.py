@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from hw_models import Costs, Device, InputError, Layer, Op, Workload, device_names, estimate, load_device
 from hw_models.analytic import dataflow
-from hw_models.costs import BOUNDS, COMBINE, combine
+from hw_models.costs import BOUNDS, COMBINE, LayerCosts, combine
 from hw_models.estimate import explain, fits, layer_costs, total
 from hw_models.formats import parse_format
 from hw_models.precision import apply_precision
