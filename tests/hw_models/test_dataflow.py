@@ -25,6 +25,8 @@ TINY = ("ic", "kws", "vww", "ad", "cnv")
 LENGTH = 40  # one length, one compilation
 
 price = jax.jit(estimate)
+shares = jax.jit(lambda device, work: resource_shares(device, layer_costs(device, work)))
+asked = jax.jit(dataflow.asked)
 
 
 def stored(layers: list[Layer], precision: str) -> list[Layer]:
@@ -63,10 +65,10 @@ def test_shares_of_the_input_and_buffers_are_those_of_whole_numbers(
     shares = dataflow.fill_share(Workload.of(rows))
     np.testing.assert_allclose(shares, [float(fill_share(row)) for row in rows], rtol=1e-5)
     device = load_device("zc706_dataflow")
-    asked = dataflow.asked(device, Workload.of(rows), jnp.ones(len(rows)))
+    bits = asked(device, Workload.of(rows, LENGTH), jnp.ones(LENGTH)).buffer_bits[: len(rows)]
     exact = [engine.window_bits + engine.fifo_bits for engine in engines(rows)]
     passing = [8 * (row.in_channels + row.out_channels) for row in rows]
-    np.testing.assert_allclose(asked.buffer_bits, np.add(exact, passing), rtol=1e-3)
+    np.testing.assert_allclose(bits, np.add(exact, passing), rtol=1e-3)
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4", "int1"])
@@ -148,7 +150,7 @@ def test_any_width_may_be_asked_for_and_floats_may_not() -> None:
     costs = estimate(device, work)
     assert not bool(fits(costs))
     assert all(bool(jnp.isfinite(leaf)) for leaf in costs)
-    assert float(resource_shares(device, layer_costs(device, work))["unsupported layers"]) > 1
+    assert float(shares(device, work)["unsupported layers"]) > 1
 
 
 def test_a_batch_streams(tiny_networks: dict[str, list[Layer]]) -> None:
@@ -165,15 +167,15 @@ def test_a_batch_streams(tiny_networks: dict[str, list[Layer]]) -> None:
 def test_everything_must_stay_on_the_chip(tiny_networks: dict[str, list[Layer]]) -> None:
     device = load_device("pynq_z1_dataflow")
     wide = Workload.of(stored(tiny_networks["cnv"], "int8"), LENGTH)
-    shares = {name: float(share) for name, share in resource_shares(device, layer_costs(device, wide)).items()}
-    assert max(shares, key=shares.__getitem__) == "on-chip memory"
+    taken = {name: float(share) for name, share in shares(device, wide).items()}
+    assert max(taken, key=taken.__getitem__) == "on-chip memory"
     weights = sum(layer.weights for layer in tiny_networks["cnv"]) * 8
-    assert shares["on-chip memory"] > weights / (280 * 18_432)
+    assert taken["on-chip memory"] > weights / (280 * 18_432)
     assert bool(fits(price(device, Workload.of(stored(tiny_networks["cnv"], "int1"), LENGTH))))
     # More layers than the logic has room for, whatever their folding.
     many = Workload.of(stored([Layer(Op.CONV, 8, 8, 8, 8, 8, 8, 3, 3)] * 200, "int8"))
-    shares = {name: float(share) for name, share in resource_shares(device, layer_costs(device, many)).items()}
-    assert shares["logic"] > 1 > shares["on-chip memory"]
+    taken = {name: float(share) for name, share in shares(device, many).items()}
+    assert taken["logic"] > 1 > taken["on-chip memory"]
 
 
 def test_strict_devices_refuse_residual_additions(tiny_networks: dict[str, list[Layer]]) -> None:

@@ -20,6 +20,7 @@ CHIPS = [name for name in device_names() if load_device(name).kind == "mcu"]
 LENGTH = 80
 
 price = jax.jit(estimate)
+shares = jax.jit(lambda device, work: resource_shares(device, layer_costs(device, work)))
 
 
 def stored(layers: list[Layer], precision: str = "int8") -> list[Layer]:
@@ -27,7 +28,7 @@ def stored(layers: list[Layer], precision: str = "int8") -> list[Layer]:
 
 
 def shares_of(device: Device, work: Workload) -> dict[str, float]:
-    return {name: float(share) for name, share in resource_shares(device, layer_costs(device, work)).items()}
+    return {name: float(share) for name, share in shares(device, work).items()}
 
 
 def macs_of(layers: list[Layer]) -> int:
@@ -115,7 +116,7 @@ def test_depthwise_in_place_lets_larger_networks_fit(network_layers: dict[str, l
         Layer(Op.DEPTHWISE, 56, 56, 56, 56, 96, 96, 3, 3, groups=96),
         Layer(Op.CONV, 56, 56, 56, 56, 96, 16),
     ]
-    work = Workload.of(stored(rows))
+    work = Workload.of(stored(rows), LENGTH)
     assert shares_of(device, work)["SRAM"] > 1 and not bool(fits(price(device, work)))
     assert bool(fits(price(tiny_engine, work)))
     assert float(price(tiny_engine, work).latency_s) == float(price(device, work).latency_s)
@@ -128,13 +129,13 @@ def test_flash_and_sram_are_hard_limits(tiny_networks: dict[str, list[Layer]]) -
     for name in ("ic", "kws", "vww", "ad"):
         assert bool(fits(price(small, Workload.of(stored(tiny_networks[name]), LENGTH))))
     weights = Workload.of(stored([Layer(Op.LINEAR, 1, 1, 1, 1, 1000, 470)]), LENGTH)
-    shares = shares_of(small, weights)
-    assert shares["flash"] > 1 > shares["SRAM"] and not bool(fits(price(small, weights)))
-    assert shares["flash"] == pytest.approx((470_000 + 81_920) / 524_288)
+    taken = shares_of(small, weights)
+    assert taken["flash"] > 1 > taken["SRAM"] and not bool(fits(price(small, weights)))
+    assert taken["flash"] == pytest.approx((470_000 + 81_920) / 524_288)
     maps = Workload.of(stored([Layer(Op.CONV, 60, 60, 60, 60, 16, 16)]), LENGTH)
-    shares = shares_of(small, maps)
-    assert shares["SRAM"] > 1 > shares["flash"] and not bool(fits(price(small, maps)))
-    assert shares["SRAM"] == pytest.approx((2 * 60 * 60 * 16 + 20_480) / 131_072)
+    taken = shares_of(small, maps)
+    assert taken["SRAM"] > 1 > taken["flash"] and not bool(fits(price(small, maps)))
+    assert taken["SRAM"] == pytest.approx((2 * 60 * 60 * 16 + 20_480) / 131_072)
     assert bool(fits(price(load_device("stm32f746"), maps)))
     # Images of a batch run one after another: they take time, not memory.
     one, many = (price(small, weights, jnp.float32(batch)) for batch in (1, 7))
@@ -211,7 +212,7 @@ def test_energy_is_nearly_power_times_time(tiny_networks: dict[str, list[Layer]]
 def test_calibration_may_move_every_rate(name: str, tiny_networks: dict[str, list[Layer]]) -> None:
     device = load_device(name)
     work = Workload.of(stored(tiny_networks["vww"]), LENGTH)
-    slopes = jax.grad(lambda numbers: estimate(numbers, work).latency_s)(device)
+    slopes = jax.jit(jax.grad(lambda numbers: estimate(numbers, work).latency_s))(device)
     for key in ("clock_hz", "depthwise_efficiency", "linear_efficiency"):
         assert float(slopes.compute[key]) < 0, key
     for key in ("output_cycles", "column_cycles", "op_overhead_s"):
