@@ -1,9 +1,11 @@
 """Measures what the project claims about its own speed.
 
     python scripts/benchmark.py quickstart|freed_memory|spaces|tables [--json FILE]
+    python scripts/benchmark.py pricing [--json FILE] [--peers FOLDER]
 
 Every row is `{"name", "ours", "peer", "ratio", "goal", "met"}`; `peer` and `ratio` are null where there is nobody to
-compare with, `goal` and `met` where no goal was set. Units are in the names.
+compare with, `goal` and `met` where no goal was set. Units are in the names. `pricing` installs other packages from
+PyPI, each into a virtual environment of its own below FOLDER, and reuses them afterwards.
 """
 
 from __future__ import annotations
@@ -15,14 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Row = dict[str, Any]
-
-
-def row(name: str, ours: float, peer: float | None = None, goal: float | None = None) -> Row:
-    """One measurement; a goal is an upper bound for names in seconds and a lower bound otherwise."""
-    met = None if goal is None else (ours <= goal if name.endswith("_s") else ours >= goal)
-    ratio = None if peer is None else ours / peer
-    return {"name": name, "ours": ours, "peer": peer, "ratio": ratio, "goal": goal, "met": met}
+from benchmark_rows import Row, json_text, row, table_text
 
 
 def quickstart() -> list[Row]:
@@ -205,20 +200,29 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "spaces": spaces,
     "tables": tables,
 }
+PEERS = Path(__file__).parents[1] / ".venv-peers"
 
 
 def main() -> None:
     """Run one benchmark, print its table, and write its rows if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=sorted(BENCHMARKS))
+    parser.add_argument("name", choices=sorted((*BENCHMARKS, "pricing")))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    parser.add_argument("--peers", type=Path, metavar="FOLDER", default=PEERS, help="environments of other packages")
     arguments = parser.parse_args()
-    rows = BENCHMARKS[arguments.name]()
-    for entry in rows:
-        against = "" if entry["peer"] is None else f"   peer {entry['peer']:.4g}, ratio {entry['ratio']:.3g}"
-        print(f"{entry['name']:40s} {entry['ours']:12.4g}{against}")
+    also: dict[str, Any] = {}
+    if arguments.name == "pricing":
+        import benchmark_pricing
+
+        rows, also["peers"] = benchmark_pricing.rows(arguments.peers.resolve())
+    else:
+        rows = BENCHMARKS[arguments.name]()
+    print(table_text(rows))
+    for peer in also.get("peers", ()):
+        outcome = "measured" if peer["reason"] is None else f"NOT MEASURED: {peer['reason']}"
+        print(f"{peer['name']} ({', '.join(peer['versions'])}): {outcome}")
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+        arguments.json.write_text(json_text(rows, **also))
 
 
 if __name__ == "__main__":
