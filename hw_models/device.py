@@ -47,8 +47,8 @@ class Device:
     """A device to price layers on. Load one with `hw_models.device_file.load_device`.
 
     `compute`, `memory` and `energy` map keys of the file to numbers (or, per precision, to a mapping of numbers);
-    `sparsity` maps the name of a zero pattern the device gains from to `threshold` and `factor`. `precisions` are the
-    names of the formats it computes in, `provenance` pairs of text.
+    `sparsity` maps the name of a zero pattern the device gains from to its numbers (`hw_models.keys.SPARSITY`).
+    `precisions` are the names of the formats it computes in, `provenance` pairs of text.
     """
 
     name: str

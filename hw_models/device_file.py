@@ -11,16 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hw_models.compression_matrix import Gain, gain_of
 from hw_models.device import Calibration, Device
 from hw_models.discover import resource_names, unknown
 from hw_models.errors import InputError
 from hw_models.formats import parse_format
-from hw_models.keys import Keys, check_number, keys_of
-from hw_models.workload import Pattern
+from hw_models.keys import SPARSITY, Keys, check_number, keys_of
 
 PACKAGE = "hw_models.devices"
-SPARSITY_KEYS = ("threshold", "factor")
-SPARSITY_PATTERNS = tuple(pattern.name.lower() for pattern in Pattern if pattern is not Pattern.NONE)
 
 
 def device_names() -> tuple[str, ...]:
@@ -120,7 +118,7 @@ def parse_device(data: Mapping[str, Any], name: str, source: str | None = None) 
         kind=kind,
         default_precision=default,
         precisions=precisions,
-        sparsity=_sparsity(data.get("sparsity", {}), source),
+        sparsity=_sparsity(data.get("sparsity", {}), source, kind, precisions),
         provenance=_provenance(data["provenance"], source),
         calibration=_calibration(data["calibration"], source, precisions) if "calibration" in data else None,
         **numbers,
@@ -164,14 +162,19 @@ def _check_cells(compute: dict[str, Any], source: str, cells: tuple[str, ...]) -
         raise InputError(f"{source}: 'compute.macs_per_cycle' is {listed}, {product}: one precision must match it")
 
 
-def _sparsity(table: Any, source: str) -> dict[str, dict[str, float]]:
-    _check_keys(table, source, "sparsity.", (), SPARSITY_PATTERNS)
+def _sparsity(table: Any, source: str, kind: str, precisions: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    _check_keys(table, source, "sparsity.", (), tuple(SPARSITY))
     found: dict[str, dict[str, float]] = {}
     for pattern, entry in table.items():
-        _check_keys(entry, source, f"sparsity.{pattern}.", SPARSITY_KEYS, ())
-        found[pattern] = {key: check_number(entry[key], source, f"sparsity.{pattern}.{key}") for key in SPARSITY_KEYS}
-        if found[pattern]["threshold"] > 1 or found[pattern]["factor"] < 1:
+        if gain_of(kind, pattern) is Gain.STORAGE:
+            raise InputError(f"{source}: devices of kind '{kind}' gain nothing from 'sparsity.{pattern}': remove it")
+        if pattern == "ternary" and "int8" not in precisions:
+            raise InputError(f"{source}: 'sparsity.ternary' is a gain over int8: add that precision or remove it")
+        _check_keys(entry, source, f"sparsity.{pattern}.", *SPARSITY[pattern])
+        numbers = {key: check_number(value, source, f"sparsity.{pattern}.{key}") for key, value in entry.items()}
+        if numbers["threshold"] > 1 or numbers.get("factor", 1.0) < 1:
             raise InputError(f"{source}: 'sparsity.{pattern}' needs a threshold (a density) <= 1 and a factor >= 1")
+        found[pattern] = numbers
     return found
 
 

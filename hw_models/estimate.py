@@ -14,21 +14,28 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from hw_models.compression import speedup, weight_bytes
+from hw_models.compression import kept_channels, reduces, speedup, weight_bytes
 from hw_models.costs import BOUNDS, Costs, LayerCosts, Parts, combine
 from hw_models.costs import fits as fits
 from hw_models.device import Device
 from hw_models.discover import load, load_optional
 from hw_models.energy import energy_j
 from hw_models.errors import InputError
-from hw_models.memory import peak_memory_bytes
+from hw_models.memory import onchip_bytes, peak_memory_bytes
+from hw_models.precision import Run, choose
 from hw_models.precision import apply_precision as apply_precision
-from hw_models.precision import choose
+from hw_models.remarks import computes_in, remarks
 from hw_models.roofline import bound
 from hw_models.workload import Op, Workload
 
 ANALYTIC = "hw_models.analytic"
 MAX_BATCH = 2**24  # whole numbers up to here are exact in float32
+
+
+def run_of(device: Device, layers: Workload) -> Run:
+    """The precision that each layer computes in, before its zeros make it faster, `[..., L]`."""
+    found: Run = load_optional(ANALYTIC, device.kind, "run", choose)(device, layers)
+    return found
 
 
 def layer_costs(device: Device, workload: Workload, batch: Any = 1) -> LayerCosts:
@@ -44,17 +51,26 @@ def layer_costs(device: Device, workload: Workload, batch: Any = 1) -> LayerCost
         raise InputError(f"batch {batch!r} is not allowed: give 1 to {MAX_BATCH:,}")
     layer_times = load(ANALYTIC, device.kind, "layer_times")
     count = workload.count
-    one = workload._replace(count=jnp.ones_like(count))  # a layer is priced once and then repeated
-    gain = speedup(device, one)
-    run = load_optional(ANALYTIC, device.kind, "run", choose)(device, one)
-    run = run._replace(macs_per_s=run.macs_per_s * gain, peak_macs_per_s=run.peak_macs_per_s * gain)
+    # A layer is priced once and then repeated; where the device removes zero channels, without them.
+    one = kept_channels(device, workload._replace(count=jnp.ones_like(count)))
+    run = run_of(device, one)
+    gain, reduced = speedup(device, one, run), reduces(device, one, run)
+    run = run._replace(
+        macs_per_s=run.macs_per_s * gain,
+        peak_macs_per_s=run.peak_macs_per_s * gain,
+        converted=run.converted & ~reduced,
+    )
     times = layer_times(device, one, run, gain, batch)
     macs = one.macs * batch
+    # Reduce and scale adds one activation per non-zero weight and multiplies nothing.
+    add_j = device.sparsity["ternary"]["add_j"] if "ternary" in device.sparsity else 0.0
+    executed, each_j = jnp.where(reduced, macs * one.density, macs / gain), jnp.where(reduced, add_j, run.mac_j)
+    onchip = onchip_bytes(one, gain, batch)
     there = count > 0
     alive = peak_memory_bytes(one, batch) if times.peak_memory_bytes is None else times.peak_memory_bytes
     return LayerCosts(
         latency_s=count * times.latency_s,
-        energy_j=count * energy_j(device, macs / gain, run.mac_j, times.dram_bytes, times.latency_s),
+        energy_j=count * energy_j(device, executed, each_j, times.dram_bytes, times.latency_s, onchip),
         peak_memory_bytes=jnp.where(there, alive, 0.0),
         weight_bytes=weight_bytes(workload),
         params=workload.params,
@@ -143,6 +159,9 @@ def estimate(device: Device, workload: Workload, batch: Any = 1) -> Costs:
 def explain(device: Device, workload: Workload, batch: int = 1) -> list[dict[str, Any]]:
     """One row per layer for a person to read: what it is, what it costs, what holds it back, its share of the time.
 
+    `precision` names what the layer computes in; `note` says where it is stored otherwise, and what its zeros gain or
+    why they gain nothing.
+
     `workload` has one axis, `[L]`. Padding rows are left out.
 
     Raises:
@@ -162,6 +181,8 @@ def explain(device: Device, workload: Workload, batch: int = 1) -> list[dict[str
     rows = jax.tree.map(np.asarray, workload)
     once = float(once_s(device, batch))
     whole = float(costs.latency_s.sum()) + once
+    run = run_of(device, workload)
+    precisions, notes = computes_in(device, workload, run), remarks(device, workload, run)
     table = []
     for i in np.flatnonzero(rows.count > 0):
         size = {name: int(getattr(rows, name)[i]) for name in Workload._fields if name != "density"}
@@ -177,9 +198,12 @@ def explain(device: Device, workload: Workload, batch: int = 1) -> list[dict[str
                 "energy_j": float(costs.energy_j[i]),
                 "bound": BOUNDS[int(costs.bound[i])],
                 "share": float(costs.latency_s[i]) / whole if whole else 0.0,
+                "precision": precisions[i],
+                "note": notes[i],
             }
         )
     if once:
         spent = {"latency_s": once, "energy_j": once * device.energy["static_w"], "share": once / whole}
         table.append({"name": "once per run", "macs": 0, "weight_bytes": 0.0, "bound": "overhead", **spent})
+        table[-1] |= {"precision": "", "note": ""}
     return table

@@ -46,3 +46,21 @@ def parse_format(name: str) -> Format:
             f"with 1 to {WIDEST_INTEGER} bits"
         )
     return Format(Dtype.INT, widths[0], Dtype.INT, widths[-1])
+
+
+def format_name(form: Format) -> str:
+    """The name of a format, also of mixed ones that no device computes in.
+
+    Example:
+        >>> format_name(parse_format("w4a8")), format_name(Format(Dtype.INT, 8, Dtype.FLOAT32, 32))
+        ('w4a8', 'int8 weights, float32 activations')
+    """
+    weights, acts = (
+        dtype.name.lower() + (str(bits) if dtype is Dtype.INT else "")
+        for dtype, bits in ((form.weight_dtype, form.weight_bits), (form.act_dtype, form.act_bits))
+    )
+    if weights == acts:
+        return weights
+    if form.weight_dtype is form.act_dtype is Dtype.INT:
+        return f"w{form.weight_bits}a{form.act_bits}"
+    return f"{weights} weights, {acts} activations"

@@ -68,8 +68,21 @@ COMMON = Keys(
     ),
     per_precision=("compute.macs_per_cycle", "compute.efficiency", "energy.mac_j"),
     optional=("memory.dram_bytes", "memory.flash_bytes"),
-    or_zero=("compute.run_overhead_s", "compute.image_overhead_s"),
+    or_zero=("compute.run_overhead_s", "compute.image_overhead_s", "energy.sram_j_per_byte"),
 )
+
+# Sections [sparsity.<pattern>] of a device file: the keys that each needs, and those that it may have. `threshold` is
+# the largest density that gains, `factor` the largest gain, `efficiency` the share of 1 / density that is reached.
+SPARSITY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "channel": (("threshold",), ()),
+    "column": (("threshold", "factor"), ("efficiency",)),
+    "kernel": (("threshold", "factor"), ("efficiency",)),
+    "block": (("threshold", "factor"), ("efficiency",)),
+    "n_m": (("threshold", "factor"), ()),
+    "unstructured": (("threshold", "factor"), ("efficiency",)),
+    # Reduce and scale: additions in the time of one int8 multiply-accumulate, and joules of an addition.
+    "ternary": (("threshold", "factor", "adds_per_mac", "add_j"), ()),
+}
 
 
 def keys_of(kind: str, where: str = "") -> Keys:

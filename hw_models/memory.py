@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from hw_models.compression import dense_weight_bytes, weight_bytes
+from hw_models.compression import moved_weight_bytes
 from hw_models.device import Device
 from hw_models.workload import Workload
 
@@ -33,6 +33,21 @@ def peak_memory_bytes(layers: Workload, batch: Any = 1) -> Array:
     return elements * batch * layers.act_bits / 8
 
 
+def onchip_bytes(layers: Workload, gain: Array, batch: Any = 1) -> Array:
+    """Bytes that pass the on-chip memory if it serves every operand once: input, output and weights. `[..., L]`
+
+    A lower bound: an array that is smaller than the layer reads operands again.
+
+    Example:
+        >>> from hw_models.workload import Layer, Op
+        >>> work = Workload.of([Layer(Op.CONV, 8, 8, 8, 8, 16, 32, 3, 3)])
+        >>> onchip_bytes(work, jnp.ones(1)).tolist() == [4 * (64 * 16 + 64 * 32 + 9 * 16 * 32)]
+        True
+    """
+    activations = (layers.input_elements + layers.output_elements) * batch * layers.act_bits / 8
+    return activations + moved_weight_bytes(layers, gain)
+
+
 def traffic(device: Device, layers: Workload, gain: Array, batch: Any = 1, stays: Array | None = None) -> Traffic:
     """Bytes from and to main memory: weights once a run, and the activations of layers too large for on-chip memory.
 
@@ -40,7 +55,7 @@ def traffic(device: Device, layers: Workload, gain: Array, batch: Any = 1, stays
     on the chip give `stays`, bool `[..., L]`. Zeros in weights travel unless the device skips them (`gain` above 1).
     `[..., L]`
     """
-    weights = jnp.where(gain > 1, weight_bytes(layers), dense_weight_bytes(layers))
+    weights = moved_weight_bytes(layers, gain)
     output = layers.output_elements * batch * layers.act_bits / 8
     activations = layers.input_elements * batch * layers.act_bits / 8 + output
     if stays is None:

@@ -31,7 +31,7 @@ class Run(NamedTuple):
 
     `peak_macs_per_s` is what the multipliers could do at best, `macs_per_s` what dense kernels reach. `supported` is
     false where no precision of the device holds the operands (the widest then stands in) and `excess` says how many
-    times too wide they are (0 where supported).
+    times too wide they are (0 where supported). `format_index` is the precision's place among those of the device.
     """
 
     macs_per_s: Array
@@ -42,6 +42,7 @@ class Run(NamedTuple):
     converted: Array
     supported: Array
     excess: Array
+    format_index: Array
 
 
 def _holds(carrier: Dtype, carrier_bits: int, dtype: Any, bits: Any) -> Any:
@@ -98,6 +99,7 @@ def choose(device: Device, layers: Workload) -> Run:
         converted=(layers.weight_bits != weight_bits) | (layers.act_bits != act_bits),
         supported=supported,
         excess=jnp.where(supported, 0.0, ratio),
+        format_index=index,
     )
 
 

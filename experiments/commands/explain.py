@@ -20,7 +20,9 @@ def command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: an array, one entry per layer.")] = False,
 ) -> None:
-    """Show each layer's time, what holds it back (compute, memory, overhead) and its share.
+    """Show each layer's time, what holds it back (compute, memory, overhead), its share, and the precision it runs in.
+
+    Below the table: layers stored otherwise than computed, and what their zeros gain.
 
     Example:
 
@@ -37,7 +39,7 @@ def command(
         print_json(rows)
         return
     whole = price(prepared, batch)
-    header = ("", "layer", "multiply-acc.", "weights", "latency", "energy", "share", "bound by")
+    header = ("", "layer", "multiply-acc.", "weights", "latency", "energy", "share", "bound by", "in")
     cells = [
         (
             str(number),
@@ -46,10 +48,17 @@ def command(
             *(shown(name, row[name]) for name in ("weight_bytes", "latency_s", "energy_j")),
             f"{row['share']:.1%}",
             row["bound"],
+            row["precision"],
         )
         for number, row in enumerate(rows)
     ]
     print_table(header, cells, f"{prepared.name} on {prepared.device.name} ({prepared.note})")
+    notes: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        if row["note"]:
+            notes.setdefault(row["note"], []).append(number)
+    for note, numbers in notes.items():
+        print(f"{'layer' if len(numbers) == 1 else 'layers'} {_ranges(numbers)}: {note}")
     times: dict[str, float] = {}
     for row in rows:
         times[row["bound"]] = times.get(row["bound"], 0.0) + row["share"]
@@ -64,3 +73,19 @@ def command(
     if not whole["fits"]:
         share = f"{whole['resource_fraction']:.3g}"
         print(f"it does not fit: {whole['scarcest']}, {share} times what the device has")
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Ascending numbers as text, neighbours joined.
+
+    Example:
+        >>> _ranges([1, 2, 3, 7])
+        '1-3, 7'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)

@@ -194,6 +194,7 @@ def test_explain_adds_up_to_the_cost(call: Callable[..., Any], strict: Callable[
     assert sum(row["share"] for row in rows) == pytest.approx(1.0, abs=1e-5)
     text = call("explain", "mobilenet_v3_small", "--device", "raspberry_pi_4").stdout
     assert rows[0]["name"] in text and "bound by" in text
+    assert {row["precision"] for row in rows} == {"float32"} and not any(row["note"] for row in rows)
 
 
 def test_lists_name_everything_and_are_json(call: Callable[..., Any], strict: Callable[..., Any]) -> None:

@@ -63,6 +63,12 @@ MISTAKES = {
     "unknown pattern": (_edit(r"^\[sparsity\.unstructured\]", "[sparsity.unstructurd]"), ["did you mean"]),
     "pattern without factor": (_edit(r"^factor = .*$", ""), ["sparsity.unstructured.factor", "missing"]),
     "sparsity that slows down": (_edit(r"^factor = \S+", "factor = 0.5"), ["sparsity.unstructured", "factor >= 1"]),
+    "pattern of another kind": (
+        _edit(r"^\[sparsity\.unstructured\]", "[sparsity.n_m]"),
+        ["sparsity.n_m", "kind 'cpu' gain nothing", "remove it"],
+    ),
+    "channels with a factor": (_edit(r"^threshold = 1.0", "factor = 2\nthreshold = 1.0"), ["sparsity.channel.factor"]),
+    "threshold above one": (_edit(r"^threshold = \S+", "threshold = 1.5"), ["sparsity.unstructured", "<= 1"]),
     "no provenance": (_edit(r"(?s)^\[provenance\].*", ""), ["'provenance'", "missing"]),
     "no source": (_edit(r"^source = .*$", ""), ["provenance.source", "missing"]),
     "empty source": (_edit(r"^source = .*$", 'source = " "'), ["provenance.source", "text"]),

@@ -26,7 +26,7 @@ from hw_models.costs import BOUNDS, COMBINE, LayerCosts, combine
 from hw_models.estimate import explain, fits, layer_costs, total
 from hw_models.formats import parse_format
 from hw_models.precision import apply_precision
-from hw_models.workload import MULTIPLYING, Pattern, concatenate
+from hw_models.workload import MULTIPLYING, concatenate
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 DEVICES = device_names()
@@ -200,33 +200,6 @@ def test_random_layers_are_priced_in_order_of_work_and_bits(name: str) -> None:
         macs = np.asarray([layer.macs for layer in SMALL]) * BATCHES
         assert np.all(costs.latency_s * SLACK >= macs / peak)
         assert np.all(costs.energy_j * SLACK >= macs * device.energy["mac_j"][precision])
-
-
-@pytest.mark.parametrize("name", DEVICES)
-@pytest.mark.parametrize("pattern", [p for p in Pattern if p is not Pattern.NONE])
-def test_density_helps_only_where_the_device_opted_in(name: str, pattern: Pattern) -> None:
-    device = device_named(name)
-    entry = device.sparsity.get(pattern.name.lower())
-    for kernel in (1, 3):
-        full = stored(Layer(Op.CONV, 28, 28, 28, 28, 256, 256, kernel, kernel), device.default_precision)
-        dense = cost_of(device, full)
-        for density in (0.9, 0.5, 0.25, 0.1):
-            sparse = cost_of(device, full._replace(density=density, pattern=pattern))
-            if entry and density <= entry["threshold"] and not (pattern is Pattern.UNSTRUCTURED and kernel > 1):
-                assert sparse.latency_s <= dense.latency_s
-                assert sparse.compute_s == pytest.approx(dense.compute_s / entry["factor"], rel=1e-5)
-            else:
-                assert sparse.latency_s == dense.latency_s
-                assert sparse.energy_j == dense.energy_j
-            assert sparse.weight_bytes <= dense.weight_bytes
-
-
-@pytest.mark.parametrize("op", [Op.DEPTHWISE, Op.CHANNEL_CONV])
-def test_density_never_speeds_up_depthwise(op: Op) -> None:
-    device = device_named("a100")
-    layer = stored(Layer(op, 28, 28, 28, 28, 64, 64, 3, 3, groups=64), "float16")
-    sparse = layer._replace(density=0.5, pattern=Pattern.N_M)
-    assert cost_of(device, sparse).latency_s == cost_of(device, layer).latency_s
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
