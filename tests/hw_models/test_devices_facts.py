@@ -90,7 +90,7 @@ def test_prices_common_networks_with_sane_numbers(name: str) -> None:
         work, _, _ = apply_precision(device, network(reference))
         costs: Costs = _price(device, work, jnp.float32(1))
         assert all(math.isfinite(float(leaf)) for leaf in costs)
-        assert 1e-4 < float(costs.latency_s) < 10
+        assert 1e-4 < float(costs.latency_s) < (100 if device.kind == "mcu" else 10)
         assert 0.1 < float(costs.energy_j / costs.latency_s) < 1000  # watts
         assert 0 < float(costs.mac_utilization) < 1
         prices.append(costs)

@@ -185,7 +185,9 @@ def priced(device: Device, layers: list[Layer], precision: str) -> LayerCosts:
 def test_random_layers_are_priced_in_order_of_work_and_bits(name: str) -> None:
     device = device_named(name)
     small, grown = (priced(device, layers, device.default_precision) for layers in (SMALL, GROWN))
-    for field in ("latency_s", "energy_j", "peak_memory_bytes", "weight_bytes", "macs", "compute_s"):
+    # A layer alone on a streaming design takes all of it, as far as it fits; networks are tested in test_dataflow.py.
+    alone = ("latency_s", "energy_j") if device.kind != "dataflow" else ()
+    for field in (*alone, "peak_memory_bytes", "weight_bytes", "macs", "compute_s"):
         assert np.all(getattr(grown, field) * SLACK >= getattr(small, field)), field
     every = {precision: priced(device, SMALL, precision) for precision in device.precisions}
     compute = device.compute
@@ -198,7 +200,7 @@ def test_random_layers_are_priced_in_order_of_work_and_bits(name: str) -> None:
     for precision, costs in every.items():
         peak = compute["clock_hz"] * compute["units"] * compute["macs_per_cycle"][precision]
         macs = np.asarray([layer.macs for layer in SMALL]) * BATCHES
-        assert np.all(costs.latency_s * SLACK >= macs / peak)
+        assert np.all(costs.latency_s * SLACK >= macs / peak) or device.kind == "dataflow"  # logic multiplies as well
         assert np.all(costs.energy_j * SLACK >= macs * device.energy["mac_j"][precision])
 
 
@@ -214,7 +216,7 @@ def test_gradients_are_finite_and_useful(name: str, networks: dict[str, Workload
     by_number, by_shape = jax.jit(jax.grad(objective, argnums=(0, 1)))(device, work)
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves((by_number, by_shape)))
     assert float(by_number.compute["clock_hz"]) < 0 or device.kind == "gpu"  # bound by memory and launches throughout
-    assert float(by_number.memory["efficiency"]) < 0
+    assert float(by_number.memory["efficiency"]) < 0 or device.kind == "mcu"  # arithmetic hides its flash
     # Seconds and joules of one overhead, times the layers that show it: all, but for launches that hide behind work.
     shown = float(by_number.compute["op_overhead_s"]) / (1 + device.energy["static_w"])
     runs = {"fpga": np.ceil(16 / device.compute["units"]), "mcu": 16}.get(device.kind, 1)  # images one after another
@@ -373,7 +375,7 @@ def test_explain_adds_up(name: str, networks: dict[str, Workload]) -> None:
     work, _, _ = apply_precision(device, networks["mobilenet_v3_small"])
     table = explain(device, work)
     costs = estimate(device, work)
-    assert len(table) == int(work.count.sum())
+    assert len([row for row in table if row["name"] != "once per run"]) == int(work.count.sum())
     assert sum(row["macs"] for row in table) == 56510400
     if device.kind != "dataflow":  # its layers work at the same time: rows say what each would take alone
         assert sum(row["latency_s"] for row in table) == pytest.approx(float(costs.latency_s), rel=1e-5)
