@@ -53,35 +53,46 @@ def cost_table(space: SearchSpace, device: Device, precision: str | None = None)
         InputError: `precision` is asked for and the device does not support it.
     """
     if space.resolutions:
-        return _over_resolutions([cost_table(each, device, precision) for each in space.resolutions])
-    variants = Variants(space)
-    work = Workload.stack([variant.layers for variant in variants.rows])  # [V, L]
-    work, chosen, note = apply_precision(device, work, precision)
-    table = combine(jax.jit(layer_costs)(device, work))  # leaves [V]
-
-    def exact(genes: Array) -> Costs:
-        index = variants.index(genes)
-        return total(device, jax.tree.map(lambda leaf: leaf[index], table))
-
-    def expected(gates: Array) -> Costs:
-        probability = variants.probability(gates)
-        return total(device, jax.tree.map(lambda leaf: variants.per_slot(probability * leaf), table))
-
-    return CostTable(exact, expected, device, chosen, note, len(variants.rows))
+        return _over_resolutions([_Priced(each, device, precision) for each in space.resolutions])
+    priced = _Priced(space, device, precision)
+    return CostTable(priced.exact, priced.expected, device, priced.precision, priced.note, priced.count)
 
 
-def _over_resolutions(tables: list[CostTable]) -> CostTable:
+class _Priced:
+    """Every variant of a space of one resolution, priced; `table` has leaves `[V]`."""
+
+    def __init__(self, space: SearchSpace, device: Device, precision: str | None):
+        self.device, self.variants = device, Variants(space)
+        work = Workload.stack([variant.layers for variant in self.variants.rows])  # [V, L]
+        work, self.precision, self.note = apply_precision(device, work, precision)
+        self.table = combine(jax.jit(layer_costs)(device, work))
+
+    @property
+    def count(self) -> int:
+        return len(self.variants.rows)
+
+    def exact(self, genes: Array) -> Costs:
+        index = self.variants.index(genes)
+        return total(self.device, jax.tree.map(lambda leaf: leaf[index], self.table))
+
+    def expected(self, gates: Array) -> Costs:
+        probability = self.variants.probability(gates)
+        return total(self.device, jax.tree.map(lambda leaf: self.variants.per_slot(probability * leaf), self.table))
+
+
+def _over_resolutions(priced: list[_Priced]) -> CostTable:
     """One table of several: the last gene is the resolution, which every row depends on."""
+    first = priced[0]
+    assert all(first.variants.same_layout(each.variants) for each in priced)
+    table = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[each.table for each in priced])  # leaves [resolutions, V]
 
     def exact(genes: Array) -> Costs:
-        costs = [table.exact(genes[:-1]) for table in tables]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves)[genes[-1]], *costs)
+        index = first.variants.index(genes[:-1])
+        return total(first.device, jax.tree.map(lambda leaf: leaf[genes[-1], index], table))
 
     def expected(gates: Array) -> Costs:
-        costs = [table.expected(gates[:-1]) for table in tables]
-        return jax.tree.map(lambda *leaves: gates[-1, : len(tables)] @ jnp.stack(leaves), *costs)
+        costs = [each.expected(gates[:-1]) for each in priced]
+        return jax.tree.map(lambda *leaves: gates[-1, : len(priced)] @ jnp.stack(leaves), *costs)
 
-    first = tables[0]
-    return CostTable(
-        exact, expected, first.device, first.precision, first.note, sum(table.variants for table in tables)
-    )  # fmt: skip
+    count = sum(each.count for each in priced)
+    return CostTable(exact, expected, first.device, first.precision, first.note, count)

@@ -43,7 +43,7 @@ price_layers = jax.jit(layer_costs)
 
 
 def price(device: Device, work: Workload, batch: float = 1) -> Costs:
-    return _price(device, work, jnp.float32(batch))
+    return _price(device.unnamed(), work, jnp.float32(batch))
 
 
 @functools.cache
@@ -178,7 +178,7 @@ _price_many = jax.jit(layer_costs)
 
 def priced(device: Device, layers: list[Layer], precision: str) -> LayerCosts:
     rows = Workload.of([stored(layer, precision) for layer in layers])
-    return jax.tree.map(np.asarray, _price_many(device, rows, BATCHES))
+    return jax.tree.map(np.asarray, _price_many(device.unnamed(), rows, BATCHES))
 
 
 @pytest.mark.parametrize("name", DEVICES)
@@ -336,14 +336,14 @@ def test_units_are_sane(name: str, network: str, networks: dict[str, Workload]) 
 def test_hard_limits(networks: dict[str, Workload]) -> None:
     device = device_named("edge_tpu")
     work, _, _ = apply_precision(device, networks["mobilenet_v2"])
-    costs = estimate(device, work)
+    costs = price(device, work)
     assert float(costs.resource_fraction) == pytest.approx(float(costs.weight_bytes) / 8e6)
-    assert not bool(fits(estimate(device.with_numbers(memory__flash_bytes=3e6), work)))
+    assert not bool(fits(price(device.with_numbers(memory__flash_bytes=3e6), work)))
     board = device_named("zcu102")
-    assert float(estimate(board, work).resource_fraction) == pytest.approx(3 * 255 / 912)
-    assert not bool(fits(estimate(board.with_numbers(compute__units=4), work)))
+    assert float(price(board, work).resource_fraction) == pytest.approx(3 * 255 / 912)
+    assert not bool(fits(price(board.with_numbers(compute__units=4), work)))
     phone = device_named("pixel_3").with_numbers(memory__dram_bytes=1e6)
-    assert not bool(fits(estimate(phone, work)))
+    assert not bool(fits(price(phone, work)))
 
 
 def _measured_rows() -> list[dict[str, str]]:
@@ -355,7 +355,7 @@ def _measured_rows() -> list[dict[str, str]]:
 def test_within_a_factor_of_two_of_published_measurements(row: dict[str, str], networks: dict[str, Workload]) -> None:
     device = load_device(row["device"]).with_numbers(compute__units=int(row["threads"]))
     work, _, _ = apply_precision(device, networks[row["network"]], row["precision"])
-    predicted_ms = float(estimate(device, work).latency_s) * 1e3
+    predicted_ms = float(price(device, work).latency_s) * 1e3
     assert 0.5 < predicted_ms / float(row["latency_ms"]) < 2.0
 
 
@@ -374,7 +374,7 @@ def test_explain_adds_up(name: str, networks: dict[str, Workload]) -> None:
     device = device_named(name)
     work, _, _ = apply_precision(device, networks["mobilenet_v3_small"])
     table = explain(device, work)
-    costs = estimate(device, work)
+    costs = price(device, work)
     assert len([row for row in table if row["name"] != "once per run"]) == int(work.count.sum())
     assert sum(row["macs"] for row in table) == 56510400
     if device.kind != "dataflow":  # its layers work at the same time: rows say what each would take alone

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hw_models import Workload, device_names, estimate, load_device
+from hw_models import Workload, estimate, load_device
 from hw_models.costs import Costs
 from hw_models.estimate import apply_precision
 from nas.cost_table import cost_table
@@ -23,7 +23,8 @@ def direct(space, device, genes, rows=160):
     return price(device, work)
 
 
-@pytest.mark.parametrize("name", device_names())
+# one of each kind: nothing in the table depends on the device
+@pytest.mark.parametrize("name", ["pixel_3", "a100", "zcu102", "tpu_v2", "zcu104_dataflow", "stm32h743"])
 def test_table_equals_direct_pricing(name):
     space, device = quickstart.space(), load_device(name)
     table = cost_table(space, device)
