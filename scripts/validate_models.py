@@ -21,7 +21,6 @@ from convert_measured import COLUMNS, SOURCES
 from scipy import stats
 
 from experiments import validation
-from experiments.agreement import save
 from hw_models.accuracy import accuracy, figures
 
 FEW, DRAWS, MANY, FOLDS = 30, 20, 900, 3
@@ -122,7 +121,8 @@ def measure(case: Case, folder: Path, out: Path) -> dict[str, Any]:
         rest = random[FEW:]
         held = validation.predicted(fit.device, ready)[rest]
         picture = validation.draw(held, seconds[rest], f"{case.device}, {FEW} networks", accuracy(held, seconds[rest]))
-        save(picture, out / "hardware_models" / f"{case.column}.png")
+        (out / "hardware_models").mkdir(parents=True, exist_ok=True)
+        picture.savefig(out / "hardware_models" / f"{case.column}.png", dpi=160)
     if case.source == "help_fbnet":
         ours, table = [], []
         for fold in range(FOLDS):
