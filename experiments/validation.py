@@ -166,8 +166,14 @@ def draw(guess: np.ndarray, seconds: np.ndarray, title: str, agreement: Accuracy
         x, y, ".", color=COLOURS[0], markersize=2.5 if many else 4.5, alpha=0.35 if many else 0.8, markeredgewidth=0
     )
     if high / low > 8:
+        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
         axes.set_xscale("log")
         axes.set_yscale("log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.set_minor_formatter(NullFormatter())
     axes.set(xlim=(low, high), ylim=(low, high), xlabel="measured (ms)", ylabel="predicted (ms)", aspect="equal")
     axes.set_title(title, loc="left", color=INK)
     sentence = (

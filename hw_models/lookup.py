@@ -154,7 +154,7 @@ def check_device(table: LookupTable, device: Device) -> None:
     """Raise InputError unless `device` is of the kind that the table was measured on.
 
     Example:
-        >>> from hw_models.device import load_device
+        >>> from hw_models.device_file import load_device
         >>> from hw_models.table_files import load_table
         >>> check_device(load_table("raspi4_fbnet_cifar100"), load_device("zcu102"))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
