@@ -46,7 +46,7 @@ def stored(layer: Layer, precision: str) -> Layer:
 
 def prices(device: Device, rows: list[Layer]) -> LayerCosts:
     """Costs of layers, numpy `[len(rows)]`."""
-    costs = _price_layers(device, Workload.of(rows, LENGTH))
+    costs = _price_layers(device.unnamed(), Workload.of(rows, LENGTH))
     return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(rows)], costs)
 
 

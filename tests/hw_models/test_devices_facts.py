@@ -26,7 +26,7 @@ def network(name: str) -> Workload:
 def seconds(device: str, name: str, precision: str | None = None, batch: int = 1, fallback: bool = False) -> float:
     machine = load_device(device)
     work, _, _ = apply_precision(machine, network(name), precision, fallback)
-    return float(_price(machine, work, jnp.float32(batch)).latency_s)
+    return float(_price(machine.unnamed(), work, jnp.float32(batch)).latency_s)
 
 
 def gain(device: str, name: str, narrow: str, wide: str = "float32", batch: int = 1) -> float:
@@ -88,7 +88,7 @@ def test_prices_common_networks_with_sane_numbers(name: str) -> None:
     prices = []
     for reference in ("mobilenet_v2", "resnet50"):
         work, _, _ = apply_precision(device, network(reference))
-        costs: Costs = _price(device, work, jnp.float32(1))
+        costs: Costs = _price(device.unnamed(), work, jnp.float32(1))
         assert all(math.isfinite(float(leaf)) for leaf in costs)
         assert 1e-4 < float(costs.latency_s) < (100 if device.kind == "mcu" else 10)
         assert 0.1 < float(costs.energy_j / costs.latency_s) < 1000  # watts
@@ -110,7 +110,7 @@ def test_matrix_products_reproduce_the_gain_of_every_width(name: str, table: dic
     product = Workload.of([Layer(Op.CONV, size, 1, size, 1, size, size)])
 
     def time(precision: str) -> float:
-        return float(_price(device, apply_precision(device, product, precision)[0], jnp.float32(1)).latency_s)
+        return float(_price(device.unnamed(), apply_precision(device, product, precision)[0], jnp.float32(1)).latency_s)
 
     assert size**3 / time("float32") == pytest.approx(12e9, rel=0.05)
     for precision, expected in table.items():
