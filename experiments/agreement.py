@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.measured import Row
 from experiments.output import print_table
-from experiments.plots import SUFFIXES
 from experiments.validation import FIGURES, WORDS
 from hw_models.accuracy import Accuracy
 from hw_models.calibrate import Fit
-from hw_models.errors import InputError
 
 RANKS = ("spearman", "kendall")
 
@@ -82,20 +78,3 @@ def print_constants(fit: Fit) -> None:
         for constant, value in zip(fit.constants, fit.values, strict=True)
     ]
     print_table(("constant", "before", "after", ""), cells)
-
-
-def save(figure: Any, out: Path) -> None:
-    """Write a picture.
-
-    Raises:
-        InputError: no format of pictures, or it cannot be written there.
-    """
-    if out.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{out} is no picture: end it in {', '.join(SUFFIXES)}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out)
-    except OSError as error:
-        raise InputError(f"{out} cannot be written ({error.strerror}): give another place") from error
-    if sys.stdout.isatty():
-        print(f"drew {out}")

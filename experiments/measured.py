@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.pricing import resolved
 from hw_models import Workload
 from hw_models.discover import unknown
 from hw_models.errors import InputError
@@ -77,10 +78,8 @@ def read_measured(path: Path, watch: Callable[[list[Row]], Iterable[Row]] = iter
 
 
 def _layers(path: Path, row: Row) -> list[Any]:
-    from search_spaces.texts import resolve
-
     try:
-        return resolve(row.network).network().lower()
+        return resolved(row.network).network().lower()
     except InputError as error:
         raise InputError(f"{path}, line {row.line}: {error}") from error
 

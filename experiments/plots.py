@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,29 @@ def _styled(draw: Callable[..., Any]) -> Callable[..., Any]:
         return made
 
     return styled
+
+
+def check_picture(out: Path, option: str = "--out") -> None:
+    """Raise InputError unless `out` ends as a picture does.
+
+    Example:
+        >>> check_picture(Path("front.png"))
+    """
+    if out.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{option} {out} is no picture: end it in {', '.join(SUFFIXES)}")
+
+
+def write(figure: Any, out: Path, option: str = "--out") -> None:
+    """Save a figure, its folder made if needed.
+
+    Raises:
+        InputError: it cannot be written there.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written ({error.strerror}): give another {option}") from error
 
 
 def _axes() -> tuple[Any, Any]:

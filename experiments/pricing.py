@@ -158,9 +158,7 @@ def price_by_table(
     if device is not None:
         check_device(measured, load_device(device))
     prepared = None if device is None else prepare(network, device, measured.key_precision)
-    if prepared is None and "." in network.partition(":")[0]:
-        allow_working_directory()
-    found = resolve(network)
+    found = resolved(network)
     cost = price_network(measured, found.network(), missing, None if prepared is None else prepared.device)
     row = {
         "name": found.name,

@@ -18,7 +18,7 @@ from hw_models.calibrate import Fit, calibrate, held_out, predict, rows
 from hw_models.errors import InputError
 from hw_models.estimate import apply_precision
 
-FIGURES = ("spearman", "kendall", "within_5", "within_10", "mape", "typical_error")
+FIGURES = Accuracy._fields[1:]
 WORDS = {
     "spearman": "rank correlation (Spearman)",
     "kendall": "pairs in order (Kendall)",
@@ -109,12 +109,9 @@ def ablation(case: Case) -> list[dict[str, Any]]:
 
 
 def _ranked(guess: np.ndarray, seconds: np.ndarray) -> dict[str, float]:
-    from scipy import stats
-
-    scaled = guess * np.exp(np.median(np.log(seconds / guess)))
-    error = np.abs(scaled / seconds - 1)
-    spearman = 0.0 if np.ptp(guess) == 0 else float(stats.spearmanr(guess, seconds).statistic)
-    return {"spearman": spearman, "within_10": float(np.mean(error <= 0.1)), "mape": float(np.mean(error))}
+    found = figures(guess * np.exp(np.median(np.log(seconds / guess))), seconds)
+    # Equal guesses, which have no rank correlation, rank nothing.
+    return {name: float(np.nan_to_num(found[name])) for name in ("spearman", "within_10", "mape")}
 
 
 def draws(case: Case, networks: int, count: int, seed: int = 0) -> list[dict[str, float]]:
@@ -132,7 +129,7 @@ def draws(case: Case, networks: int, count: int, seed: int = 0) -> list[dict[str
         seen, unseen = np.sort(order[:networks]), order[networks:]
         fit = fitted(case, seen)
         guess, seconds = predicted(fit.device, case)[unseen], case.measured.seconds[unseen]
-        found.append(dict(zip(FIGURES, figures(guess, seconds), strict=True)))
+        found.append(figures(guess, seconds))
     return found
 
 

@@ -58,23 +58,33 @@ def accuracy(predicted: Any, measured: Any, seed: int = 0) -> Accuracy:
     both = np.concatenate([predicted, measured])
     if not np.all(np.isfinite(both) & (both > 0)):
         raise InputError("predicted and measured times must be positive and finite: correct those that are not")
+    picks = np.random.default_rng(seed).integers(len(measured), size=(RESAMPLES, len(measured)))
+    drawn = [figures(predicted[i], measured[i]) for i in picks]
+    shares = {}
+    for name, value in figures(predicted, measured).items():
+        low, high = np.nanquantile([each[name] for each in drawn], [0.025, 0.975])
+        shares[name] = Share(value, float(low), float(high))
+    return Accuracy(len(measured), **shares)
+
+
+def figures(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
+    """The figures of `accuracy` by name, without intervals.
+
+    Example:
+        >>> figures(np.asarray([1.0, 2.0]), np.asarray([1.0, 2.0]))["mape"]
+        0.0
+    """
+    spearman = kendall = np.nan
+    if np.ptp(predicted) and np.ptp(measured):  # a resample may hold one network only
+        spearman = stats.spearmanr(predicted, measured).statistic
+        kendall = stats.kendalltau(predicted, measured).statistic
     error = np.abs(predicted / measured - 1)
-    whole = _figures(predicted, measured, error)
-    picks = np.random.default_rng(seed).integers(len(error), size=(RESAMPLES, len(error)))
-    drawn = np.asarray([_figures(predicted[i], measured[i], error[i]) for i in picks])
-    low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
-    return Accuracy(len(error), *(Share(*map(float, each)) for each in zip(whole, low, high, strict=True)))
-
-
-def figures(predicted: np.ndarray, measured: np.ndarray) -> list[float]:
-    """The figures of `accuracy` in its order, without intervals."""
-    return _figures(predicted, measured, np.abs(predicted / measured - 1))
-
-
-def _figures(predicted: np.ndarray, measured: np.ndarray, error: np.ndarray) -> list[float]:
-    if np.ptp(predicted) == 0 or np.ptp(measured) == 0:  # a resample may hold one network only
-        ranks = [np.nan, np.nan]
-    else:
-        ranks = [stats.spearmanr(predicted, measured).statistic, stats.kendalltau(predicted, measured).statistic]
-    shares = [np.mean(error <= 0.05), np.mean(error <= 0.10), np.mean(error), np.quantile(error, 0.68)]
-    return [float(figure) for figure in (*ranks, *shares)]
+    found = {
+        "spearman": spearman,
+        "kendall": kendall,
+        "within_5": np.mean(error <= 0.05),
+        "within_10": np.mean(error <= 0.10),
+        "mape": np.mean(error),
+        "typical_error": np.quantile(error, 0.68),
+    }
+    return {name: float(value) for name, value in found.items()}

@@ -27,7 +27,7 @@ from scipy.optimize import least_squares
 from hw_models.device import Device
 from hw_models.errors import InputError
 from hw_models.estimate import estimate
-from hw_models.keys import keys_of
+from hw_models.keys import is_share, keys_of
 from hw_models.workload import Workload
 
 PRIOR_WIDTH = 2.0  # of a factor e: two thirds of the constants within 4.5 times of what the file says
@@ -52,7 +52,7 @@ class Constant(NamedTuple):
     @property
     def most(self) -> float:
         """Largest value allowed."""
-        return 1.0 if "efficiency" in self.key or self.key.endswith("_share") else np.inf
+        return 1.0 if is_share(self.key) else np.inf
 
 
 def constants(device: Device, precision: str) -> list[Constant]:

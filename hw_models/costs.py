@@ -59,10 +59,11 @@ class Costs(NamedTuple):
 
 
 class LayerCosts(NamedTuple):
-    """The same fields per layer, every leaf `[..., L]`, and `bound`, an index into `BOUNDS`.
+    """The same fields per layer, every leaf `[..., L]`, and `bound`, an index into `BOUNDS`; or parts of a network.
 
     `resource_fraction` here is what one layer alone asks for: 0, or above 1 where no precision of the device can hold
-    the layer's operands. The share that all layers take together is added by `hw_models.estimate.total`.
+    the layer's operands. The share that all layers take together is added by `hw_models.estimate.total`. `sums` and
+    `maxima` are what the kind of device asked for. Layers that were combined have no `bound`.
     """
 
     latency_s: Array
@@ -73,22 +74,7 @@ class LayerCosts(NamedTuple):
     macs: Array
     compute_s: Array
     resource_fraction: Array
-    bound: Array
-    sums: dict[str, Array] = NOTHING
-    maxima: dict[str, Array] = NOTHING
-
-
-class Parts(NamedTuple):
-    """What `combine` makes of layers: the fields of `Costs`, and the totals that the kind of device asked for."""
-
-    latency_s: Array
-    energy_j: Array
-    peak_memory_bytes: Array
-    weight_bytes: Array
-    params: Array
-    macs: Array
-    compute_s: Array
-    resource_fraction: Array
+    bound: Array | None = None
     sums: dict[str, Array] = NOTHING
     maxima: dict[str, Array] = NOTHING
 
@@ -98,26 +84,26 @@ class Parts(NamedTuple):
         return Costs(*(getattr(self, name) for name in Costs._fields))
 
 
-def combine(layers: LayerCosts | Parts, axis: int = -1) -> Parts:
+def combine(layers: LayerCosts, axis: int = -1) -> LayerCosts:
     """Costs over the layers of `axis`: sums and maxima as `COMBINE` says, `[..., L] -> [...]`.
 
     Combining is associative: parts of a network may be combined first, stacked as if they were layers, and combined
     again.
 
     Example:
-        >>> rows = LayerCosts(*[jnp.asarray([1.0, 2.0])] * (len(COMBINE) + 1))
+        >>> rows = LayerCosts(*[jnp.asarray([1.0, 2.0])] * len(COMBINE))
         >>> costs = combine(rows)
         >>> float(costs.latency_s), float(costs.peak_memory_bytes)
         (3.0, 2.0)
     """
-    fields = {}
-    for name, how in COMBINE.items():
-        leaf = getattr(layers, name)
-        fields[name] = jnp.max(leaf, axis=axis, initial=0.0) if how == "max" else jnp.sum(leaf, axis=axis)
-    return Parts(
-        **fields,
-        sums={name: jnp.sum(leaf, axis=axis) for name, leaf in layers.sums.items()},
-        maxima={name: jnp.max(leaf, axis=axis, initial=0.0) for name, leaf in layers.maxima.items()},
+
+    def over(leaf: Array, how: str) -> Array:
+        return jnp.max(leaf, axis=axis, initial=0.0) if how == "max" else jnp.sum(leaf, axis=axis)
+
+    return LayerCosts(
+        **{name: over(getattr(layers, name), how) for name, how in COMBINE.items()},
+        sums={name: over(leaf, "sum") for name, leaf in layers.sums.items()},
+        maxima={name: over(leaf, "max") for name, leaf in layers.maxima.items()},
     )
 
 

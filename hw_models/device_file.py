@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import difflib
-import importlib.resources
 import math
 import tomllib
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any
 
 from hw_models.compression_matrix import Gain, gain_of
 from hw_models.device import Calibration, Device
-from hw_models.discover import resource_names, unknown
+from hw_models.discover import read_resource, resource_names, unknown
 from hw_models.errors import InputError
 from hw_models.formats import parse_format
 from hw_models.keys import SPARSITY, Keys, check_number, keys_of
@@ -59,17 +58,7 @@ def read_device_text(name_or_path: str | Path) -> tuple[str, str, str]:
         >>> read_device_text("zcu102")[1]
         'zcu102.toml'
     """
-    text = str(name_or_path)
-    if text.endswith(".toml"):
-        path = Path(text)
-        if not path.is_file():
-            raise InputError(f"device file '{text}' does not exist: give a path to a .toml file or a name of a device")
-        source, content, name = text, path.read_bytes(), path.stem
-    elif text in device_names():
-        source, name = f"{text}.toml", text
-        content = (importlib.resources.files(PACKAGE) / source).read_bytes()
-    else:
-        raise unknown("device", text, device_names())
+    name, source, content = read_resource(PACKAGE, ".toml", "device", name_or_path)
     try:
         return name, source, content.decode()
     except UnicodeDecodeError as error:

@@ -13,6 +13,7 @@ import importlib.resources
 import importlib.util
 import pkgutil
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from hw_models.errors import InputError
@@ -38,6 +39,32 @@ def resource_names(package: str, suffix: str) -> tuple[str, ...]:
     """
     files = importlib.resources.files(package).iterdir()
     return tuple(sorted(file.name.removesuffix(suffix) for file in files if file.name.endswith(suffix)))
+
+
+def read_resource(package: str, suffix: str, kind: str, name_or_path: str | Path) -> tuple[str, str, bytes]:
+    """Name, file and content of a data file: one of `package` by its name, or any by a path that ends in `suffix`.
+
+    `kind` is what a person calls it, for errors.
+
+    Raises:
+        InputError: no such name or file.
+
+    Example:
+        >>> read_resource("hw_models.devices", ".toml", "device", "zcu102")[:2]
+        ('zcu102', 'zcu102.toml')
+    """
+    text = str(name_or_path)
+    if text.endswith(suffix):
+        path = Path(text)
+        if not path.is_file():
+            raise InputError(
+                f"{kind} file '{text}' does not exist: give a path to a {suffix} file or a name of a {kind}"
+            )
+        return path.stem, text, path.read_bytes()
+    known = resource_names(package, suffix)
+    if text not in known:
+        raise unknown(kind, text, known)
+    return text, text + suffix, (importlib.resources.files(package) / (text + suffix)).read_bytes()
 
 
 def is_dotted(name: str) -> bool:

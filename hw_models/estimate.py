@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from hw_models.compression import kept_channels, reduces, speedup, weight_bytes
-from hw_models.costs import BOUNDS, Costs, LayerCosts, Parts, combine
+from hw_models.costs import BOUNDS, Costs, LayerCosts, combine
 from hw_models.costs import fits as fits
 from hw_models.device import Device
 from hw_models.discover import load, load_optional
@@ -89,7 +89,7 @@ def once_s(device: Device, batch: Any = 1) -> Any:
     return compute.get("run_overhead_s", 0.0) + batch * compute.get("image_overhead_s", 0.0)
 
 
-def _network(device: Device, layers: LayerCosts | Parts, batch: Any) -> tuple[Costs, dict[str, Array]]:
+def _network(device: Device, layers: LayerCosts, batch: Any) -> tuple[Costs, dict[str, Array]]:
     """Costs of the network, and the share of each hard resource that it needs, by the resource's name."""
     parts = combine(layers)
     costs, own = parts.costs, {}
@@ -100,11 +100,10 @@ def _network(device: Device, layers: LayerCosts | Parts, batch: Any) -> tuple[Co
     latency_s = costs.latency_s + once
     idle_j = (latency_s - parts.latency_s if network else once) * device.energy["static_w"]
     costs = costs._replace(latency_s=latency_s, energy_j=costs.energy_j + idle_j)
-    shares = {
-        "unsupported layers": costs.resource_fraction,
-        "programmable logic": load(ANALYTIC, device.kind, "resource_fraction")(device),
-        **own,
-    }
+    shares = {"unsupported layers": costs.resource_fraction, **own}
+    logic = load_optional(ANALYTIC, device.kind, "resource_fraction")
+    if logic:
+        shares["programmable logic"] = logic(device)
     if "dram_bytes" in device.memory:
         shares["main memory"] = (costs.weight_bytes + costs.peak_memory_bytes) / device.memory["dram_bytes"]
     if "flash_bytes" in device.memory:
@@ -112,7 +111,7 @@ def _network(device: Device, layers: LayerCosts | Parts, batch: Any) -> tuple[Co
     return costs, shares
 
 
-def resource_shares(device: Device, layers: LayerCosts | Parts, batch: Any = 1) -> dict[str, Array]:
+def resource_shares(device: Device, layers: LayerCosts, batch: Any = 1) -> dict[str, Array]:
     """Share of each hard resource that the network needs, by the resource's name; above 1 it does not fit. `[...]`
 
     Example:
@@ -126,7 +125,7 @@ def resource_shares(device: Device, layers: LayerCosts | Parts, batch: Any = 1) 
     return _network(device, layers, batch)[1]
 
 
-def total(device: Device, layers: LayerCosts | Parts, batch: Any = 1) -> Costs:
+def total(device: Device, layers: LayerCosts, batch: Any = 1) -> Costs:
     """Costs of the network from those of its layers, `[..., L] -> [...]`, and the shares of hard resources they take.
 
     Main memory must hold weights and peak activations, flash the weights; the kind of the device adds its own (DSP and
@@ -203,7 +202,17 @@ def explain(device: Device, workload: Workload, batch: int = 1) -> list[dict[str
             }
         )
     if once:
-        spent = {"latency_s": once, "energy_j": once * device.energy["static_w"], "share": once / whole}
-        table.append({"name": "once per run", "macs": 0, "weight_bytes": 0.0, "bound": "overhead", **spent})
-        table[-1] |= {"precision": "", "note": ""}
+        table.append(
+            {
+                "name": "once per run",
+                "macs": 0,
+                "weight_bytes": 0.0,
+                "latency_s": once,
+                "energy_j": once * device.energy["static_w"],
+                "bound": "overhead",
+                "share": once / whole,
+                "precision": "",
+                "note": "",
+            }
+        )
     return table

@@ -66,12 +66,7 @@ def log_sizes(layers: Sequence[Layer]) -> np.ndarray:
         >>> np.exp(log_sizes([Layer(Op.CONV, 8, 8, 8, 8, 4, 4)])).round().astype(int).tolist()
         [1024, 512, 16]
     """
-    operands = {Op.ADD: 2, Op.MULTIPLY: 2}
-    moved = sum(
-        layer.in_h * layer.in_w * layer.in_channels * operands.get(layer.op, 1)
-        + layer.out_h * layer.out_w * layer.out_channels
-        for layer in layers
-    )
+    moved = sum(layer.input_elements + layer.output_elements for layer in layers)
     sizes = (sum(layer.macs for layer in layers), moved, sum(layer.weights for layer in layers))
     return np.log(np.maximum(sizes, 1.0))
 

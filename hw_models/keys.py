@@ -107,6 +107,16 @@ def keys_of(kind: str, where: str = "") -> Keys:
     )
 
 
+def is_share(key: str) -> bool:
+    """Whether a number of a device file is a share, at most 1, as its name says.
+
+    Example:
+        >>> is_share("compute.serial_share"), is_share("memory.efficiency"), is_share("compute.units")
+        (True, True, False)
+    """
+    return "efficiency" in key or key.endswith("_share")
+
+
 def check_number(value: Any, source: str, key: str, or_zero: bool = False) -> float:
     """`value` as a float, if the number `key` of file `source` may have it: positive, or also 0, and shares at most 1.
 
@@ -122,6 +132,6 @@ def check_number(value: Any, source: str, key: str, or_zero: bool = False) -> fl
     if not (math.isfinite(value) and (value > 0 or (or_zero and value == 0))):
         allowed = "finite number of at least 0" if or_zero else "positive, finite number"
         raise InputError(f"{source}: '{key}' is {value!r}: give a {allowed}")
-    if ("efficiency" in key or key.endswith("_share")) and value > 1:
+    if is_share(key) and value > 1:
         raise InputError(f"{source}: '{key}' is {value!r}: give a share, at most 1")
     return float(value)

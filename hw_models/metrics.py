@@ -40,6 +40,6 @@ def metrics(layers: Iterable[Layer]) -> Metrics:
     rows = list(layers)
     multiplying = [row for row in rows if row.multiplies]
     params, macs = sum(row.params for row in rows), sum(row.macs for row in rows)
-    activations = sum(row.out_h * row.out_w * row.out_channels for row in multiplying)
-    reads = sum(row.in_h * row.in_w * row.in_channels + row.weights for row in multiplying)
+    activations = sum(row.output_elements for row in multiplying)
+    reads = sum(row.input_elements + row.weights for row in multiplying)
     return Metrics(params, macs, 2 * macs, reads + activations, activations, params + activations)

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import csv
 import datetime
-import importlib.resources
 import io
 import json
 import math
@@ -31,7 +30,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hw_models.discover import names, resource_names, unknown
+from hw_models.discover import names, read_resource, resource_names, unknown
 from hw_models.errors import InputError
 from hw_models.formats import parse_format
 from hw_models.lookup_table import UNKNOWN, LookupTable
@@ -75,17 +74,7 @@ def load_table(name_or_path: str | Path) -> LookupTable:
         >>> table.kind, table.values, len(table.rows)
         ('cpu', 'difference', 104)
     """
-    text = str(name_or_path)
-    if text.endswith(".csv"):
-        path = Path(text)
-        if not path.is_file():
-            raise InputError(f"table file '{text}' does not exist: give a path to a .csv file or a name of a table")
-        source, content, name = text, path.read_bytes(), path.stem
-    elif text in table_names():
-        source, name = f"{text}.csv", text
-        content = (importlib.resources.files(PACKAGE) / source).read_bytes()
-    else:
-        raise unknown("table", text, table_names())
+    name, source, content = read_resource(PACKAGE, ".csv", "table", name_or_path)
     try:
         decoded = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -60,6 +60,7 @@ class Pattern(IntEnum):
 
 
 MULTIPLYING = (Op.CONV, Op.DEPTHWISE, Op.LINEAR, Op.CHANNEL_CONV)
+TWO_OPERANDS = (Op.ADD, Op.MULTIPLY)  # maps of the same shape
 
 
 def _kernel_weights(row: Layer | Workload) -> Any:
@@ -108,6 +109,16 @@ class Layer(NamedTuple):
     def weights(self) -> int:
         """Weights of the kernel, biases apart."""
         return int(_kernel_weights(self))
+
+    @property
+    def input_elements(self) -> int:
+        """Activations read, residual operands included."""
+        return self.in_h * self.in_w * self.in_channels * (2 if self.op in TWO_OPERANDS else 1)
+
+    @property
+    def output_elements(self) -> int:
+        """Activations written."""
+        return self.out_h * self.out_w * self.out_channels
 
     @property
     def params(self) -> int:
@@ -206,7 +217,7 @@ class Workload(NamedTuple):
     @property
     def input_elements(self) -> Array:
         """Activations read, residual operands included. `[..., L]`"""
-        operands = jnp.where((self.op == Op.ADD) | (self.op == Op.MULTIPLY), 2.0, 1.0)
+        operands = jnp.where(jnp.isin(self.op, jnp.asarray(TWO_OPERANDS)), 2.0, 1.0)
         return self.count * self.in_h * self.in_w * self.in_channels * operands
 
     @property

@@ -110,11 +110,11 @@ def measure(case: Case, folder: Path, out: Path) -> dict[str, Any]:
     seconds = ready.measured.seconds
     guess = validation.predicted(ready.device, ready)
     found: dict[str, Any] = {"device": case.device, "networks": len(seconds), "precision": ready.precision}
-    found["unfitted"] = dict(zip(validation.FIGURES, figures(guess, seconds), strict=True))
+    found["unfitted"] = figures(guess, seconds)
     found["macs_spearman"] = float(stats.spearmanr(validation.by_macs(ready), seconds).statistic)
     if case.source == "accel_nasbench":
         drawn = validation.draws(ready, FEW, DRAWS)
-        found["fit_30"] = {name: float(np.mean([each[name] for each in drawn])) for name in validation.FIGURES}
+        found["fit_30"] = _mean(drawn)
         found["ablation"] = validation.ablation(ready)
         random = np.random.default_rng(0).permutation(len(seconds))
         fit = validation.fitted(ready, np.sort(random[:FEW]))
@@ -132,10 +132,14 @@ def measure(case: Case, folder: Path, out: Path) -> dict[str, Any]:
             ours.append(figures(validation.predicted(fit.device, ready)[unseen], seconds[unseen]))
             table.append(figures(block_table(folder / case.file, seen, seconds)[unseen], seconds[unseen]))
         for name, values in (("fit_900", ours), ("block_table_900", table)):
-            found[name] = dict(zip(validation.FIGURES, map(float, np.mean(values, 0)), strict=True))
+            found[name] = _mean(values)
     if case.source == "timm":
         found["names"] = sorted(ready.measured.networks)
     return found
+
+
+def _mean(drawn: list[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([each[name] for each in drawn])) for name in validation.FIGURES}
 
 
 def page(results: dict[str, Any]) -> str:

@@ -113,24 +113,19 @@ def _least_input(factory: Callable[..., SearchSpace], name: str, options: dict[s
 
 
 def _build(factory: Callable[..., SearchSpace], name: str, options: dict[str, str]) -> SearchSpace:
+    return _built(factory, name, tuple(options.items()))
+
+
+@functools.lru_cache(maxsize=16)
+def _built(factory: Callable[..., SearchSpace], name: str, options: tuple[tuple[str, str], ...]) -> SearchSpace:
+    """Spaces never change, and files of measured networks name one thousands of times."""
     known = inspect.signature(factory).parameters
     given = {}
-    for option, text in options.items():
+    for option, text in options:
         if option not in known:
             raise discover.unknown(f"option of {name}", option, known)
         given[option] = typed(f"{name}: option {option}", text, annotation_of(known[option], default=True))
     for option, entry in known.items():
         if entry.default is entry.empty and option not in given and entry.kind is not entry.VAR_KEYWORD:
             raise InputError(f"{name} needs option '{option}': write {name}[{option}=...]")
-    try:
-        return _built(factory, tuple(given.items()))
-    except TypeError as error:  # an option that cannot be hashed
-        if "unhashable" not in str(error):
-            raise
-        return factory(**given)
-
-
-@functools.lru_cache(maxsize=16)
-def _built(factory: Callable[..., SearchSpace], given: tuple[tuple[str, Any], ...]) -> SearchSpace:
-    """Spaces never change, and files of measured networks name one thousands of times."""
-    return factory(**dict(given))
+    return factory(**given)

@@ -32,8 +32,8 @@ def command(
     flynas calibrate raspberry_pi_4 measured.csv --out my_board.toml
     flynas cost mobilenet_v2 --device my_board.toml
     """
-    from experiments import validation
-    from experiments.agreement import print_agreement, print_constants, save, shares, watching
+    from experiments import plots, validation
+    from experiments.agreement import print_agreement, print_constants, shares, watching
     from experiments.output import print_json
     from hw_models.calibrated_file import calibrated_text
     from hw_models.device_file import load_device
@@ -41,6 +41,8 @@ def command(
 
     if out.suffix != ".toml":
         raise InputError(f"--out {out} is no device file: end it in .toml")
+    if figure is not None:
+        plots.check_picture(figure, "--figure")
     case = validation.prepare(device, measured, precision, watching())
     before = validation.judge(case)
     guess, found = validation.judged_blind(case, seed)
@@ -53,7 +55,8 @@ def command(
         raise InputError(f"{out} cannot be written ({error.strerror}): give another --out") from error
     load_device(out)  # what was written can be read
     if figure is not None:
-        save(validation.draw(guess, case.measured.seconds, f"{case.device.name}, held out", found), figure)
+        drawn = validation.draw(guess, case.measured.seconds, f"{case.device.name}, held out", found)
+        plots.write(drawn, figure, "--figure")
     if as_json:
         constants = {
             constant.name: {"before": constant.start, "after": float(value)}
@@ -74,4 +77,6 @@ def command(
     print_constants(fit)
     print_agreement(f"{case.device.name} as it was ({case.note})", before)
     print_agreement("calibrated, on networks the fit had not seen", found)
+    if figure is not None:
+        print(f"wrote {figure}")
     print(f"wrote {out}: its latencies print with an error of {found.typical_error.value:.1%}")

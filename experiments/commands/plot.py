@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -54,8 +54,7 @@ def command(
 
     if figure not in (*plots.FIGURES, ARRAYS):
         raise unknown("figure", figure, (*plots.FIGURES, ARRAYS))
-    if out.suffix.lower() not in plots.SUFFIXES:
-        raise InputError(f"--out {out} is no picture: end it in {', '.join(plots.SUFFIXES)}")
+    plots.check_picture(out)
     if figure == ARRAYS:
         if x is not None or y is not None:
             raise InputError(f"figure {ARRAYS} has its own axes: leave out --x and --y")
@@ -75,7 +74,7 @@ def _runs(figure: str, folders: list[str], out: Path, x: str | None, y: str | No
     from experiments.results import load_run, print_front
 
     loaded = [load_run(path) for path in folders]
-    _write(plots.FIGURES[figure](loaded, x=x, y=y), out)
+    plots.write(plots.FIGURES[figure](loaded, x=x, y=y), out)
     if as_json:
         print_json(plots.NUMBERS[figure](loaded))
         return
@@ -86,23 +85,13 @@ def _runs(figure: str, folders: list[str], out: Path, x: str | None, y: str | No
 
 
 def _networks(networks: list[str] | None, out: Path, dataflow: str, overlap: bool, batch: int, as_json: bool) -> None:
-    from experiments import arrays
+    from experiments import arrays, plots
     from experiments.output import print_json, print_table
 
     rows = arrays.utilizations(networks or arrays.NETWORKS, dataflow, overlap, batch)
-    _write(arrays.draw(rows, dataflow, overlap, batch), out)
+    plots.write(arrays.draw(rows, dataflow, overlap, batch), out)
     if as_json:
         print_json(arrays.as_json(rows))
         return
     print_table(*arrays.as_table(rows), arrays.caption(dataflow, overlap, batch))
     print(f"wrote {out}")
-
-
-def _write(drawn: Any, out: Path) -> None:
-    from hw_models.errors import InputError
-
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        drawn.savefig(out)
-    except OSError as error:
-        raise InputError(f"{out} cannot be written ({error.strerror}): give another --out") from error

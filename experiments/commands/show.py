@@ -28,17 +28,10 @@ def command(
     flynas show mobilenet_v2 --space --out space.svg
     """
     from experiments.drawing import draw
-    from experiments.plots import SUFFIXES
-    from hw_models.errors import InputError
+    from experiments.plots import check_picture, write
     from search_spaces.texts import resolve
 
     found = resolve(network, prefer_space=space)
-    if out.suffix.lower() not in SUFFIXES:
-        raise InputError(f"--out {out} is no picture: end it in {', '.join(SUFFIXES)}")
-    drawn = draw(found)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        drawn.savefig(out)
-    except OSError as error:
-        raise InputError(f"{out} cannot be written ({error.strerror}): give another --out") from error
+    check_picture(out)
+    write(draw(found), out)
     print(f"wrote {out}")

@@ -32,10 +32,12 @@ def command(
     flynas validate raspberry_pi_4 measured.csv --out agreement.png
     flynas validate a100 measured.csv --fit 30 --ablate
     """
-    from experiments import validation
-    from experiments.agreement import print_ablation, print_agreement, print_draws, save, shares, watching
+    from experiments import plots, validation
+    from experiments.agreement import print_ablation, print_agreement, print_draws, shares, watching
     from experiments.output import print_json
 
+    if out is not None:
+        plots.check_picture(out)
     case = validation.prepare(device, measured, precision, watching())
     guess = validation.predicted(case.device, case)
     found = validation.accuracy(guess, case.measured.seconds)
@@ -53,7 +55,7 @@ def command(
     if terms:
         report["ablation"] = terms
     if out is not None:
-        save(validation.draw(guess, case.measured.seconds, case.device.name, found), out)
+        plots.write(validation.draw(guess, case.measured.seconds, case.device.name, found), out)
     if as_json:
         print_json(report)
         return

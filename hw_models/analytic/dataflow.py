@@ -45,7 +45,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from hw_models.ablation import NOTHING, UNLIMITED
-from hw_models.costs import Costs, Parts
+from hw_models.costs import Costs, LayerCosts
 from hw_models.device import Device
 from hw_models.formats import parse_format
 from hw_models.keys import Free, Keys
@@ -252,7 +252,7 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
     )
 
 
-def network(device: Device, parts: Parts, batch: Any = 1) -> tuple[Costs, dict[str, Array]]:
+def network(device: Device, parts: LayerCosts, batch: Any = 1) -> tuple[Costs, dict[str, Array]]:
     """Costs of all layers at work at once, and the shares of logic and memory they need, `[...]`."""
     compute, sums = device.compute, parts.sums
     work = 1 / rate(device, *(sums[name] for name in Asked._fields[:SHARED]))
@@ -269,9 +269,3 @@ def network(device: Device, parts: Parts, batch: Any = 1) -> tuple[Costs, dict[s
         peak_memory_bytes=sums["buffer_bits"] / 8,
     )
     return costs, shares
-
-
-def resource_fraction(device: Device) -> Array:
-    """What the chip itself takes of its resources: nothing, its engines are those of the network."""
-    del device
-    return jnp.float32(0.0)

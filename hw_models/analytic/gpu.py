@@ -86,9 +86,3 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
         latency_s=main_s + extra * jnp.maximum(launch_s, touched_s),
         dram_bytes=moved.dram_bytes + extra * 2 * moved.output_dram_bytes,
     )
-
-
-def resource_fraction(device: Device) -> Array:
-    """No hard resource besides the shared ones."""
-    del device
-    return jnp.float32(0.0)

@@ -34,7 +34,7 @@ from jax import Array
 
 from hw_models.ablation import NOTHING
 from hw_models.compression import dense_weight_bytes
-from hw_models.costs import Costs, Parts
+from hw_models.costs import Costs, LayerCosts
 from hw_models.device import Device
 from hw_models.keys import Free, Keys
 from hw_models.precision import Run
@@ -124,16 +124,10 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
     )
 
 
-def network(device: Device, parts: Parts, batch: Any = 1) -> tuple[Costs, dict[str, Array]]:
+def network(device: Device, parts: LayerCosts, batch: Any = 1) -> tuple[Costs, dict[str, Array]]:
     """The costs as they are, and the shares of SRAM and flash that the network and its runtime need, `[...]`."""
     del batch
     memory = device.memory
     needed = parts.peak_memory_bytes + memory.get("runtime_sram_bytes", 0.0)
     stored = parts.weight_bytes + memory.get("runtime_flash_bytes", 0.0)
     return parts.costs, {"SRAM": needed / memory["sram_bytes"], "flash": stored / memory["flash_bytes"]}
-
-
-def resource_fraction(device: Device) -> Array:
-    """No hard resource besides those of `network`."""
-    del device
-    return jnp.float32(0.0)

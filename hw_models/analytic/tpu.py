@@ -88,9 +88,3 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
     overhead_s = jnp.ones_like(compute_s) * compute["op_overhead_s"]
     work_s = overlapped(compute_s, memory_s, compute.get("serial_share", 0.0))
     return Times(compute_s, memory_s, overhead_s, work_s + overhead_s, moved.dram_bytes)
-
-
-def resource_fraction(device: Device) -> Array:
-    """No hard resource besides the shared ones."""
-    del device
-    return jnp.float32(0.0)
