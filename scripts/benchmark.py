@@ -20,6 +20,21 @@ from typing import Any
 from benchmark_rows import Row, json_text, row, table_text
 
 
+def median_s(call: Callable[[], Any], rounds: int = 5) -> float:
+    """Median seconds of a call, after one that compiles."""
+    import statistics
+
+    import jax
+
+    jax.block_until_ready(call())
+    seconds = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        jax.block_until_ready(call())
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
 def quickstart() -> list[Row]:
     """The supernet of the quickstart: compilation, training step, evaluation, and pricing of candidates."""
     import jax
@@ -59,19 +74,14 @@ def quickstart() -> list[Row]:
     table = cost_table(space, load_device("raspberry_pi_4"))
     price = jax.jit(jax.vmap(table.exact))
     many = jax.jit(jax.vmap(space.sample))(jax.random.split(key, 100_000))
-    jax.block_until_ready(price(many))
-    seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        jax.block_until_ready(price(many))
-        seconds.append(time.perf_counter() - began)
+    priced_s = median_s(lambda: price(many))
     return [
         row("training_compile_s", first_round_s - steps * step_s),
         row("training_step_of_64_images_s", step_s),
         row("trained_images_per_second", batch / step_s),
         row("evaluation_compile_s", first_evaluation_s - judge.chunk / evaluated_per_s),
         row("evaluated_candidates_per_second", evaluated_per_s),
-        row("priced_candidates_per_second", len(many) / float(np.median(seconds))),
+        row("priced_candidates_per_second", len(many) / priced_s),
     ]
 
 
@@ -125,7 +135,6 @@ def freed_memory() -> list[Row]:
 def spaces() -> list[Row]:
     """Every space: networks sampled, mutated and priced per second, in batches of 100,000; the first call apart."""
     import jax
-    import numpy as np
 
     from hw_models import discover, load_device
     from nas.cost_table import cost_table
@@ -145,13 +154,7 @@ def spaces() -> list[Row]:
             ("mutated", lambda mutate=mutate, genes=genes: mutate(keys, genes)),
             ("priced", lambda price=price, genes=genes: price(genes)),
         ):
-            jax.block_until_ready(call())
-            seconds = []
-            for _ in range(5):
-                began = time.perf_counter()
-                jax.block_until_ready(call())
-                seconds.append(time.perf_counter() - began)
-            rows.append(row(f"{name}_{what}_per_second", count / float(np.median(seconds)), goal=100_000))
+            rows.append(row(f"{name}_{what}_per_second", count / median_s(call), goal=100_000))
     return rows
 
 
@@ -184,13 +187,8 @@ def tables() -> list[Row]:
     both = measured_cost_table(space, load_device("raspberry_pi_4"), table=table)
     for what, exact in (("latencies", measured_latency(space, table).exact), ("all_costs", both.exact)):
         price = jax.jit(jax.vmap(exact))
-        jax.block_until_ready(price(genes))
-        seconds = []
-        for _ in range(5):
-            began = time.perf_counter()
-            jax.block_until_ready(price(genes))
-            seconds.append(time.perf_counter() - began)
-        rows.append(row(f"{what}_by_table_per_second", count / float(np.median(seconds)), goal=100_000))
+        priced_s = median_s(lambda price=price: price(genes))
+        rows.append(row(f"{what}_by_table_per_second", count / priced_s, goal=100_000))
     return rows
 
 

@@ -38,6 +38,7 @@ def command(
     from hw_models.calibrated_file import calibrated_text
     from hw_models.device_file import load_device
     from hw_models.errors import InputError
+    from nas import disk
 
     if out.suffix != ".toml":
         raise InputError(f"--out {out} is no device file: end it in .toml")
@@ -48,11 +49,9 @@ def command(
     guess, found = validation.judged_blind(case, seed)
     fit = validation.fitted(case)
     text = calibrated_text(device, fit, found, case.precision, case.measured.common_batch, measured.name)
-    try:
+    with disk.explained(out, again="give another --out"):
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text)
-    except OSError as error:
-        raise InputError(f"{out} cannot be written ({error.strerror}): give another --out") from error
+        disk.replace(out, text.encode())
     load_device(out)  # what was written can be read
     if figure is not None:
         drawn = validation.draw(guess, case.measured.seconds, f"{case.device.name}, held out", found)

@@ -49,6 +49,7 @@ def command(
     from experiments.output import print_json
     from hw_models.errors import InputError
     from hw_models.table_files import table_text
+    from nas import disk
     from nas.foreign_tables import convert, read_lines, unit_of
     from search_spaces.texts import resolve
 
@@ -76,7 +77,7 @@ def command(
     measured = None if space is None else resolve(space, prefer_space=True).space
     lines = read_lines(file, where or ())
     table = convert(lines, form, out.stem, str(file), header, column, measured, constant)
-    out.write_text(table_text(table, unit_of(column) if column else "ms"))
+    disk.replace(out, table_text(table, unit_of(column) if column else "ms").encode())
     if as_json:
         print_json({"name": table.name, "file": str(out), "rows": len(table.rows), **header, "level": table.level})
         return
