@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from experiments.config import DATA_OPTIONS, TARGETS, Experiment, check, parameters, settings_of, target, to_json
@@ -99,7 +101,12 @@ def build(experiment: Experiment) -> Built:
     experiment, chosen = resolve(experiment)
     space = target("space", experiment.space)(**experiment.space.arguments)
     objective = Objective(
-        space, experiment.device, experiment.minimize, experiment.limits, precision=experiment.precision
+        space,
+        experiment.device,
+        experiment.minimize,
+        experiment.limits,
+        precision=experiment.precision,
+        table=_measured(experiment),
     )
     made = {
         part: target(part, getattr(experiment, part))(space, **getattr(experiment, part).arguments)
@@ -108,6 +115,15 @@ def build(experiment: Experiment) -> Built:
     }
     key = jax.random.key(experiment.seed)
     return Built(space, made["strategy"], made["evaluator"], objective, key, experiment, (*notes, *chosen))
+
+
+def _measured(experiment: Experiment) -> Callable[..., Any] | None:
+    if experiment.table is None:
+        return None
+    from hw_models import load_table
+    from nas.measured_costs import measured_cost_table
+
+    return partial(measured_cost_table, table=load_table(experiment.table), missing=experiment.missing)
 
 
 def banner(built: Built) -> list[tuple[str, str]]:

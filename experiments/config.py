@@ -65,6 +65,9 @@ class Experiment:
         steps: how often the strategy is asked.
         seed: of everything random.
         precision: number format that all layers run in, or None for what space and device say.
+        table: name of a measured table, or path of its file, that latencies are taken from; None for those of the
+            device's model. Goes with one device, of the kind that was measured.
+        missing: what happens where `table` has no row: `error`, `interpolate`, or `analytic`, the device's model.
         threads_per_evaluation: a number, or "all" for every core of the machine; results depend on it.
         final: settings of `nas.training.recipe.Recipe` for training the picked network.
 
@@ -82,6 +85,8 @@ class Experiment:
     steps: int = 10
     seed: int = 0
     precision: str | None = None
+    table: str | None = None
+    missing: str = "error"
     threads_per_evaluation: int | str = 1
     final: Mapping[str, Any] = field(default_factory=dict)
 
@@ -262,6 +267,10 @@ def _check_values(experiment: Experiment) -> None:
     if isinstance(experiment.seed, bool) or not isinstance(experiment.seed, int) or not 0 <= experiment.seed < 2**32:
         raise InputError(f"seed={experiment.seed!r} is not allowed: give a whole number from 0 to {2**32 - 1}")
     check_steps(experiment.steps)
+    if experiment.table is None and experiment.missing != "error":
+        raise InputError(f"missing={experiment.missing!r} is about a measured table: set table as well")
+    if experiment.table is not None and not isinstance(experiment.device, str) and len(experiment.device) != 1:
+        raise InputError("a measured table is of one device: name one device, or leave table out")
     for entry in dataclasses.fields(Experiment):
         check_option(entry.name, getattr(experiment, entry.name), str(entry.type))
 
@@ -314,6 +323,8 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
     from nas.plain import plain
 
     settings = {name: getattr(experiment, name) for name in setting_names()}
+    if experiment.table is None:
+        del settings["table"], settings["missing"]
     for part in TARGETS:
         use = settings[part]
         options = {name: _named(value) for name, value in settings_of(part, use).items()}

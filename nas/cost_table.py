@@ -26,7 +26,8 @@ class CostTable:
 
     `exact` takes genes `[D]`, `expected` gates `[D, C]`; both act on one candidate and give `Costs` with leaves `[]`.
     Sums are exact in expectation; of a `max` field (peak memory) soft gates give the maximum of expectations, which
-    is a lower bound. Expected costs treat the decisions as independent.
+    is a lower bound. Expected costs treat the decisions as independent. `measured` names the lookup table that
+    latencies come from, with a hash of what it holds; it is empty where they come from the device's model.
 
     Example:
         >>> from hw_models import load_device
@@ -44,6 +45,7 @@ class CostTable:
     precision: str
     note: str
     variants: int
+    measured: str = ""
 
 
 def cost_table(space: SearchSpace, device: Device, precision: str | None = None) -> CostTable:

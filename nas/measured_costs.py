@@ -5,6 +5,7 @@ Shape letters: `S` slots, `V` variants of all slots together, `D` decisions, `C`
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from hw_models.errors import InputError
 from hw_models.formats import parse_format
 from hw_models.lookup import Part, TableCost, added, check_device, check_places, parts, price
 from hw_models.lookup_table import LookupTable
+from hw_models.table_files import table_text
 from hw_models.table_keys import Shape, ends
 from hw_models.workload import Layer
 from nas.cost_table import CostTable, cost_table
@@ -106,7 +108,7 @@ def measured_cost_table(
     """A cost table whose latency is that of `table`; energy, memory and whether it fits are those of `device`.
 
     With `functools.partial(measured_cost_table, table=...)` as the `table` of an `Objective`, a search goes by
-    measurements.
+    measurements; in a configuration that is `table=NAME`.
 
     Raises:
         InputError: as `price_network`; a device of another kind than the table's, or another precision.
@@ -133,7 +135,12 @@ def measured_cost_table(
     note = f"{analytic.precision}: that of table {table.name}; latency measured"
     if latency.missing:
         note += f", where there are rows ({len(latency.missing)} keys by missing={missing})"
-    return replace(analytic, exact=exact, expected=expected, note=note)
+    return replace(analytic, exact=exact, expected=expected, note=note, measured=_identity(table, missing))
+
+
+def _identity(table: LookupTable, missing: str) -> str:
+    digest = hashlib.sha256(table_text(table).encode()).hexdigest()
+    return f"{table.name}, missing={missing}, {digest[:16]}"
 
 
 def check_precision(table: LookupTable, precision: str | None) -> None:

@@ -210,7 +210,9 @@ class Objective:
 
     def describe(self) -> dict[str, Any]:
         """Settings as plain JSON values, kept with the run."""
+        measured = [table.measured for table in self.tables if getattr(table, "measured", "")]
         return {
+            **({"measured": measured} if measured else {}),
             "devices": [device.name for device in self.devices],
             "minimize": list(self.minimize),
             "limits": dict(self.limits),

@@ -123,6 +123,8 @@ def tiny_with(**changes: object) -> Experiment:
         ({"limits": 3}, "limits=3 is not allowed"),
         ({"limits": {"latency_s": "5ms"}}, "limits.latency_s='5ms' is not allowed: give a number"),
         ({"precision": 8}, "precision=8 is not allowed: give text or None"),
+        ({"missing": "analytic"}, "missing='analytic' is about a measured table"),
+        ({"table": "mine.csv", "device": ("zcu102", "a100")}, "table is of one device"),
         ({"final": None}, "final=None is not allowed"),
         ({"final": {"epochs": "a"}}, "final.epochs='a' is not allowed: give a whole number"),
         ({"final": {"epochs": -1}}, "final.epochs=-1 is out of range"),

@@ -67,6 +67,38 @@ def test_the_same_search_again_returns_the_same_run(call: Callable[..., Any], se
     assert other.exit_code == 2 and "holds another run" in other.stderr and other.stderr.count("\n") == 1
 
 
+def test_a_search_by_a_measured_table_holds_on_to_that_table(
+    call: Callable[..., Any], searched: tuple[Path, Any], tmp_path: Path
+) -> None:
+    """Every block takes a second for each thousand of its multiply-accumulates: what no model says."""
+    from experiments.results import load_run
+    from hw_models import LookupTable
+    from hw_models.lookup_table import Row
+    from hw_models.table_files import table_text
+    from hw_models.table_keys import block_key
+    from nas.variants import Variants
+    from search_spaces.spaces import tiny
+
+    def write(seconds_per_mac: float) -> None:
+        space = tiny.space(input_hw=8, input_channels=1, classes=10)
+        layers = [row.layers for row in Variants(space).rows if row.layers]
+        rows = {block_key(each, "float32"): Row(seconds_per_mac * sum(layer.macs for layer in each)) for each in layers}
+        header = ("cpu", "block", "time", "float32", "r", 1, "s", "MIT", "2026-11-25")
+        (tmp_path / "mine.csv").write_text(table_text(LookupTable("mine", "Board", *header, rows), "s"))
+
+    write(1e-3)
+    words = ("search", "tiny", "--out", str(tmp_path / "run"), *QUICK, "--set", f"table={tmp_path}/mine.csv")
+    result = call(*words)
+    assert result.exit_code == 0 and "latency measured" in result.stdout, result.output
+    run = load_run(tmp_path / "run")
+    for record in run.records:
+        assert record["costs"]["latency_s"] == pytest.approx(record["costs"]["macs"] * 1e-3, rel=1e-5)
+    assert "is finished" in call(*words).stdout
+    write(2e-3)
+    other = call(*words)
+    assert other.exit_code == 2 and "holds another run" in other.stderr and "measured" in other.stderr
+
+
 def test_a_limit_that_nothing_meets_and_what_was_found(
     call: Callable[..., Any], searched: tuple[Path, Any], tmp_path: Path
 ) -> None:
