@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from experiments import labels
 from experiments.paint import Key, Paint, readable_on, tint
 from experiments.plots import COLOURS, INK, _styled
 from experiments.sheet import (
@@ -34,7 +34,7 @@ from experiments.sheet import (
     paged,
     row_width,
 )
-from search_spaces.choice import Choice, options
+from search_spaces.choice import options
 from search_spaces.slots import Case, Slot, Width
 from search_spaces.space import SearchSpace
 from search_spaces.texts import Resolved
@@ -94,7 +94,7 @@ class _Group(NamedTuple):
     like: str = ""
 
 
-@dataclasses.dataclass
+@dataclass
 class _View:
     """A space, seen with or without genes `[D]`."""
 
@@ -110,7 +110,9 @@ class _View:
             texts.append(f"{network.params:,} parameters, {network.macs:,} multiply-accumulates per image")
         if not space.frozen:
             which = "" if self.genes is None else "one of "
-            texts.append(f"{which}{_short(space.size)} encodings, {_count(space.num_decisions, 'decision')}")
+            texts.append(
+                f"{which}{labels.short(space.size)} encodings, {labels.counted(space.num_decisions, 'decision')}"
+            )
         if self.genes is None and space.resolutions:
             texts.append("sizes of maps are those of the largest image")
         return [Word(text, size=7.5) for text in texts]
@@ -173,7 +175,7 @@ class _View:
         for index in sorted(shown):
             if index > before + 1:
                 words.append(Word("\N{HORIZONTAL ELLIPSIS}", PALE if muted or self.one else INK))
-            text = _text(values[index])
+            text = labels.value_text(values[index])
             if muted or (self.one and index != picked):
                 words.append(Word(text, PALE, chip="none"))
             elif self.one:
@@ -191,7 +193,7 @@ class _View:
         size = [Word(f"{space.image_hw}\N{MULTIPLICATION SIGN}{space.image_hw}")]
         if space.resolutions:
             size = [Word("size"), *self.values(options(space.input_hw), self.picked(space.num_decisions - 1))]
-        channels = [Word(_count(space.input_channels, "channel"))]
+        channels = [Word(labels.counted(space.input_channels, "channel"))]
         yield Panel("input", (), [Box("input", [Section([Line(size), Line(channels)])])])
         stages: dict[str, list[Slot]] = {}
         for slot in self.slots:
@@ -208,7 +210,7 @@ class _View:
         inside = f"{first.in_h}\N{MULTIPLICATION SIGN}{first.in_w}"
         if following is None:
             yield [Word(inside)]
-            yield [Word(_count(self.space.classes, "class", "classes"))]
+            yield [Word(labels.counted(self.space.classes, "class", "classes"))]
             return
         outside = f"{following.in_h}\N{MULTIPLICATION SIGN}{following.in_w}"
         yield [Word(inside if inside == outside else f"{inside} \N{RIGHTWARDS ARROW} {outside}")]
@@ -216,7 +218,7 @@ class _View:
         if len({slot.out for slot in slots}) == 1:
             yield self.width(slots)
         else:
-            yield [Word(_span("width", self.widths_of(slots)))]
+            yield [Word(labels.span("width", self.widths_of(slots)))]
         depths = [slot.depth[0] for slot in slots if slot.depth is not None]
         if depths:
             yield [Word("depth"), *self.values(self.space.decisions[depths[0]].values, self.picked(depths[0]))]
@@ -250,7 +252,7 @@ class _View:
                 equal = "equal" if len({slot.out for slot in group}) == 1 else "equal but for the width"
                 note = equal if self.one or not searched else "one choice for all" if shared else EACH
             if before and not self.one and shared and group[0].cases is before[0].cases:
-                note, like = "", _numbers(before)
+                note, like = "", labels.block_numbers(before)
             yield _Group(group, note, like)
             before = before or group
 
@@ -272,17 +274,17 @@ class _View:
         if len(slots) > 1:
             caption.append(Word(f"{len(slots)}\N{MULTIPLICATION SIGN}", ink, bold=True))
         if len(stage) > 1:
-            caption.append(Word(_numbers(slots), ink, SMALL))
+            caption.append(Word(labels.block_numbers(slots), ink, SMALL))
         if slot.depth is not None:
             values = self.space.decisions[slot.depth[0]].values
             least = sorted({min(values[index] for index in each.depth[1]) for each in slots if each.depth is not None})
-            caption.append(Word(f"from depth {_ends(least)}" if reached else "left out", grey, SMALL))
+            caption.append(Word(f"from depth {labels.ends(least)}" if reached else "left out", grey, SMALL))
         if group.note:
             caption.append(Word(group.note, grey, SMALL))
         sections = []
         if len({each.out for each in stage}) > 1 and len(slots) < len(stage):
             same = len({each.out for each in slots}) == 1
-            width = self.width(slots) if same else [Word(_span("width", self.widths_of(slots)))]
+            width = self.width(slots) if same else [Word(labels.span("width", self.widths_of(slots)))]
             sections.append(Section([Line(width)]))
         if group.like:
             sections.append(Section([Line([Word(f"decided with {group.like}")])]))
@@ -302,13 +304,13 @@ class _View:
             parts = [cases] if alone else [[each] for each in cases]
             for part in parts:
                 live = reached and (chosen is None or chosen in [place for place, _ in part])
-                yield self.section(kind, dict(part), _apart(slot, kind), chosen, live)
+                yield self.section(kind, dict(part), labels.told_apart(slot, kind), chosen, live)
 
     def section(self, kind: str, cases: dict[int, Case], apart: list[str], chosen: int | None, live: bool) -> Section:
         """One kind of block: its variants, its decisions and what is fixed; pale where it is not `live`."""
         colour, ink = (self.colours.get(kind, SURROUNDINGS), INK) if live else (FADED, PALE)
         lines = [Line([Word(kind, ink, bold=live)])]
-        variants = [", ".join(_fields(case, apart)) for case in cases.values()]
+        variants = [", ".join(labels.fields(case, apart)) for case in cases.values()]
         if len(cases) > 1:
             picked = list(cases).index(chosen) if chosen in cases else None
             lines += [Line([word]) for word in self.values(variants, picked, colour, not live, listed=len(variants))]
@@ -319,7 +321,7 @@ class _View:
             values = self.values(self.space.decisions[decision].values, self.picked(decision), colour, not live)
             lines.append(Line(values, Word(field.replace("_", " "), ink)))
         grey = PALE if not live else INK if self.space.frozen else GREY
-        fixed = [Word(text, grey, SMALL) for text in _fixed(case, apart)]
+        fixed = [Word(text, grey, SMALL) for text in labels.fixed_fields(case, apart)]
         return Section([*lines, Line(fixed)] if fixed else lines, colour)
 
     def legend(self, panels: Sequence[Panel]) -> list[Key]:
@@ -342,67 +344,3 @@ class _View:
         if any(box.stacked for box in boxes):
             keys.append(Key("stacked", "several blocks, drawn once"))
         return keys
-
-
-def _apart(slot: Slot, kind: str) -> list[str]:
-    """Fields that tell the cases of one kind apart."""
-    alike = [case.block for case in slot.cases if case.block.kind == kind]
-    names = [field.name for field in dataclasses.fields(alike[0])]
-    return [name for name in names if len({getattr(block, name) for block in alike}) > 1]
-
-
-def _fields(case: Case, names: Sequence[str]) -> list[str]:
-    """Names and values of those of the fields that are not searched."""
-    values = {name: getattr(case.block, name) for name in names if name not in dict(case.decisions)}
-    values = {name: value.values[0] if isinstance(value, Choice) else value for name, value in values.items()}
-    return [f"{name.replace('_', ' ')} {_text(value)}" for name, value in values.items()]
-
-
-def _fixed(case: Case, apart: Sequence[str]) -> list[str]:
-    """Fields that are not searched and say how large the block is, and searchable ones that are not as usual."""
-    block, shown = case.block, []
-    for field in dataclasses.fields(block):
-        value = getattr(block, field.name)
-        number = isinstance(value, int | float | tuple) and not isinstance(value, bool)
-        searchable = field.name in (*block.BRANCHES, *block.ELASTIC)
-        telling = field.name in ("kernel", "expand") or (searchable and number)
-        if telling or ((searchable or number) and value != field.default):
-            shown.append(field.name)
-    if getattr(block, "hidden", None) and "expand" in shown:
-        shown.remove("expand")
-    return _fields(case, [name for name in shown if name not in apart])
-
-
-def _numbers(slots: Sequence[Slot]) -> str:
-    first, last = (slot.name.rpartition("/")[2] for slot in (slots[0], slots[-1]))
-    return f"block {first}" if first == last else f"blocks {first}\N{EN DASH}{last}"
-
-
-def _text(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "yes", False: "no"}[value]
-    if isinstance(value, tuple):
-        return "/".join(map(_text, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def _ends(values: Sequence[Any]) -> str:
-    if len(values) <= 3:
-        return ", ".join(map(str, values))
-    return f"{values[0]} \N{HORIZONTAL ELLIPSIS} {values[-1]}"
-
-
-def _span(name: str, values: Sequence[int]) -> str:
-    return f"{name} {values[0]}" if len(values) == 1 else f"{name} {values[0]} \N{HORIZONTAL ELLIPSIS} {values[-1]}"
-
-
-def _short(size: int) -> str:
-    """A whole number, exact to twelve digits."""
-    if size < 10**12:
-        return f"{size:,}"
-    factor, _, power = f"{Decimal(size):.1e}".partition("e+")
-    return f"{factor}\N{MULTIPLICATION SIGN}10{power.translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
