@@ -24,6 +24,8 @@ from experiments import validation
 from hw_models.accuracy import accuracy, figures
 
 FEW, DRAWS, MANY, FOLDS = 30, 20, 900, 3
+GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
+VITIS_AI = ("zcu102", "zcu104")
 
 
 class Case(NamedTuple):
@@ -69,11 +71,16 @@ CASES = (
             "fp32-nchw-pt240-cpu-i9_10940x-dynamo": "i9_10940x",
         }.items()
     ),
+    *(Case(f"vitis_ai {board}", "vitis_ai", str(GOLDEN / f"vitis_ai_{board}.csv"), board, board) for board in VITIS_AI),
 )
 
 
 def prepared(case: Case, folder: Path) -> validation.Case:
     """The networks of a case, converted as `scripts/convert_measured.py` does."""
+    if case.source not in SOURCES:
+        return validation.prepare(
+            case.device, Path(case.file)
+        )  # small enough to be kept in the form that it is read in
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "measured.csv"
         rows = list(SOURCES[case.source](folder / case.file, case.column))
@@ -112,10 +119,11 @@ def measure(case: Case, folder: Path, out: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"device": case.device, "networks": len(seconds), "precision": ready.precision}
     found["unfitted"] = figures(guess, seconds)
     found["macs_spearman"] = float(stats.spearmanr(validation.by_macs(ready), seconds).statistic)
+    if case.source in ("accel_nasbench", "vitis_ai"):
+        found["ablation"] = validation.ablation(ready)
     if case.source == "accel_nasbench":
         drawn = validation.draws(ready, FEW, DRAWS)
         found["fit_30"] = _mean(drawn)
-        found["ablation"] = validation.ablation(ready)
         random = np.random.default_rng(0).permutation(len(seconds))
         fit = validation.fitted(ready, np.sort(random[:FEW]))
         rest = random[FEW:]
@@ -157,7 +165,8 @@ def page(results: dict[str, Any]) -> str:
         "networks within 10 % / mean error. *Unfitted*: the device file as shipped, no measurement of these networks",
         f"used. *{FEW} networks*: calibrated on {FEW} random ones and judged on all others, mean of {DRAWS} draws.",
         f"*{MANY} networks*: the same, mean of {FOLDS} draws, beside a block table (one cost per shape and block)",
-        "fitted to the same networks.",
+        "fitted to the same networks. *vitis_ai* is AMD's table of six networks at one image and at one for each core,",
+        "from end to end, in `tests/golden`: `flynas validate zcu102 tests/golden/vitis_ai_zcu102.csv`.",
         "",
         "| data | device | networks | MACs alone | unfitted | 30 networks | 900 networks | block table, 900 |",
         "|---|---|---|---|---|---|---|---|",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments import validation
 from experiments.measured import read_measured
 from hw_models import InputError, load_device
 
@@ -41,6 +42,19 @@ def test_reads_latency_and_throughput_per_run(tmp_path: Path) -> None:
 def test_repeated_measurements_count_once(tmp_path: Path) -> None:
     found = read_measured(written(tmp_path, GOOD + "mobilenet_v2,0.4\n"))
     assert found.seconds == pytest.approx([0.2, 0.02])
+
+
+@pytest.mark.parametrize("board", ["zcu102", "zcu104"])
+def test_fpga_overlays_predict_the_times_that_their_vendor_measured(board: str) -> None:
+    """The boards' files use no measured network; the vendor's times include the preparation of the image."""
+    case = validation.prepare(board, GOLDEN / f"vitis_ai_{board}.csv")
+    guess, seconds = validation.predicted(case.device, case), case.measured.seconds
+    assert len(seconds) == 12 and np.abs(seconds / guess - 1).max() < 0.4
+    assert np.abs(guess / seconds - 1).mean() < 0.2
+    per_mac = seconds / validation.by_macs(case)
+    assert (
+        np.abs(np.exp(np.log(per_mac).mean()) / per_mac - 1).mean() > 0.4
+    )  # what multiply-accumulates alone would say
 
 
 @pytest.mark.parametrize(
