@@ -61,6 +61,8 @@ CASES = (
             "titan_rtx_1": "titan_rtx",
             "titanx_1": "gtx_1080_ti",
             "titanxp_1": "gtx_1080_ti",
+            "raspi4": "raspberry_pi_4",
+            "pixel3": "pixel_3",
         }.items()
     ),
     *(
