@@ -92,9 +92,13 @@ def with_error(latency_s: float | None, error: float | None) -> str:
     Example:
         >>> with_error(0.0123, 0.081), with_error(0.0123, None)
         ('12.3 ms +- 8.1 %', '12.3 ms')
+        >>> with_error(0.0123, 1.25)
+        '12.3 ms +- 125 %'
     """
     text = shown("latency_s", latency_s)
-    return text if error is None or latency_s is None else f"{text} +- {100 * error:.2g} %"
+    if error is None or latency_s is None:
+        return text
+    return f"{text} +- {100 * error:{'.2g' if error < 0.995 else '.0f'}} %"
 
 
 def full_name(name: str) -> str:
