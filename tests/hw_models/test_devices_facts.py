@@ -12,6 +12,7 @@ import pytest
 
 from hw_models import Costs, Layer, Op, Workload, device_names, estimate, load_device
 from hw_models.errors import InputError
+from hw_models.estimate import layer_costs
 from hw_models.formats import parse_format
 from hw_models.precision import apply_precision
 from search_spaces.published import factory
@@ -154,6 +155,18 @@ def test_jetson_gains_of_half_precision_and_int8_are_those_measured(name: str, b
     assert 2.2 <= gain("jetson_xavier", name, "float16", batch=batch) <= 2.7
     assert 3.4 <= gain("jetson_xavier", name, "int8", batch=batch) <= 4.2
     assert 1.8 <= gain("jetson_nano", name, "float16", batch=batch) <= 1.9
+
+
+@pytest.mark.parametrize("name", ["jetson_nano", "jetson_xavier", "a100", "rtx_3090"])
+def test_few_channels_are_never_slower_in_fewer_bits(name: str) -> None:
+    device = load_device(name)
+    shapes = [Layer(Op.CONV, 96, 96, 96, 96, c_in, out) for c_in in (1, 2, 3, 5, 8, 9) for out in (1, 8, 64)]
+    times = []
+    for precision in device.precisions:
+        rows = [shape._replace(**parse_format(precision)._asdict()) for shape in shapes]
+        times.append(jax.jit(layer_costs)(device, Workload.of(rows), 7.0).latency_s)
+    for wide, narrow in zip(times, times[1:], strict=False):
+        assert bool(jnp.all(narrow <= wide * (1 + 1e-5)))
 
 
 @pytest.mark.parametrize("batch", [1, 8])
