@@ -60,7 +60,7 @@ def read_device_text(name_or_path: str | Path) -> tuple[str, str, str]:
     """
     name, source, content = read_resource(PACKAGE, ".toml", "device", name_or_path)
     try:
-        return name, source, content.decode()
+        return name, source, content.decode("utf-8-sig")  # some editors write a byte order mark
     except UnicodeDecodeError as error:
         raise InputError(f"{source}: not text ({error}): give a TOML file") from error
 
