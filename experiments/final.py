@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import allow_working_directory
-from experiments.quantities import parse_limit, shown
+from experiments.quantities import parse_limit, shown, with_error
 from hw_models.discover import unknown
 from hw_models.errors import InputError
 from nas.exporters._source import STARTS
@@ -102,7 +102,8 @@ def report_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("multiply-accumulates", f"{report['macs']:,}"),
     ]
     for name, costs in report["predicted"].items():
-        sizes = f"{shown('latency_s', costs['latency_s'])}, {shown('weight_bytes', costs['weight_bytes'])}"
+        latency = with_error(costs["latency_s"], costs.get("latency_error"))  # exports of old reports know of none
+        sizes = f"{latency}, {shown('weight_bytes', costs['weight_bytes'])}"
         rows.append((f"predicted on {name}", f"{sizes} ({costs['precision']})" if costs["fits"] else "does not fit"))
     for name, found in report["measured"].items():
         rows.append((f"measured here, {name}", _measured(found)))

@@ -3,7 +3,7 @@
 Columns: `network` (any text that `flynas cost` accepts), exactly one of `latency_s` (seconds per run) and
 `throughput_per_s` (images per second), and optionally `batch` (images per run, 1 if absent), `precision`, `threads`,
 `runtime`, `spread_s`, `count`. Lines that start with `#` are comments. A network that was measured several times counts
-once, with the geometric mean of its times.
+once, with the geometric mean of its times; times that contradict each other are refused.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from experiments.pricing import resolved
 from hw_models import Workload
 from hw_models.discover import unknown
 from hw_models.errors import InputError
+from hw_models.estimate import MAX_BATCH
 
 MEASURES = ("latency_s", "throughput_per_s")
 SETTINGS = ("precision", "threads", "runtime")
 COLUMNS = ("network", *MEASURES, "batch", *SETTINGS, "spread_s", "count")
 UNITLESS = ("latency", "latency_ms", "latency_us", "time", "throughput", "seconds")
+REPEATED = 1.25  # times of one network may differ by this factor; those of Accel-NASBench do by 1.03
 
 
 class Measured(NamedTuple):
@@ -86,16 +88,20 @@ def _layers(path: Path, row: Row) -> list[Any]:
 
 def _rows(path: Path) -> tuple[list[Row], dict[str, str]]:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise InputError(f"{path} cannot be read ({reason}): give a CSV file of measured networks") from error
     numbered = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip() and not line.startswith("#")]
-    reader = csv.DictReader(line for _, line in numbered)
-    measure = _measure(path, reader.fieldnames or ())
+    columns = _cells(path, *numbered[0]) if numbered else []
+    measure = _measure(path, columns)
     rows: list[Row] = []
-    for (line, _), cells in zip(numbered[1:], reader, strict=True):
-        rows.append(_row(f"{path}, line {line}", line, cells, measure))
+    for line, text in numbered[1:]:
+        where, row = f"{path}, line {line}", _cells(path, line, text)
+        if len(row) != len(columns):
+            few = "many" if len(row) > len(columns) else "few"
+            raise InputError(f"{where}: too {few} values: give one for each column, and quote texts that hold a comma")
+        rows.append(_row(where, line, dict(zip(columns, row, strict=True)), measure))
     if not rows:
         raise InputError(f"{path} holds no measured network: add a line for each below the names of the columns")
     settings = {}
@@ -109,6 +115,14 @@ def _rows(path: Path) -> tuple[list[Row], dict[str, str]]:
     return _merged(path, rows), settings
 
 
+def _cells(path: Path, line: int, text: str) -> list[str]:
+    """The values of one line: a text in quotes ends on the line that it begins on."""
+    try:
+        return [cell.strip() for cell in next(csv.reader([text], strict=True))]
+    except csv.Error as error:
+        raise InputError(f"{path}, line {line}: not CSV ({error}): correct its quotes") from error
+
+
 def _merged(path: Path, rows: list[Row]) -> list[Row]:
     """Repeated measurements of one network as one row with their geometric mean; a line written twice is a mistake."""
     found: dict[tuple[str, float], list[Row]] = {}
@@ -120,6 +134,11 @@ def _merged(path: Path, rows: list[Row]) -> list[Row]:
                     f"{path}, line {row.line}: {row.network} at batch {row.batch:g} has the same time in line "
                     f"{other.line}: keep one of them"
                 )
+            if max(other.seconds, row.seconds) > REPEATED * min(other.seconds, row.seconds):
+                raise InputError(
+                    f"{path}, line {row.line}: {row.network} at batch {row.batch:g} takes {row.seconds:g} s per run, "
+                    f"and {other.seconds:g} s in line {other.line}: keep the one that is right"
+                )
         same.append(row)
     return [
         same[0]
@@ -129,12 +148,14 @@ def _merged(path: Path, rows: list[Row]) -> list[Row]:
     ]
 
 
-def _measure(path: Path, columns: Any) -> str:
+def _measure(path: Path, columns: list[str]) -> str:
     for column in columns:
         if column in UNITLESS:
             raise InputError(f"{path}: column '{column}' must name its unit: give latency_s or throughput_per_s")
         if column not in COLUMNS:
             raise unknown("column", column, COLUMNS, str(path))
+        if columns.count(column) > 1:
+            raise InputError(f"{path}: column '{column}' is there twice: keep one")
     if "network" not in columns:
         raise InputError(f"{path}: column 'network' is missing: add the text of each network, as flynas cost takes it")
     given = [name for name in MEASURES if name in columns]
@@ -144,21 +165,19 @@ def _measure(path: Path, columns: Any) -> str:
     return given[0]
 
 
-def _row(where: str, line: int, cells: dict[str, Any], measure: str) -> Row:
-    if None in cells or None in cells.values():
-        raise InputError(f"{where}: {'too many' if None in cells else 'too few'} values: give one for each column")
-    network = cells["network"].strip()
+def _row(where: str, line: int, cells: dict[str, str], measure: str) -> Row:
+    network = cells["network"]
     if not network:
         raise InputError(f"{where}: no network: give its text")
-    batch = _positive(where, "batch", cells["batch"]) if cells.get("batch", "").strip() else 1.0
-    if batch != round(batch):
-        raise InputError(f"{where}: batch is {batch:g}: give a whole number of images")
+    batch = _positive(where, "batch", cells["batch"]) if cells.get("batch") else 1.0
+    if batch != round(batch) or batch > MAX_BATCH:
+        raise InputError(f"{where}: batch is {batch:g}: give a whole number of images, at most {MAX_BATCH:,}")
     measured = _positive(where, measure, cells[measure])
     seconds = measured if measure == "latency_s" else batch / measured
     for name in ("spread_s", "count"):
-        if cells.get(name, "").strip():
+        if cells.get(name):
             _positive(where, name, cells[name], or_zero=name == "spread_s")
-    return Row(line, network, batch, seconds, tuple(cells.get(name, "").strip() for name in SETTINGS))
+    return Row(line, network, batch, seconds, tuple(cells.get(name, "") for name in SETTINGS))
 
 
 def _positive(where: str, name: str, text: str, or_zero: bool = False) -> float:

@@ -94,7 +94,17 @@ def with_error(latency_s: float | None, error: float | None) -> str:
         ('12.3 ms +- 8.1 %', '12.3 ms')
     """
     text = shown("latency_s", latency_s)
-    return text if error is None or latency_s is None else f"{text} +- {100 * error:.2g} %"
+    return text if error is None or latency_s is None else f"{text} {error_of(error)}"
+
+
+def error_of(error: float) -> str:
+    """A relative error as it stands behind a number.
+
+    Example:
+        >>> error_of(0.081), error_of(1.25)
+        ('+- 8.1 %', '+- 125 %')
+    """
+    return f"+- {100 * error:{'.2g' if error < 0.995 else '.0f'}} %"
 
 
 def full_name(name: str) -> str:

@@ -56,7 +56,10 @@ def prepare(
         raise InputError(f"{path} was measured in {said}: leave out --precision {precision}")
     if "threads" in measured.settings:
         machine = _with_threads(machine, measured)
-    work, chosen, note = apply_precision(machine, measured.workload, precision or said)
+    try:
+        work, chosen, note = apply_precision(machine, measured.workload, said if precision is None else precision)
+    except InputError as error:
+        raise InputError(f"{path}, column 'precision': {error}" if precision is None else str(error)) from error
     return Case(machine, measured, work, chosen, note)
 
 
@@ -121,6 +124,8 @@ def draws(case: Case, networks: int, count: int, seed: int = 0) -> list[dict[str
         InputError: too few networks to fit, or none left to judge on.
     """
     total = len(case.measured.seconds)
+    if networks < 1 or count < 1:
+        raise InputError(f"{count} draws of {networks} networks are not possible: give numbers from 1")
     if networks > total - 3:
         raise InputError(f"--fit {networks} leaves {max(total - networks, 0)} of {total} networks to judge: give fewer")
     random, found = np.random.default_rng(seed), []

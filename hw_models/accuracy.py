@@ -42,7 +42,7 @@ def accuracy(predicted: Any, measured: Any, seed: int = 0) -> Accuracy:
     """Agreement of predicted and measured seconds, both `[N]`.
 
     Raises:
-        InputError: lengths differ, fewer than three networks, or a value that is not positive.
+        InputError: lengths differ, fewer than three networks, a value that is not positive, or all of them equal.
 
     Example:
         >>> figures = accuracy([1.0, 2.0, 3.3], [1.0, 2.1, 3.0])
@@ -58,6 +58,9 @@ def accuracy(predicted: Any, measured: Any, seed: int = 0) -> Accuracy:
     both = np.concatenate([predicted, measured])
     if not np.all(np.isfinite(both) & (both > 0)):
         raise InputError("predicted and measured times must be positive and finite: correct those that are not")
+    for what, times in (("predicted", predicted), ("measured", measured)):
+        if not np.ptp(times):
+            raise InputError(f"all {what} times are {times[0]:.3g} s and have no ranks: give networks that differ")
     picks = np.random.default_rng(seed).integers(len(measured), size=(RESAMPLES, len(measured)))
     drawn = [figures(predicted[i], measured[i]) for i in picks]
     shares = {}

@@ -14,6 +14,8 @@ Shape letters: `N` networks, `L` layers, `P` constants.
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,7 +29,9 @@ from scipy.optimize import least_squares
 from hw_models.device import Device
 from hw_models.errors import InputError
 from hw_models.estimate import estimate
+from hw_models.formats import parse_format
 from hw_models.keys import is_share, keys_of
+from hw_models.precision import carrier
 from hw_models.workload import Workload
 
 PRIOR_WIDTH = 2.0  # of a factor e: two thirds of the constants within 4.5 times of what the file says
@@ -63,6 +67,8 @@ def constants(device: Device, precision: str) -> list[Constant]:
         >>> constants(load_device("a100"), "float16")[0].name
         'compute.efficiency.float16'
     """
+    if precision not in device.precisions:  # kinds that honour any width have numbers for the one that holds it
+        precision = carrier(device, parse_format(precision)) or device.default_precision
     found = []
     for free in keys_of(device.kind).free:
         section, key = free.key.split(".", 1)
@@ -169,9 +175,16 @@ def held_out(
     """Seconds predicted for each network by a fit that has not seen it (five folds, drawn by `seed`), `[N]`.
 
     Raises:
-        InputError: as `calibrate`, of the networks that remain without a fold.
+        InputError: as `calibrate`; or fewer networks than constants remain without a fold.
     """
     target = np.asarray(measured_s, float)
+    fitted = len(constants(device, precision))
+    least = next(n for n in itertools.count(fitted) if n - math.ceil(n / FOLDS) >= fitted)
+    if len(target) < least:
+        raise InputError(
+            f"{len(target)} measured networks cannot fit the {fitted} constants of {device.name} while a fifth of them "
+            f"is held out to judge the fit: measure at least {least}"
+        )
     images = np.broadcast_to(np.asarray(batch, np.float32), target.shape)
     fold = np.random.default_rng(seed).permutation(len(target)) % FOLDS
     predicted = np.empty(len(target))

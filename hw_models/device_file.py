@@ -60,7 +60,7 @@ def read_device_text(name_or_path: str | Path) -> tuple[str, str, str]:
     """
     name, source, content = read_resource(PACKAGE, ".toml", "device", name_or_path)
     try:
-        return name, source, content.decode()
+        return name, source, content.decode("utf-8-sig")  # some editors write a byte order mark
     except UnicodeDecodeError as error:
         raise InputError(f"{source}: not text ({error}): give a TOML file") from error
 
@@ -109,7 +109,7 @@ def parse_device(data: Mapping[str, Any], name: str, source: str | None = None) 
         precisions=precisions,
         sparsity=_sparsity(data.get("sparsity", {}), source, kind, precisions),
         provenance=_provenance(data["provenance"], source),
-        calibration=_calibration(data["calibration"], source, precisions) if "calibration" in data else None,
+        calibration=_calibration(data["calibration"], source, keys, precisions) if "calibration" in data else None,
         **numbers,
     )
 
@@ -167,10 +167,12 @@ def _sparsity(table: Any, source: str, kind: str, precisions: tuple[str, ...]) -
     return found
 
 
-def _calibration(table: Any, source: str, precisions: tuple[str, ...]) -> Calibration:
+def _calibration(table: Any, source: str, keys: Keys, precisions: tuple[str, ...]) -> Calibration:
     required = tuple(key for key in Calibration._fields if key != "batch")
     _check_keys(table, source, "calibration.", required, ("batch",))
-    if table["precision"] not in precisions:
+    if keys.any_width:
+        parse_format(_text(table["precision"], source, "calibration.precision"))
+    elif table["precision"] not in precisions:
         raise unknown("calibration.precision", str(table["precision"]), precisions, source)
     found: dict[str, Any] = {"batch": None}
     for key, value in table.items():

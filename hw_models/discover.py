@@ -83,9 +83,12 @@ def unknown(kind: str, name: str, allowed: Iterable[str], where: str = "") -> In
     Example:
         >>> print(unknown("strategy", "nsga", ["nsga2", "random_search"]))
         unknown strategy 'nsga': did you mean 'nsga2'? (known: nsga2, random_search)
+        >>> print(unknown("device", "A100", ["a100", "v100"]))
+        unknown device 'A100': did you mean 'a100'? (known: a100, v100)
     """
     allowed = sorted(allowed)
-    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
+    # Names of ours are in lower case: A100 is a100 rather than v100.
+    near = difflib.get_close_matches(name.lower(), allowed, n=1, cutoff=0.5)
     hint = f": did you mean '{near[0]}'?" if near else ""
     place = f" in {where}" if where else ""
     return InputError(f"unknown {kind} '{name}'{place}{hint} (known: {', '.join(allowed) or 'none'})")

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from hw_models.discover import load
 from hw_models.errors import InputError
 
+SMALLEST, LARGEST = 1e-30, 1e30  # prices are float32, which ends at 1e38
+
 
 class Free(NamedTuple):
     """A number that calibration may move: its key, and where the search starts if the file lacks it (or has 0)."""
@@ -132,6 +134,8 @@ def check_number(value: Any, source: str, key: str, or_zero: bool = False) -> fl
     if not (math.isfinite(value) and (value > 0 or (or_zero and value == 0))):
         allowed = "finite number of at least 0" if or_zero else "positive, finite number"
         raise InputError(f"{source}: '{key}' is {value!r}: give a {allowed}")
+    if value and not SMALLEST <= value <= LARGEST:
+        raise InputError(f"{source}: '{key}' is {value!r}: give a number from {SMALLEST:g} to {LARGEST:g}")
     if is_share(key) and value > 1:
         raise InputError(f"{source}: '{key}' is {value!r}: give a share, at most 1")
     return float(value)

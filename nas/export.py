@@ -147,7 +147,8 @@ def export(
 def predict(space: SearchSpace, devices: Iterable[Device]) -> dict[str, dict[str, Any]]:
     """Costs of a frozen space by name of device, as plain values; each device computes in its default precision.
 
-    Latency and energy are None where the network does not fit.
+    Latency and energy are None where the network does not fit, and the latency's relative error (`latency_error`) where
+    the device was not calibrated.
 
     Example:
         >>> from search_spaces.spaces import tiny
@@ -163,6 +164,7 @@ def predict(space: SearchSpace, devices: Iterable[Device]) -> dict[str, dict[str
         fitting = bool(fits(costs))
         table[device.name] = {
             "latency_s": costs.latency_s if fitting else None,
+            "latency_error": device.error_at(precision, 1) if fitting else None,
             "energy_j": costs.energy_j if fitting else None,
             "peak_memory_bytes": costs.peak_memory_bytes,
             "weight_bytes": costs.weight_bytes,

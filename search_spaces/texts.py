@@ -68,9 +68,9 @@ def resolve(text: str, prefer_space: bool = False) -> Resolved:
     name, options, genes, mark = split_text(text)
     if prefer_space and name in references and name not in spaces:
         raise InputError(f"'{name}' is a published network, not a space: leave out --space")
-    if name in references and not (name in spaces and (genes or prefer_space)):
+    if name in references and not (name in spaces and (":" in text or prefer_space)):
         space = _published(name, options)
-        if genes:
+        if ":" in text:
             raise InputError(f"'{name}' is a published network and has no genes: drop ':{genes}'")
         check_mark(space, mark, text)
         return Resolved(text, space)

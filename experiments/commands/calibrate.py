@@ -19,7 +19,7 @@ def command(
     figure: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Picture of held-out predictions: .png, .pdf or .svg.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the folds.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: an object.")] = False,
 ) -> None:
     """Fit the rates and overheads that no data sheet tells, and write a device file that knows its error.

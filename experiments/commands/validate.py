@@ -18,10 +18,10 @@ def command(
     precision: Annotated[str | None, typer.Option(help="If the file does not say; else the device's default.")] = None,
     ablate: Annotated[bool, typer.Option("--ablate", help="Also without each term of the model.")] = False,
     fit: Annotated[
-        int | None, typer.Option(metavar="N", help="Calibrate on N random networks, judge the rest.")
+        int | None, typer.Option(metavar="N", min=1, help="Calibrate on N random networks, judge the rest.")
     ] = None,
-    draws: Annotated[int, typer.Option(help="How often to draw N networks.")] = 20,
-    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    draws: Annotated[int, typer.Option(min=1, help="How often to draw N networks.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: an object.")] = False,
 ) -> None:
     """Compare predicted with measured times; nothing is changed.

@@ -4,7 +4,7 @@ Equations:
     tiles  = ceil(m / tile_m) * ceil(n / tile_n) * groups;  waves = ceil(tiles / units)
     dense  = waves * tile_m * tile_n * round_up(k, align) / (clock * macs_per_cycle * efficiency)
     align  = 16 bytes of the computing precision: 4 float32, 8 float16, 16 int8 elements (tensor cores want channels in
-             such multiples)
+             such multiples); a wider precision computes a layer whose padding makes it faster there
     kernel = max(launch, work), because the host launches ahead while the device works;
              work = max(compute, memory) + serial_share * min(compute, memory)
 Every kernel streams its maps through the main memory: maps that would fit the second-level cache are not served from
@@ -27,6 +27,7 @@ from jax import Array
 
 from hw_models.ablation import NOTHING, UNLIMITED
 from hw_models.device import Device
+from hw_models.formats import parse_format
 from hw_models.keys import Free, Keys
 from hw_models.memory import traffic
 from hw_models.precision import Run
@@ -65,8 +66,13 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
     size = gemm(layers, batch)
     tiles = ceil_div(size.m, compute["tile_m"]) * ceil_div(size.n, compute["tile_n"]) * size.groups
     waves = ceil_div(tiles, compute["units"])
-    depth = round_up(size.k, ALIGN_BITS / run.act_bits)
-    dense = waves * compute["units"] * compute["tile_m"] * compute["tile_n"] * depth / run.macs_per_s
+    depth_s = round_up(size.k, ALIGN_BITS / run.act_bits) / run.macs_per_s
+    for name in device.precisions:
+        bits = parse_format(name).act_bits
+        rate = compute["macs_per_cycle"][name] * compute["efficiency"][name] * compute["clock_hz"] * compute["units"]
+        wider_s = jnp.where(bits > run.act_bits, round_up(size.k, ALIGN_BITS / bits) / rate, jnp.inf)
+        depth_s = jnp.minimum(depth_s, wider_s)
+    dense = waves * compute["units"] * compute["tile_m"] * compute["tile_n"] * depth_s
     macs = size.m * size.k * size.n * size.groups
     vector = macs / (compute["vector_macs_per_cycle"] * compute["clock_hz"] * compute["units"])
     depthwise = on_vector_unit(layers)

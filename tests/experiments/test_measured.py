@@ -40,8 +40,18 @@ def test_reads_latency_and_throughput_per_run(tmp_path: Path) -> None:
 
 
 def test_repeated_measurements_count_once(tmp_path: Path) -> None:
-    found = read_measured(written(tmp_path, GOOD + "mobilenet_v2,0.4\n"))
-    assert found.seconds == pytest.approx([0.2, 0.02])
+    found = read_measured(written(tmp_path, GOOD + "mobilenet_v2,0.121\n"))
+    assert found.seconds == pytest.approx([0.11, 0.02])
+
+
+@pytest.mark.parametrize("form", [b"\xef\xbb\xbf%s", b"%s"], ids=["byte order mark", "none"])
+def test_reads_what_spreadsheets_write(tmp_path: Path, form: bytes) -> None:
+    path = tmp_path / "measured.csv"
+    lines = ["network, latency_s ,batch", '"mobilenet_v3_small[input_hw=192,classes=10]", 0.02 ,', "mobilenet_v2,0.1,1"]
+    path.write_bytes(form % "\r\n".join(lines).encode())
+    found = read_measured(path)
+    assert found.networks == ("mobilenet_v3_small[input_hw=192,classes=10]", "mobilenet_v2")
+    assert found.seconds.tolist() == [0.02, 0.1]
 
 
 @pytest.mark.parametrize("board", ["zcu102", "zcu104"])
@@ -68,6 +78,11 @@ def test_fpga_overlays_predict_the_times_that_their_vendor_measured(board: str) 
         ("network,latency_ms\nmobilenet_v2,1\n", "must name its unit"),
         ("network,latency_s,bach\nmobilenet_v2,1,1\n", "did you mean 'batch'"),
         (GOOD + "mobilenet_v2,0.1\n", "line 4: mobilenet_v2 at batch 1 has the same time in line 2"),
+        (GOOD + "mobilenet_v2,0.4\n", "line 4: mobilenet_v2 at batch 1 takes 0.4 s per run, and 0.1 s in line 2"),
+        ("network,latency_s,latency_s\nresnet18,1,2\n", "column 'latency_s' is there twice"),
+        (GOOD + '"resnet18\n",0.1\n', "line 4: not CSV"),
+        (GOOD + '"resnet18,0.1\n', "line 4: not CSV"),
+        ("network,latency_s,batch\nresnet18,1,1e12\n", "line 2: batch is 1e+12: give a whole number"),
         (GOOD + "resnet18,0\n", "line 4: latency_s is 0"),
         (GOOD + "resnet18,-1\n", "line 4: latency_s is -1"),
         (GOOD + "resnet18,nan\n", "line 4: latency_s is nan"),
@@ -154,7 +169,12 @@ def test_validate_draws_few_networks_to_fit(call: Callable[..., Any], zcu102_row
         (("validate", "zcu102", "{file}", "--precision", "float32"), "not supported by zcu102"),
         (("validate", "zcu102", "{file}", "--fit", "29"), "--fit 29 leaves 1 of 30"),
         (("validate", "zcu102", "{file}", "--fit", "5"), "5 measured networks cannot fit"),
+        (("validate", "zcu102", "{file}", "--fit", "-3"), "'--fit': Input should be greater than or equal to 1"),
+        (("validate", "zcu102", "{file}", "--draws", "0"), "'--draws': Input should be greater"),
+        (("validate", "zcu102", "{file}", "--seed", "-1"), "'--seed': Input should be greater"),
+        (("validate", "zcu102", "{file}", "--precision", ""), "precision '' is not known"),
         (("validate", "zcu102", "{file}", "--out", "x.txt"), "is no picture"),
+        (("calibrate", "zcu102", "{file}", "--out", "x.toml", "--seed", "-1"), "'--seed': Input should be greater"),
         (("calibrate", "zcu102", "{file}", "--out", "x.csv"), "end it in .toml"),
         (("calibrate", "zcu102", "{file}"), "--out"),
     ],
@@ -166,6 +186,24 @@ def test_bad_commands_are_one_line(
     assert result.exit_code == 2
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_too_few_networks_to_hold_some_out_say_how_many_it_takes(call: Callable[..., Any], tmp_path: Path) -> None:
+    names = ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "resnet18", "vgg16")
+    path = written(tmp_path, HEAD + "".join(f"{name},0.{i + 1}\n" for i, name in enumerate(names)))
+    result = call("calibrate", "raspberry_pi_4", str(path), "--out", str(tmp_path / "mine.toml"))
+    assert result.exit_code == 2
+    assert "5 measured networks cannot fit the 9 constants" in result.stderr
+    assert "measure at least 12" in result.stderr
+    assert not (tmp_path / "mine.toml").exists()
+
+
+def test_a_precision_that_the_file_names_wrongly_is_that_of_its_column(
+    call: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = written(tmp_path, "network,latency_s,precision\nmobilenet_v2,0.1,fp8\n")
+    error = call("validate", "zcu102", str(path)).stderr
+    assert "measured.csv, column 'precision': precision 'fp8' is not known" in error
 
 
 def test_threads_belong_to_processors(call: Callable[..., Any], tmp_path: Path) -> None:

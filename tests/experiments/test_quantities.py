@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from experiments.final import report_rows
 from experiments.quantities import parse_limit, scale_of, shown
 from hw_models.errors import InputError
 
@@ -62,3 +63,12 @@ def test_unknown_values_are_a_dash_and_axes_carry_units() -> None:
     assert shown("latency_s", None) == shown("latency_s", math.nan) == shown("latency_s", math.inf) == "-"
     assert scale_of("latency_s@zcu102").axis == "latency on zcu102 (ms)"
     assert scale_of("weight_bytes", 3e6).unit == "MB" and scale_of("weight_bytes", 3e5).unit == "KB"
+
+
+def test_an_export_prints_the_error_of_a_calibrated_device() -> None:
+    costs = {"latency_s": 0.0123, "weight_bytes": 4e5, "precision": "int8", "fits": True}
+    report = {"test_accuracy": 0.9, "params": 10, "macs": 20, "measured": {}}
+    predicted = {"mine": costs | {"latency_error": 0.081}, "plain": costs | {"latency_error": None}}
+    rows = dict(report_rows(report | {"predicted": predicted}))
+    assert rows["predicted on mine"] == "12.3 ms +- 8.1 %, 400 KB (int8)"
+    assert rows["predicted on plain"] == "12.3 ms, 400 KB (int8)"

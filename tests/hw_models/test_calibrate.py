@@ -15,7 +15,7 @@ from scipy import stats
 from hw_models import Device, InputError, Layer, Op, Workload, load_device
 from hw_models.ablation import terms, without
 from hw_models.accuracy import accuracy
-from hw_models.calibrate import calibrate, constants, held_out, predict, rows
+from hw_models.calibrate import Fit, calibrate, constants, held_out, predict, rows, value_of
 from hw_models.calibrated_file import calibrated_text
 from hw_models.discover import names
 from hw_models.estimate import apply_precision
@@ -202,6 +202,19 @@ def test_calibrated_files_keep_their_comments_and_know_their_error(tmp_path: Pat
     assert load_device(again).error_at("float16", 1) is not None
 
 
+def test_a_width_of_its_own_is_calibrated_by_the_precision_that_holds_it(tmp_path: Path) -> None:
+    device = load_device("zcu104_dataflow")
+    fitted = constants(device, "w1a3")
+    assert fitted == constants(device, "int4")
+    fit = Fit(device, fitted, np.asarray([value_of(device, constant) for constant in fitted]), 0.1)
+    path = tmp_path / "mine.toml"
+    found = accuracy([1.0, 2.0, 3.3], [1.0, 2.1, 3.0])
+    path.write_text(calibrated_text("zcu104_dataflow", fit, found, "w1a3", 1, "golden"))
+    again = load_device(path)
+    assert again.error_at("w1a3", 1) == pytest.approx(found.typical_error.value, rel=1e-4)
+    assert again.error_at("int4", 1) is None
+
+
 def test_too_few_networks_and_bad_times_are_refused() -> None:
     known = case("a100")
     needed = len(constants(known.device, "float16"))
@@ -251,3 +264,6 @@ def test_accuracy_figures() -> None:
             accuracy(predicted, measured)
     with pytest.raises(InputError, match="at least 3"):
         accuracy([1.0, 2.0], [1.0, 2.0])
+    for one, other, what in ((measured, np.ones(5), "measured"), (np.ones(5), measured, "predicted")):
+        with pytest.raises(InputError, match=f"all {what} times are 1 s and have no ranks"):
+            accuracy(one, other)

@@ -50,6 +50,8 @@ MISTAKES = {
     "negative": (_edit(r"^static_w = \S+", "static_w = -1.5"), ["energy.static_w", "-1.5", "positive"]),
     "infinite": (_edit(r"^static_w = \S+", "static_w = inf"), ["energy.static_w", "finite"]),
     "not a number": (_edit(r"^static_w = \S+", "static_w = nan"), ["energy.static_w", "finite"]),
+    "too large for float32": (_edit(r"^clock_hz = \S+", "clock_hz = 1e300"), ["compute.clock_hz", "1e-30 to 1e+30"]),
+    "too small for float32": (_edit(r"^clock_hz = \S+", "clock_hz = 1e-300"), ["compute.clock_hz", "1e-30 to 1e+30"]),
     "number for a table": (_edit(r"^macs_per_cycle = \{.*\}", "macs_per_cycle = 8"), ["compute.macs_per_cycle"]),
     "table for a number": (_edit(r"^clock_hz = \S+", "clock_hz = { a = 1 }"), ["compute.clock_hz", "number"]),
     "precision without energy": (_edit(r"^mac_j = \{.*\}", "mac_j = { int8 = 1e-12 }"), ["energy.mac_j.float32"]),
@@ -247,3 +249,9 @@ def test_stacked_devices_are_priced_by_one_vmap() -> None:
     alone = [price(device.with_numbers(compute__clock_hz=device.compute["clock_hz"] * float(s))) for s in scale]
     assert jnp.allclose(latency, jnp.stack(alone), rtol=1e-5)
     assert bool(jnp.all(jnp.diff(latency) < 0))
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+    path = tmp_path / "pixel_3.toml"
+    path.write_text(VALID, encoding="utf-8-sig")
+    assert load_device(path) == load_device("pixel_3")

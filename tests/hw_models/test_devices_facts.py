@@ -12,6 +12,8 @@ import pytest
 
 from hw_models import Costs, Layer, Op, Workload, device_names, estimate, load_device
 from hw_models.errors import InputError
+from hw_models.estimate import layer_costs
+from hw_models.formats import parse_format
 from hw_models.precision import apply_precision
 from search_spaces.published import factory
 
@@ -117,6 +119,21 @@ def test_matrix_products_reproduce_the_gain_of_every_width(name: str, table: dic
         assert time("float32") / time(precision) == pytest.approx(expected, rel=0.06), precision
 
 
+@pytest.mark.parametrize("name", ["w1a2", "w1a3", "w1a4", "w2a3", "int3", "w2a4", "w3a4"])
+def test_bit_serial_products_take_a_binary_one_for_each_pair_of_bits(name: str) -> None:
+    device = load_device("cortex_a15")
+    product = Workload.of([Layer(Op.CONV, 1024, 1, 1024, 1, 1024, 1024)])
+
+    def time(precision: str) -> float:
+        return float(_price(device.unnamed(), apply_precision(device, product, precision)[0], jnp.float32(1)).latency_s)
+
+    form = parse_format(name)
+    assert time(name) / time("int1") == pytest.approx(form.weight_bits * form.act_bits, rel=0.06)
+    # dissertation L654: good gains up to 3 bits, slightly better than integers at 4
+    assert time("int4") > time(name)
+    assert form.weight_bits + form.act_bits > 6 or time("float32") / time(name) > 2
+
+
 def test_only_measured_tables_make_fewer_bits_slower() -> None:
     slower = set()
     for name in device_names():
@@ -138,6 +155,18 @@ def test_jetson_gains_of_half_precision_and_int8_are_those_measured(name: str, b
     assert 2.2 <= gain("jetson_xavier", name, "float16", batch=batch) <= 2.7
     assert 3.4 <= gain("jetson_xavier", name, "int8", batch=batch) <= 4.2
     assert 1.8 <= gain("jetson_nano", name, "float16", batch=batch) <= 1.9
+
+
+@pytest.mark.parametrize("name", ["jetson_nano", "jetson_xavier", "a100", "rtx_3090"])
+def test_few_channels_are_never_slower_in_fewer_bits(name: str) -> None:
+    device = load_device(name)
+    shapes = [Layer(Op.CONV, 96, 96, 96, 96, c_in, out) for c_in in (1, 2, 3, 5, 8, 9) for out in (1, 8, 64)]
+    times = []
+    for precision in device.precisions:
+        rows = [shape._replace(**parse_format(precision)._asdict()) for shape in shapes]
+        times.append(jax.jit(layer_costs)(device, Workload.of(rows), 7.0).latency_s)
+    for wide, narrow in zip(times, times[1:], strict=False):
+        assert bool(jnp.all(narrow <= wide * (1 + 1e-5)))
 
 
 @pytest.mark.parametrize("batch", [1, 8])
@@ -179,3 +208,19 @@ def test_vnni_gains_two_to_three_times_and_nothing_gains_four() -> None:
 )
 def test_within_a_factor_of_two_of_published_times(device: str, name: str, precision: str, measured_ms: float) -> None:
     assert 0.5 < seconds(device, name, precision) * 1e3 / measured_ms < 2
+
+
+@pytest.mark.parametrize("batch", [1, 32])
+@pytest.mark.parametrize("device", ["jetson_nano", "jetson_xavier", "rtx_3090", "a100"])
+def test_pruned_groups_save_far_fewer_seconds_than_products(device: str, batch: int) -> None:
+    # Schindler 2021, chapter 7: grouped convolutions keep their activations, and turn savings into next to no speed.
+    machine, rows = load_device(device), factory("resnet18")().lower()
+    grouped = [row._replace(groups=32) if row.op is Op.CONV and row.in_channels % 32 == 0 else row for row in rows]
+    dense_s, grouped_s = (
+        float(
+            _price(machine.unnamed(), apply_precision(machine, Workload.of(each, 210))[0], jnp.float32(batch)).latency_s
+        )
+        for each in (rows, grouped)
+    )
+    assert sum(row.macs for row in rows) > 9 * sum(row.macs for row in grouped)
+    assert grouped_s < dense_s < 2.2 * grouped_s

@@ -41,6 +41,8 @@ def test_options_reach_the_space():
         ("tiny[classes=3", "closing"),
         ("tiny[classes]", "name=value"),
         ("mobilenet_v3_small:1.2", "has no genes"),
+        ("mobilenet_v3_small:", "has no genes"),
+        ("mobilenet_v2:", "space mobilenet_v2 has 42 decisions"),
         ("nowhere/architecture.json", "no such file"),
         ("my_lab.spaces:1", "no module of that dotted name"),
         (".hidden", "unknown network or space '.hidden'"),
