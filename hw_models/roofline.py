@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from hw_models.costs import NOTHING
+from hw_models.costs import NO_QUANTITIES
 from hw_models.workload import Op, Workload
 
 
@@ -37,8 +37,8 @@ class Times(NamedTuple):
     overhead_s: Array
     latency_s: Array
     dram_bytes: Array
-    sums: dict[str, Array] = NOTHING
-    maxima: dict[str, Array] = NOTHING
+    sums: dict[str, Array] = NO_QUANTITIES
+    maxima: dict[str, Array] = NO_QUANTITIES
     peak_memory_bytes: Array | None = None
 
 
