@@ -30,7 +30,7 @@ from hw_models.device import Device
 from hw_models.keys import Free, Keys
 from hw_models.memory import traffic
 from hw_models.precision import Run
-from hw_models.roofline import Times, ceil_div, gemm, on_vector_unit, overlapped, round_up
+from hw_models.roofline import Times, ceil_div, gemm, on_vector_unit, overlapped, round_up, vector_unit_s
 from hw_models.workload import Workload
 
 ALIGN_BITS = 128
@@ -67,10 +67,8 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
     waves = ceil_div(tiles, compute["units"])
     depth = round_up(size.k, ALIGN_BITS / run.act_bits)
     dense = waves * compute["units"] * compute["tile_m"] * compute["tile_n"] * depth / run.macs_per_s
-    macs = size.m * size.k * size.n * size.groups
-    vector = macs / (compute["vector_macs_per_cycle"] * compute["clock_hz"] * compute["units"])
     depthwise = on_vector_unit(layers)
-    compute_s = layers.multiplies * jnp.where(depthwise, vector, dense)
+    compute_s = layers.multiplies * jnp.where(depthwise, vector_unit_s(device, size), dense)
 
     moved = traffic(device, layers, gain, batch, jnp.bool_(False))
     share = jnp.where(depthwise, memory.get("depthwise_efficiency", 1.0), 1.0)
