@@ -107,8 +107,14 @@ def choose(device: Device, layers: Workload) -> Run:
     )
 
 
-def _carrier(device: Device, wanted: Format) -> str | None:
-    """The name of the precision that a layer of format `wanted` runs in, None where the device has none."""
+def carrier(device: Device, wanted: Format) -> str | None:
+    """The name of the precision of `device` in which a layer of format `wanted` runs, None where there is none.
+
+    Example:
+        >>> from hw_models.device_file import load_device
+        >>> carrier(load_device("zcu104_dataflow"), parse_format("w1a3"))
+        'int4'
+    """
     run = choose(device, Workload.of([Layer(Op.CONV, 1, 1, 1, 1, 1, 1, **wanted._asdict())]))
     return device.precisions[int(run.format_index[0])] if bool(run.supported[0]) else None
 
@@ -142,7 +148,7 @@ def apply_precision(
         same = [name for name in device.precisions if parse_format(name) == wanted]
         if same:
             chosen, why = same[0], "as asked"
-        elif keys_of(device.kind).any_width and _carrier(device, wanted):
+        elif keys_of(device.kind).any_width and carrier(device, wanted):
             chosen, why = precision, "as asked"
         elif not fallback:
             listed = ", ".join(device.precisions)
@@ -151,7 +157,7 @@ def apply_precision(
                 f"fallback (--fallback)"
             )
         else:
-            chosen = _carrier(device, wanted) or device.default_precision
+            chosen = carrier(device, wanted) or device.default_precision
             why = f"{device.name} lacks {precision}, fallback allowed"
     target = parse_format(chosen)
     plain_weights = workload.weight_dtype == int(Dtype.FLOAT32)
