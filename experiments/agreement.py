@@ -61,12 +61,23 @@ def print_draws(title: str, drawn: Sequence[dict[str, float]]) -> None:
     print_table(("", "mean", "least", "most"), cells, title)
 
 
+def ablation_labels(terms: Sequence[dict[str, Any]]) -> list[str]:
+    """Names of the rows of an ablation: the whole model first, multiply-accumulates last, terms left out between.
+
+    Example:
+        >>> ablation_labels([{"name": "all terms"}, {"name": "launches"}, {"name": "multiply-accumulates alone"}])
+        ['all terms', 'without launches', 'multiply-accumulates alone']
+    """
+    first, *between, last = (each["name"] for each in terms)
+    return [first, *(f"without {name}" for name in between), last]
+
+
 def print_ablation(title: str, terms: Sequence[dict[str, Any]]) -> None:
     """One line per term that was left out."""
     names = ("spearman", "within_10", "mape")
     cells = [
-        (each["name"] if i in (0, len(terms) - 1) else f"without {each['name']}", *(shown(n, each[n]) for n in names))
-        for i, each in enumerate(terms)
+        (label, *(shown(name, each[name]) for name in names))
+        for label, each in zip(ablation_labels(terms), terms, strict=True)
     ]
     print_table(("", *(WORDS[name] for name in names)), cells, title)
 

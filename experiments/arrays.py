@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.plots import INK, _styled
+from experiments.plots import COLOURS, INK, styled
 from experiments.pricing import check_batch, resolved
+from experiments.quantities import shown
 from hw_models.systolic import network_cycles
 from hw_models.workload import Workload
 
@@ -19,6 +20,7 @@ SQUARES = (64, 128, 256)  # in the table
 BUSY = 80  # percent
 PLANS = {"ws": "weight stationary", "os": "output stationary", "is": "input stationary"}
 LONGEST = 40  # letters of a title
+BRIGHT = 0.55  # utilization above which the map is too light for white figures
 
 
 class Utilization(NamedTuple):
@@ -87,7 +89,7 @@ def utilizations(
     priced = network_cycles(Workload.stack(layers), side[:, None], side, dataflow, overlap, batch=batch)
     cycles, busy = np.asarray(priced.cycles), np.asarray(priced.mac_utilization)
     return [
-        Utilization(each.name, sum(int(layer.macs) for layer in rows), tuple(sides), cycles[number], busy[number])
+        Utilization(each.name, sum(layer.macs for layer in rows), tuple(sides), cycles[number], busy[number])
         for number, (each, rows) in enumerate(zip(found, layers, strict=True))
     ]
 
@@ -132,8 +134,6 @@ def as_table(rows: Sequence[Utilization]) -> tuple[tuple[str, ...], list[tuple[s
         >>> as_table([Utilization("a", 10**6, (8, 128), np.ones((2, 2)), np.full((2, 2), 0.5))])[1]
         [('a', '1 M', '128 x 128', '50.0%', '-', '50.0%')]
     """
-    from experiments.quantities import shown
-
     squares = [side for side in SQUARES if side in rows[0].sides]
     header = ("network", "multiply-acc.", "best array", "busy", f"largest at {BUSY}%",
               *(f"{side} x {side}" for side in squares))  # fmt: skip
@@ -158,7 +158,7 @@ def as_table(rows: Sequence[Utilization]) -> tuple[tuple[str, ...], list[tuple[s
     return header, cells
 
 
-@_styled
+@styled
 def draw(rows: Sequence[Utilization], dataflow: str = "ws", overlap: bool = True, batch: int = 1) -> Any:
     """One map of array height by width per network, in percent, on one scale; a line goes round what is `BUSY`.
 
@@ -167,7 +167,6 @@ def draw(rows: Sequence[Utilization], dataflow: str = "ws", overlap: bool = True
         'a'
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.collections import LineCollection
     from matplotlib.figure import Figure
 
     across = 1 if len(rows) == 1 else 2 if len(rows) <= 4 else 3
@@ -178,19 +177,7 @@ def draw(rows: Sequence[Utilization], dataflow: str = "ws", overlap: bool = True
     for axes in grid.flat[len(rows) :]:
         axes.remove()
     for number, (row, axes) in enumerate(zip(rows, grid.flat, strict=False)):
-        image = axes.imshow(row.mac_utilization * 100, cmap="viridis", vmin=0, vmax=100, origin="lower", aspect="equal")
-        for (i, j), value in np.ndenumerate(row.mac_utilization):
-            ink = INK if value > 0.55 else "white"
-            axes.text(j, i, f"{value * 100:.0f}", ha="center", va="center", fontsize=6, color=ink)
-        axes.add_collection(LineCollection(_border(row.busy), colors="white", linewidths=1.8))
-        axes.add_collection(LineCollection(_border(row.busy), colors="#D55E00", linewidths=1.1))
-        name = row.name if len(row.name) <= LONGEST else f"{row.name[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
-        axes.set_title(name, loc="left", weight="bold", parse_math=False)
-        places = range(len(row.sides))
-        axes.set_xticks(places, row.sides)
-        axes.set_yticks(places, row.sides)
-        axes.tick_params(length=0, pad=2)
-        axes.spines[:].set_visible(False)
+        image = _map(axes, row)
         if number % across == 0:
             axes.set_ylabel("height of the array (rows)")
         if number + across >= len(rows):
@@ -198,9 +185,29 @@ def draw(rows: Sequence[Utilization], dataflow: str = "ws", overlap: bool = True
     bar = figure.colorbar(image, ax=list(grid.flat[: len(rows)]), shrink=0.6 if down > 1 else 0.9, aspect=30, pad=0.02)
     bar.set_label(f"multipliers busy (%), line at {BUSY}")
     bar.outline.set_visible(False)
-    bar.ax.axhline(BUSY, color="#D55E00", linewidth=1.1)
+    bar.ax.axhline(BUSY, color=COLOURS[1], linewidth=1.1)
     figure.suptitle(caption(dataflow, overlap, batch), x=0.01, ha="left", fontsize=8)
     return figure
+
+
+def _map(axes: Any, row: Utilization) -> Any:
+    """One network in percent, a line round what is busy; the image that the colour bar is of."""
+    from matplotlib.collections import LineCollection
+
+    image = axes.imshow(row.mac_utilization * 100, cmap="viridis", vmin=0, vmax=100, origin="lower", aspect="equal")
+    for (i, j), value in np.ndenumerate(row.mac_utilization):
+        ink = INK if value > BRIGHT else "white"
+        axes.text(j, i, f"{value * 100:.0f}", ha="center", va="center", fontsize=6, color=ink)
+    for colour, width in (("white", 1.8), (COLOURS[1], 1.1)):
+        axes.add_collection(LineCollection(_border(row.busy), colors=colour, linewidths=width))
+    name = row.name if len(row.name) <= LONGEST else f"{row.name[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
+    axes.set_title(name, loc="left", weight="bold", parse_math=False)
+    places = range(len(row.sides))
+    axes.set_xticks(places, row.sides)
+    axes.set_yticks(places, row.sides)
+    axes.tick_params(length=0, pad=2)
+    axes.spines[:].set_visible(False)
+    return image
 
 
 def caption(dataflow: str, overlap: bool, batch: int) -> str:

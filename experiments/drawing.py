@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from experiments import labels
 from experiments.paint import Key, Paint, readable_on, tint
-from experiments.plots import COLOURS, INK, _styled
+from experiments.plots import COLOURS, INK, styled
 from experiments.sheet import (
     APART,
     GAP,
@@ -47,7 +47,7 @@ FADED = "#DADADA"
 SURROUNDINGS = "#5F6B76"  # kinds of block of stem and head, and decisions of a stage
 
 
-@_styled
+@styled
 def draw(found: Resolved) -> Any:
     """The stages from the input to the head, in reading order, as a matplotlib figure.
 

@@ -40,11 +40,11 @@ STYLE: Any = {
 WIDTH_IN, HEIGHT_IN = 3.4, 2.5
 
 
-def _styled(draw: Callable[..., Any]) -> Callable[..., Any]:
+def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
     """`draw` with the style of this file in force, also while the figure is saved."""
 
     @functools.wraps(draw)
-    def styled(*args: Any, **options: Any) -> Any:
+    def in_style(*args: Any, **options: Any) -> Any:
         import matplotlib
 
         with matplotlib.rc_context(STYLE):
@@ -58,7 +58,7 @@ def _styled(draw: Callable[..., Any]) -> Callable[..., Any]:
         made.savefig = savefig
         return made
 
-    return styled
+    return in_style
 
 
 def check_picture(out: Path, option: str = "--out") -> None:
@@ -84,7 +84,13 @@ def write(figure: Any, out: Path, option: str = "--out") -> None:
         raise InputError(f"{out} cannot be written ({error.strerror}): give another {option}") from error
 
 
-def _axes() -> tuple[Any, Any]:
+def blank() -> tuple[Any, Any]:
+    """A figure as wide as a column of a paper, and its axes.
+
+    Example:
+        >>> blank()[0].get_size_inches().tolist()
+        [3.4, 2.5]
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -153,7 +159,7 @@ def _scale(name: str, columns: Sequence[np.ndarray]) -> Scale:
     return scale_of(name, float(np.median(values)))
 
 
-@_styled
+@styled
 def front(runs: Run | Sequence[Run], x: str | None = None, y: str | None = None) -> Any:
     """The evaluated networks of one or several runs, and the front as a staircase.
 
@@ -189,7 +195,7 @@ def front(runs: Run | Sequence[Run], x: str | None = None, y: str | None = None)
             raise InputError(f"there is nothing to draw: no network of {_label(run)} was evaluated within its limits")
     scales = _scale(along, [c[:, 0] for c in clouds]), _scale(down, [c[:, 1] for c in clouds])
     unit = np.asarray([scales[0].one, scales[1].one])
-    figure, axes = _axes()
+    figure, axes = blank()
     edge = np.concatenate(clouds).max(axis=0) / unit
     for number, (run, cloud) in enumerate(zip(listed, clouds, strict=True)):
         colour = COLOURS[number % len(COLOURS)] if len(listed) > 1 else INK
@@ -275,7 +281,7 @@ def growth(runs: Sequence[Run]) -> list[tuple[np.ndarray, np.ndarray]]:
     return grown
 
 
-@_styled
+@styled
 def progress(runs: Run | Sequence[Run], x: str | None = None, y: str | None = None) -> Any:
     """Hypervolume of the front over the number of networks evaluated, as a share of the box it is measured in.
 
@@ -300,7 +306,7 @@ def progress(runs: Run | Sequence[Run], x: str | None = None, y: str | None = No
     listed = _as_list(runs)
     if x is not None or y is not None:
         raise InputError("figure progress has its own axes: leave out --x and --y")
-    figure, axes = _axes()
+    figure, axes = blank()
     for number, (run, (ends, share)) in enumerate(zip(listed, growth(listed), strict=True)):
         colour = COLOURS[number % len(COLOURS)]
         axes.plot(ends, share, color=colour, linewidth=1.2, drawstyle="steps-post", label=_label(run))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import allow_working_directory
-from hw_models import Costs, Device, Workload, load_device
+from hw_models import Costs, Device, InputError, Layer, Workload, device_names, load_device, load_table
 from hw_models.estimate import MAX_BATCH, apply_precision, fits, layer_costs, resource_shares, total
 from hw_models.estimate import explain as explain_layers
 from hw_models.metrics import metrics
@@ -26,7 +26,7 @@ class Prepared(NamedTuple):
     """A network as layers in the precision it runs in on a device, and why that one."""
 
     name: str
-    layers: list[Any]
+    layers: list[Layer]
     device: Device
     workload: Workload
     precision: str
@@ -70,8 +70,7 @@ def price(prepared: Prepared, batch: int = 1) -> dict[str, Any]:
 
     Counts (see `hw_models.metrics`) are exact integers of one image; latency, energy and peak memory are for `batch`
     images. `latency_error` is the relative error found when the device was calibrated, for the precision and batch it
-    was calibrated at.
-    `scarcest` names the resource that `resource_fraction` is of, None where no resource is limited.
+    was calibrated at. `scarcest` names the resource that `resource_fraction` is of, None where no resource is limited.
 
     Raises:
         InputError: `batch` below 1 or too large.
@@ -120,7 +119,7 @@ def layer_rows(prepared: Prepared, batch: int = 1) -> list[dict[str, Any]]:
     check_batch(batch)
     rows = explain_layers(prepared.device, prepared.workload, batch)
     for row, layer in zip(rows, prepared.layers, strict=False):  # one more where a run costs something by itself
-        row["macs"], row["params"] = int(layer.macs), int(layer.params)
+        row["macs"], row["params"] = layer.macs, layer.params
     for row in rows[len(prepared.layers) :]:
         row["params"] = 0
     return rows
@@ -147,7 +146,6 @@ def price_by_table(
         >>> round(1e3 * row["latency_s"], 3), row["covered"], row["licence"]
         (84.416, 1.0, 'Apache-2.0')
     """
-    from hw_models import InputError, load_table
     from hw_models.lookup import check_device, interpolation_error
     from nas.measured_costs import check_precision, price_network
 
@@ -180,7 +178,7 @@ def price_by_table(
     }
     if prepared is not None:
         modelled = price(prepared, measured.batch)
-        row |= {name: modelled[of] for name, of in (("model", "device"), ("model_latency_s", "latency_s"))}
+        row |= {"model": modelled["device"], "model_latency_s": modelled["latency_s"]}
     return row
 
 
@@ -190,8 +188,6 @@ def check_batch(batch: int) -> None:
     Example:
         >>> check_batch(1)
     """
-    from hw_models.errors import InputError
-
     if not 1 <= batch <= MAX_BATCH:
         raise InputError(f"--batch {batch} is not allowed: give a whole number from 1 to {MAX_BATCH}")
 
@@ -209,6 +205,4 @@ def default_devices(given: Sequence[str] | None) -> tuple[str, ...]:
         >>> default_devices(["zcu102"])
         ('zcu102',)
     """
-    from hw_models import device_names
-
     return tuple(dict.fromkeys(given)) if given else device_names()

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.measured import Measured, Row, read_measured
-from experiments.plots import COLOURS, FAINT, INK, _axes, _styled
+from experiments.plots import COLOURS, FAINT, INK, blank, styled
 from hw_models import Device, Workload, load_device
 from hw_models.ablation import terms, without
 from hw_models.accuracy import Accuracy, accuracy, figures
@@ -153,10 +153,10 @@ def judged_blind(case: Case, seed: int = 0) -> tuple[np.ndarray, Accuracy]:
     return guess, accuracy(guess, measured.seconds)
 
 
-@_styled
+@styled
 def draw(guess: np.ndarray, seconds: np.ndarray, title: str, agreement: Accuracy) -> Any:
     """Predicted over measured milliseconds, with the lines of no and of 10 % error."""
-    figure, axes = _axes()
+    figure, axes = blank()
     figure.set_size_inches(3.4, 3.4)
     x, y = seconds * 1e3, np.asarray(guess) * 1e3
     low, high = 0.93 * min(x.min(), y.min()), 1.07 * max(x.max(), y.max())

@@ -7,14 +7,12 @@ counts (rates without limit, overheads of nothing, tiles of one).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
 
 from hw_models.device import Device
 from hw_models.discover import load
 
-UNLIMITED = 1e18
-NOTHING = 1e-15
+UNLIMITED = 1e18  # of any rate or size
+NOTHING = 1e-15  # seconds or cycles, for numbers that a file may not have at 0
 
 
 def terms(kind: str) -> dict[str, dict[str, float]]:
@@ -39,8 +37,4 @@ def without(device: Device, term: Mapping[str, float]) -> Device:
         >>> without(load_device("a100"), terms("gpu")["kernels of normalisation"]).compute["kernels_per_norm"]
         0.0
     """
-    sections: dict[str, Any] = {name: dict(getattr(device, name)) for name in ("compute", "memory")}
-    for key, value in term.items():
-        section, name = key.split(".", 1)
-        sections[section][name] = value
-    return replace(device, **sections)
+    return device.replaced(term)

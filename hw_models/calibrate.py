@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -39,6 +39,8 @@ FOLDS = 5
 FIRST_ERROR = 0.2  # relative error assumed before the first fit
 LEAST_ERROR = 0.003  # no set of timings is better than this
 ROUNDS = 4
+WIDEST = 12.0  # of a logarithm: a constant may fall to 6e-6 of what the file says
+BELOW_BOUND = 1e-6  # of a logarithm: the search must start inside its bounds
 
 
 class Constant(NamedTuple):
@@ -71,8 +73,7 @@ def constants(device: Device, precision: str) -> list[Constant]:
         precision = carrier(device, parse_format(precision)) or device.default_precision
     found = []
     for free in keys_of(device.kind).free:
-        section, key = free.key.split(".", 1)
-        value = getattr(device, section).get(key)
+        value = device.number(free.key)
         if isinstance(value, dict):
             found.append(Constant(free.key, precision, float(value[precision])))
         else:
@@ -80,27 +81,12 @@ def constants(device: Device, precision: str) -> list[Constant]:
     return found
 
 
-def with_constants(device: Device, fitted: list[Constant], values: Any) -> Device:
-    """`device` with other values `[P]` of its constants; works on traced values."""
-    sections: dict[str, Any] = {name: dict(getattr(device, name)) for name in ("compute", "memory")}
-    for i, constant in enumerate(fitted):
-        section, key = constant.key.split(".", 1)
-        if constant.precision is None:
-            sections[section][key] = values[i]
-        else:
-            sections[section][key] = sections[section][key] | {constant.precision: values[i]}
-    memory = sections["memory"]
+def with_constants(device: Device, names: Sequence[str], values: Any) -> Device:
+    """`device` with other values `[P]` of the constants called `names`; works on traced values."""
+    changed = device.replaced({name: values[i] for i, name in enumerate(names)})
     # What stays on the chip is never slower than what leaves it, or larger maps would be faster.
-    reached = memory["dram_bytes_per_s"] * memory["efficiency"]
-    memory["sram_bytes_per_s"] = jnp.maximum(memory["sram_bytes_per_s"], reached)
-    return replace(device, **sections)
-
-
-def value_of(device: Device, constant: Constant) -> float:
-    """The value that `device` has for one of its constants."""
-    section, key = constant.key.split(".", 1)
-    value = getattr(device, section)[key]
-    return float(value if constant.precision is None else value[constant.precision])
+    reached = changed.memory["dram_bytes_per_s"] * changed.memory["efficiency"]
+    return changed.replaced({"memory.sram_bytes_per_s": jnp.maximum(changed.memory["sram_bytes_per_s"], reached)})
 
 
 @jax.jit
@@ -131,42 +117,61 @@ def calibrate(device: Device, networks: Workload, batch: Any, measured_s: Any, p
     Raises:
         InputError: fewer networks than constants, or a time that is not positive.
     """
+    return _fit(device, networks, batch, measured_s, precision, np.ones(len(measured_s), bool))
+
+
+def _fit(device: Device, networks: Workload, batch: Any, measured_s: Any, precision: str, seen: np.ndarray) -> Fit:
+    """`calibrate` on the networks that are `seen`, bool `[N]`: the others count for nothing, but keep the shapes."""
     fitted = constants(device, precision)
-    target = np.asarray(measured_s, float)
-    if len(target) < len(fitted):
+    target, count = np.asarray(measured_s, float), int(seen.sum())
+    if count < len(fitted):
         raise InputError(
-            f"{len(target)} measured networks cannot fit the {len(fitted)} constants of {device.name} "
+            f"{count} measured networks cannot fit the {len(fitted)} constants of {device.name} "
             f"({', '.join(constant.name for constant in fitted)}): measure at least {len(fitted)}"
         )
     if not np.all(np.isfinite(target) & (target > 0)):
         raise InputError("measured times must be positive and finite: correct the rows that are not")
-    images = jnp.asarray(np.broadcast_to(np.asarray(batch, np.float32), target.shape))
-    start = np.log([constant.start for constant in fitted])
+    names = tuple(constant.name for constant in fitted)
     bound = np.log([constant.most for constant in fitted])
-    start = np.minimum(start, bound - 1e-6)
-    device = with_constants(device, fitted, [float(value) for value in np.exp(start)])  # one structure, one program
-    log_target = jnp.asarray(np.log(target), jnp.float32)
-    names = tuple(fitted)
+    start = np.minimum(np.log([constant.start for constant in fitted]), bound - BELOW_BOUND)
+    # One structure and no texts: one program for every fit of a kind.
+    given = with_constants(device, names, np.exp(start)).unnamed()
+    images = jnp.asarray(np.broadcast_to(np.asarray(batch, np.float32), target.shape))
+    log_target, counted = jnp.asarray(np.log(target), jnp.float32), jnp.asarray(seen, jnp.float32)
 
-    def call(function: Any, x: np.ndarray) -> np.ndarray:
-        return np.asarray(function(device, names, networks, images, log_target, jnp.asarray(x, jnp.float32)), float)
+    def call(function: Callable[..., Array], x: np.ndarray) -> np.ndarray:
+        values = function(given, names, networks, images, log_target, counted, jnp.asarray(x, jnp.float32))
+        return np.asarray(values, float)
 
     x, error = start, FIRST_ERROR
     for _ in range(ROUNDS):
-        weight = error / PRIOR_WIDTH
+        x = _most_likely(partial(call, _log_ratio), partial(call, _slopes), x, start, bound, error / PRIOR_WIDTH)
+        # The prior holds many of the constants: half of them are taken as free.
+        spare = max(count - len(fitted) / 2, 1)
+        error = max(float(np.sqrt(np.sum(call(_log_ratio, x) ** 2) / spare)), LEAST_ERROR)
+    found = jax.tree.map(float, with_constants(device, names, np.exp(x)))
+    return Fit(found, fitted, np.asarray([found.number(name) for name in names]), error)
 
-        def residual(x: np.ndarray, weight: float = weight) -> np.ndarray:
-            return np.concatenate([call(_log_ratio, x), weight * (x - start)])
 
-        def jacobian(x: np.ndarray, weight: float = weight) -> np.ndarray:
-            return np.concatenate([call(_slopes, x), weight * np.eye(len(x))])
+def _most_likely(
+    ratio: Callable[[np.ndarray], np.ndarray],
+    slopes: Callable[[np.ndarray], np.ndarray],
+    x: np.ndarray,
+    start: np.ndarray,
+    bound: np.ndarray,
+    weight: float,
+) -> np.ndarray:
+    """Logarithms `[P]` that minimise the squares of `ratio`, `[N]`, and of the `weight`ed distance from `start`."""
 
-        x = least_squares(residual, x, jacobian, bounds=(start - 12, bound), x_scale=1.0, max_nfev=60, xtol=1e-6).x
-        left = call(_log_ratio, x)
-        spare = max(len(target) - len(fitted) / 2, 1)
-        error = max(float(np.sqrt(np.sum(left**2) / spare)), LEAST_ERROR)
-    fitted_device = jax.tree.map(float, with_constants(device, fitted, [float(value) for value in np.exp(x)]))
-    return Fit(fitted_device, fitted, np.asarray([value_of(fitted_device, constant) for constant in fitted]), error)
+    def residual(x: np.ndarray) -> np.ndarray:
+        return np.concatenate([ratio(x), weight * (x - start)])
+
+    def jacobian(x: np.ndarray) -> np.ndarray:
+        return np.concatenate([slopes(x), weight * np.eye(len(x))])
+
+    bounds = (start - WIDEST, bound)
+    found: np.ndarray = least_squares(residual, x, jacobian, bounds, x_scale=1.0, max_nfev=60, xtol=1e-6).x
+    return found
 
 
 def held_out(
@@ -185,14 +190,13 @@ def held_out(
             f"{len(target)} measured networks cannot fit the {fitted} constants of {device.name} while a fifth of them "
             f"is held out to judge the fit: measure at least {least}"
         )
-    images = np.broadcast_to(np.asarray(batch, np.float32), target.shape)
+    images = jnp.asarray(np.broadcast_to(np.asarray(batch, np.float32), target.shape))
     fold = np.random.default_rng(seed).permutation(len(target)) % FOLDS
     predicted = np.empty(len(target))
-    for each in range(FOLDS):
-        seen, unseen = np.flatnonzero(fold != each), np.flatnonzero(fold == each)
-        if len(unseen):
-            fit = calibrate(device, rows(networks, seen), images[seen], target[seen], precision)
-            predicted[unseen] = predict(fit.device, rows(networks, unseen), jnp.asarray(images[unseen]))
+    for each in range(min(FOLDS, len(target))):
+        unseen = fold == each
+        fit = _fit(device, networks, images, target, precision, ~unseen)
+        predicted[unseen] = np.asarray(predict(fit.device.unnamed(), networks, images))[unseen]
     return predicted
 
 
@@ -201,9 +205,18 @@ def rows(networks: Workload, index: Any) -> Workload:
     return Workload(*(leaf[index] for leaf in networks))
 
 
-def _log_of(device: Device, names: Any, networks: Workload, batch: Array, log_target: Array, x: Array) -> Array:
-    return jnp.log(predict(with_constants(device, list(names), jnp.exp(x)), networks, batch)) - log_target
+def _log_of(
+    device: Device,
+    names: tuple[str, ...],
+    networks: Workload,
+    batch: Array,
+    log_target: Array,
+    counted: Array,
+    x: Array,
+) -> Array:
+    """Logarithms of predicted over measured time, 0 where a network is not `counted`, `[N]`."""
+    return counted * (jnp.log(predict(with_constants(device, names, jnp.exp(x)), networks, batch)) - log_target)
 
 
 _log_ratio = partial(jax.jit, static_argnums=1)(_log_of)
-_slopes = partial(jax.jit, static_argnums=1)(jax.jacfwd(_log_of, argnums=5))
+_slopes = partial(jax.jit, static_argnums=1)(jax.jacfwd(_log_of, argnums=6))

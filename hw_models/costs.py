@@ -17,7 +17,7 @@ from jax import Array
 
 BOUNDS = ("compute", "memory", "overhead")
 
-NOTHING: dict[str, Array] = {}  # never written to
+NO_QUANTITIES: dict[str, Array] = {}  # never written to
 
 # How a field of several layers becomes that of the network. Nothing else in the project repeats this.
 COMBINE = {
@@ -75,8 +75,8 @@ class LayerCosts(NamedTuple):
     compute_s: Array
     resource_fraction: Array
     bound: Array | None = None
-    sums: dict[str, Array] = NOTHING
-    maxima: dict[str, Array] = NOTHING
+    sums: dict[str, Array] = NO_QUANTITIES
+    maxima: dict[str, Array] = NO_QUANTITIES
 
     @property
     def costs(self) -> Costs:

@@ -7,6 +7,7 @@ priced by one `vmap`; its texts are static. Which numbers a kind of device needs
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -112,14 +113,41 @@ class Device:
             >>> load_device("raspberry_pi_4").with_numbers(compute__units=4).compute["units"]
             4.0
         """
-        sections: dict[str, Any] = {s: dict(getattr(self, s)) for s in ("compute", "memory", "energy")}
         keys = keys_of(self.kind)
         single = {key.replace(".", "__"): key for key in keys.single}
+        checked: dict[str, float] = {}
         for name, value in numbers.items():
             if name not in single:
                 raise unknown(f"number of device {self.name}", name, single)
-            section, key = single[name].split(".", 1)
-            sections[section][key] = check_number(
-                value, f"device {self.name}", single[name], single[name] in keys.or_zero
-            )
+            key = single[name]
+            checked[key] = check_number(value, f"device {self.name}", key, key in keys.or_zero)
+        return self.replaced(checked)
+
+    def replaced(self, numbers: Mapping[str, Any]) -> Device:
+        """The same device with other numbers by key, `section.key` or `section.key.precision`.
+
+        Nothing is checked: values may be traced, and outside of what a file may say.
+
+        Example:
+            >>> from hw_models.device_file import load_device
+            >>> device = load_device("a100").replaced({"compute.units": 1.0, "compute.efficiency.int8": 0.5})
+            >>> device.number("compute.units"), device.number("compute.efficiency.int8")
+            (1.0, 0.5)
+        """
+        sections: dict[str, Any] = {name: dict(getattr(self, name)) for name in ("compute", "memory", "energy")}
+        for full, value in numbers.items():
+            section, key, *precision = full.split(".")
+            sections[section][key] = sections[section][key] | {precision[0]: value} if precision else value
         return replace(self, **sections)
+
+    def number(self, full: str) -> Any:
+        """The number at `section.key` or `section.key.precision`, None where the file leaves it out.
+
+        Example:
+            >>> from hw_models.device_file import load_device
+            >>> load_device("zcu102").number("compute.units"), load_device("zcu102").number("memory.flash_bytes")
+            (3.0, None)
+        """
+        section, key, *precision = full.split(".")
+        found = getattr(self, section).get(key)
+        return found[precision[0]] if precision else found

@@ -184,13 +184,9 @@ def explain(device: Device, workload: Workload, batch: int = 1) -> list[dict[str
     precisions, notes = computes_in(device, workload, run), remarks(device, workload, run)
     table = []
     for i in np.flatnonzero(rows.count > 0):
-        size = {name: int(getattr(rows, name)[i]) for name in Workload._fields if name != "density"}
-        kernel = f"{size['kernel_h']}x{size['kernel_w']}" if size["kernel_h"] * size["kernel_w"] > 1 else ""
-        inside = f"{size['in_h']}x{size['in_w']}x{size['in_channels']}"
-        outside = f"{size['out_h']}x{size['out_w']}x{size['out_channels']}"
         table.append(
             {
-                "name": f"{Op(size['op']).name.lower()}{kernel} {inside} -> {outside}",
+                "name": _title(jax.tree.map(lambda leaf, i=i: int(leaf[i]), rows)),
                 "macs": int(costs.macs[i]),
                 "weight_bytes": float(costs.weight_bytes[i]),
                 "latency_s": float(costs.latency_s[i]),
@@ -216,3 +212,11 @@ def explain(device: Device, workload: Workload, batch: int = 1) -> list[dict[str
             }
         )
     return table
+
+
+def _title(row: Any) -> str:
+    """Operation, kernel, and the maps that go in and come out, of one row of whole numbers."""
+    kernel = f"{row.kernel_h}x{row.kernel_w}" if row.kernel_h * row.kernel_w > 1 else ""
+    inside = f"{row.in_h}x{row.in_w}x{row.in_channels}"
+    outside = f"{row.out_h}x{row.out_w}x{row.out_channels}"
+    return f"{Op(row.op).name.lower()}{kernel} {inside} -> {outside}"

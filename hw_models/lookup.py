@@ -135,19 +135,31 @@ def parts(
     return [Part(key, filled.get(key, seconds[key] or 0.0), key not in filled) for key in keys]
 
 
+def interpolation_errors(table: LookupTable) -> list[float | None]:
+    """Relative error of each row of `table.timed`, estimated from the others; None where they are not near enough.
+
+    Example:
+        >>> from hw_models.table_files import load_table
+        >>> len(interpolation_errors(load_table("fpga_fbnet_cifar100")))
+        96
+    """
+    guesses = left_out(table.timed)
+    return [
+        None if guess is None else abs(guess / seconds - 1)
+        for guess, (_, seconds) in zip(guesses, table.timed, strict=True)
+    ]
+
+
 def interpolation_error(table: LookupTable) -> float | None:
-    """Median relative error of the table's own rows, each estimated from the others; None where that is not possible.
+    """Median of `interpolation_errors`; None where no row can be estimated.
 
     Example:
         >>> from hw_models.table_files import load_table
         >>> 0.03 < interpolation_error(load_table("fpga_fbnet_cifar100")) < 0.06
         True
     """
-    if table.level == "position":
-        return None
-    rows = [(table.layers[key], row.mean_s) for key, row in table.rows.items() if not row.baseline]
-    pairs = [(guess, seconds) for guess, (_, seconds) in zip(left_out(rows), rows, strict=True) if guess is not None]
-    return statistics.median(abs(guess / seconds - 1) for guess, seconds in pairs) if pairs else None
+    errors = [error for error in interpolation_errors(table) if error is not None]
+    return statistics.median(errors) if errors else None
 
 
 def check_device(table: LookupTable, device: Device) -> None:
@@ -244,9 +256,9 @@ def _filled(
         return []
     if device is not None:
         frame = _baseline(table) if table.values == "difference" else {}
-        own = _modelled_s(table, device, list(lacking.values()))
-        base = _modelled_s(table, device, [frame.get(ends(unit), ()) for unit in lacking.values()])
-        return [(key, a - b) for key, a, b in zip(lacking, own, base, strict=True)]
+        bases = [frame.get(ends(unit), ()) for unit in lacking.values()]
+        seconds = _modelled_s(table, device, [*lacking.values(), *bases])  # together: one program to compile
+        return [(key, a - b) for key, a, b in zip(lacking, seconds, seconds[len(bases) :], strict=False)]
 
     def time_of(part: Sequence[Layer]) -> float | None:
         row = table.rows.get(block_key(part, table.key_precision))
@@ -264,10 +276,10 @@ def _filled(
 
 
 def _modelled_s(table: LookupTable, device: Device, units: Sequence[Sequence[Layer]]) -> list[float]:
-    work, _, _ = apply_precision(
-        device, Workload.stack(units, max(map(len, units), default=0) or 1), table.key_precision
-    )
-    return [float(each) for each in jax.jit(layer_costs, static_argnums=2)(device, work, table.batch).latency_s.sum(-1)]
+    """Seconds of each unit by the device's model, 0 for one without layers."""
+    work, _, _ = apply_precision(device, Workload.stack(units), table.key_precision)
+    costs = jax.jit(layer_costs, static_argnums=2)(device.unnamed(), work, table.batch)
+    return [float(each) for each in costs.latency_s.sum(-1)]
 
 
 def _lacking(table: LookupTable, keys: Sequence[str], among: int, what: str, fix: str) -> InputError:

@@ -55,7 +55,12 @@ class LookupTable:
         """What each key stands for; empty for a table by position."""
         return {} if self.level == "position" else {key: parse_key(key, self.key_precision) for key in self.rows}
 
+    @property
+    def timed(self) -> list[tuple[tuple[Layer, ...], float]]:
+        """Layers and seconds of each row that has a time of its own; empty for a table by position."""
+        return [(layers, self.rows[key].mean_s) for key, layers in self.layers.items() if not self.rows[key].baseline]
+
     @functools.cached_property
     def between(self) -> interpolation.Fit:
         """What the table knows between its rows; see `hw_models.interpolation`."""
-        return interpolation.fit([(self.layers[k], row.mean_s) for k, row in self.rows.items() if not row.baseline])
+        return interpolation.fit(self.timed)

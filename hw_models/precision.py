@@ -10,7 +10,7 @@ Shape letters: `L` layers, `N` precisions of the device.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,10 +20,13 @@ from hw_models.device import Device
 from hw_models.errors import InputError
 from hw_models.formats import Format, parse_format
 from hw_models.keys import keys_of
-from hw_models.workload import Dtype, Workload
+from hw_models.workload import Dtype, Layer, Op, Workload
 
 # Integers of at most this many bits are exact in the format (its significand, the implicit bit included).
 INTEGER_BITS = {Dtype.FLOAT32: 24, Dtype.BFLOAT16: 8, Dtype.FLOAT16: 11}
+
+# Operands may be unsupported and not wider at all (floats on integer units): they do not fit either.
+LEAST_EXCESS = 2.0
 
 
 class Run(NamedTuple):
@@ -45,7 +48,8 @@ class Run(NamedTuple):
     format_index: Array
 
 
-def _holds(carrier: Dtype, carrier_bits: int, dtype: Any, bits: Any) -> Any:
+def _holds(carrier: Dtype, carrier_bits: int, dtype: Array, bits: Array) -> Array:
+    """Whether numbers of `dtype` and `bits` are exact in the format `carrier`, bool."""
     integer = dtype == int(Dtype.INT)
     if carrier is Dtype.INT:
         return integer & (bits <= carrier_bits)
@@ -89,7 +93,7 @@ def choose(device: Device, layers: Workload) -> Run:
     index = jnp.where(supported, jnp.argmax(jnp.where(narrowest, rate, 0.0), axis=-1), jnp.argmax(width))
     weight_bits = jnp.asarray([f.weight_bits for f in formats], jnp.float32)[index]
     act_bits = jnp.asarray([f.act_bits for f in formats], jnp.float32)[index]
-    ratio = jnp.maximum((layers.weight_bits + layers.act_bits) / (weight_bits + act_bits), 2.0)
+    ratio = jnp.maximum((layers.weight_bits + layers.act_bits) / (weight_bits + act_bits), LEAST_EXCESS)
     return Run(
         macs_per_s=rate[index],
         peak_macs_per_s=peak[index],
@@ -104,21 +108,15 @@ def choose(device: Device, layers: Workload) -> Run:
 
 
 def carrier(device: Device, wanted: Format) -> str | None:
-    """The name of the narrowest precision of `device` that holds what `wanted` does, None where there is none.
+    """The name of the precision of `device` in which a layer of format `wanted` runs, None where there is none.
 
     Example:
         >>> from hw_models.device_file import load_device
         >>> carrier(load_device("zcu104_dataflow"), parse_format("w1a3"))
         'int4'
     """
-    held = []
-    for name in device.precisions:
-        f = parse_format(name)
-        weights = _holds(f.weight_dtype, f.weight_bits, np.float32(wanted.weight_dtype), np.float32(wanted.weight_bits))
-        acts = _holds(f.act_dtype, f.act_bits, np.float32(wanted.act_dtype), np.float32(wanted.act_bits))
-        if bool(weights & acts):
-            held.append((f.weight_bits + f.act_bits, name))
-    return min(held)[1] if held else None
+    run = choose(device, Workload.of([Layer(Op.CONV, 1, 1, 1, 1, 1, 1, **wanted._asdict())]))
+    return device.precisions[int(run.format_index[0])] if bool(run.supported[0]) else None
 
 
 def apply_precision(

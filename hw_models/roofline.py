@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from hw_models.costs import NOTHING
+from hw_models.costs import NO_QUANTITIES
+from hw_models.device import Device
 from hw_models.workload import Op, Workload
 
 
@@ -22,6 +23,11 @@ class Gemm(NamedTuple):
     k: Array
     n: Array
     groups: Array
+
+    @property
+    def macs(self) -> Array:
+        """Multiply-accumulates of all of a layer's products."""
+        return self.m * self.k * self.n * self.groups
 
 
 class Times(NamedTuple):
@@ -37,8 +43,8 @@ class Times(NamedTuple):
     overhead_s: Array
     latency_s: Array
     dram_bytes: Array
-    sums: dict[str, Array] = NOTHING
-    maxima: dict[str, Array] = NOTHING
+    sums: dict[str, Array] = NO_QUANTITIES
+    maxima: dict[str, Array] = NO_QUANTITIES
     peak_memory_bytes: Array | None = None
 
 
@@ -92,6 +98,25 @@ def round_up(a: Any, b: Any) -> Array:
 def on_vector_unit(layers: Workload) -> Array:
     """Layers that multiply without mixing channels: matrix units gain nothing from them. bool `[..., L]`"""
     return (layers.op == int(Op.DEPTHWISE)) | (layers.op == int(Op.CHANNEL_CONV))
+
+
+def vector_unit_s(device: Device, size: Gemm) -> Array:
+    """Seconds on the ordinary units beside a matrix unit, of kinds with `compute.vector_macs_per_cycle`. `[..., L]`"""
+    compute = device.compute
+    return size.macs / (compute["vector_macs_per_cycle"] * compute["clock_hz"] * compute["units"])
+
+
+def padded_maps(layers: Workload, multiple: Any) -> tuple[Array, Array]:
+    """Elements of each layer's input and output with channels padded to a `multiple`, `[..., L]`.
+
+    Example:
+        >>> from hw_models.workload import Layer
+        >>> [float(x[0]) for x in padded_maps(Workload.of([Layer(Op.CONV, 8, 8, 4, 4, 3, 17)]), 16)]
+        [1024.0, 512.0]
+    """
+    before = layers.input_elements / layers.in_channels * round_up(layers.in_channels, multiple)
+    after = layers.output_elements / layers.out_channels * round_up(layers.out_channels, multiple)
+    return before, after
 
 
 def bound(compute_s: Array, memory_s: Array, overhead_s: Array) -> Array:

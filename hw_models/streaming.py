@@ -36,6 +36,8 @@ FIXED_LUTS = 300
 LUT_ROWS = 64  # bits that one LUT stores
 BLOCK_BITS = 18_432
 ULTRA_BITS = 294_912
+BLOCK_PORT_BITS = 36  # a word of the widest port of a block of 18 Kb
+ULTRA_PORT_BITS = 72  # and of one of 288 Kb
 SCALE_BITS = 16
 
 KINDS = {
@@ -79,7 +81,10 @@ class Memory(NamedTuple):
             [(512, 0, 0), (0, 2, 0), (0, 0, 1)]
         """
         found = [(self.width * up(self.depth, LUT_ROWS), 0, 0), (0, bram18(self.width, self.depth), 0)]
-        return found + [(0, 0, up(self.width, 72) * up(self.depth, 4096))] * self.ultra
+        if self.ultra:
+            words = ULTRA_BITS // ULTRA_PORT_BITS
+            found.append((0, 0, up(self.width, ULTRA_PORT_BITS) * up(self.depth, words)))
+        return found
 
 
 class Demand(NamedTuple):
@@ -137,6 +142,16 @@ def divisors(number: int) -> list[int]:
     return low + [number // d for d in reversed(low) if d * d != number]
 
 
+def placed(luts: int) -> int:
+    """LUTs that a tool places for so many of the equations, rounded down: 1.1 times as many (FINN-R).
+
+    Example:
+        >>> placed(15)
+        16
+    """
+    return 11 * luts // 10
+
+
 def multiplier_luts(bits: int) -> int:
     """LUTs of one multiplier whose two operands have `bits` together.
 
@@ -166,7 +181,7 @@ def matrix_luts(pe: int, simd: int, weight_bits: int, act_bits: int, accumulator
     """
     bits = weight_bits + act_bits
     products = 0 if dsp else simd * multiplier_luts(bits)
-    return FIXED_LUTS + 11 * pe * (products + bits * (2 * simd - 1) + accumulator) // 10
+    return FIXED_LUTS + placed(pe * (products + bits * (2 * simd - 1) + accumulator))
 
 
 def activation_luts(lanes: int, channels: int, act_bits: int, accumulator: int) -> int:
@@ -180,7 +195,7 @@ def activation_luts(lanes: int, channels: int, act_bits: int, accumulator: int) 
     thresholds = ((1 << act_bits) - 1) * accumulator * (1 + stored)
     bits = SCALE_BITS + accumulator
     scale = multiplier_luts(bits) + bits * stored
-    return 11 * lanes * min(thresholds, scale) // 10
+    return placed(lanes * min(thresholds, scale))
 
 
 def bram18(width: int, depth: int) -> int:
@@ -195,7 +210,7 @@ def bram18(width: int, depth: int) -> int:
             return up(depth, rows)
     if width <= 18 or depth > 512:
         return up(depth, 1024) * up(width, 18)
-    return up(width, 36)
+    return up(width, BLOCK_PORT_BITS)
 
 
 def dsp_lanes(engine: Engine, lanes: Sequence[tuple[int, int]]) -> int:
@@ -275,7 +290,7 @@ def _engine(layer: Layer, kind: str, name: str) -> Engine:
     if layer.op is Op.SCALE:
         waiting += in_pixels * layer.in_channels
     return Engine(
-        name, kind, rows, depth, pixels, in_pixels, layer.in_channels, layer.weights if layer.multiplies else 0,
+        name, kind, rows, depth, pixels, in_pixels, layer.in_channels, layer.weights,
         layer.weight_bits, layer.act_bits, window * layer.act_bits, waiting * layer.act_bits, fill,
     )  # fmt: skip
 
@@ -322,7 +337,7 @@ def demand(engine: Engine, pe: int, simd: int, lanes: int = 1) -> Demand:
     fixed = FIXED_LUTS if engine.window_bits else 0
     if not engine.multiplies:
         each = multiplier_luts(2 * act_bits) if engine.kind == "ElementwiseMul" else act_bits
-        return Demand(fixed + FIXED_LUTS + 11 * pe * each // 10, 0, 0, tuple(memories))
+        return Demand(fixed + FIXED_LUTS + placed(pe * each), 0, 0, tuple(memories))
     accumulator = accumulator_bits(engine.depth, weight_bits, act_bits)
     with_dsp = matrix_luts(pe, simd, weight_bits, act_bits, accumulator, dsp=True)
     in_logic = matrix_luts(pe, simd, weight_bits, act_bits, accumulator)

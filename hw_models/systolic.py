@@ -111,8 +111,9 @@ def _check_dataflow(dataflow: str, accumulator: Any) -> None:
     if dataflow not in DATAFLOWS:
         raise unknown("dataflow", dataflow, DATAFLOWS)
     if accumulator is not None and dataflow == "os":
-        raise InputError(f"accumulator={accumulator!r} is not allowed with dataflow 'os', which sums inside the array: "
-                         f"leave it out")  # fmt: skip
+        raise InputError(
+            f"accumulator={accumulator!r} is not allowed with dataflow 'os', which sums inside the array: leave it out"
+        )
 
 
 def _check(sizes: tuple[Any, ...], dataflow: str, accumulator: Any) -> None:
@@ -322,7 +323,7 @@ def network_cycles(
     used = layers.multiplies * layers.count
     one = systolic_cycles_traced(size.m, size.k, size.n, rows, cols, dataflow, overlap, accumulator=accumulator)
     cycles = used * size.groups * one
-    macs = used * size.groups * size.m * size.k * size.n
+    macs = used * size.macs
     if vector_macs_per_cycle is not None:
         vector = on_vector_unit(layers)
         cycles = jnp.where(vector, macs / vector_macs_per_cycle, cycles)

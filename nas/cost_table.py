@@ -67,7 +67,7 @@ class _Priced:
         self.device, self.variants = device, Variants(space)
         work = Workload.stack([variant.layers for variant in self.variants.rows])  # [V, L]
         work, self.precision, self.note = apply_precision(device, work, precision)
-        self.table = combine(jax.jit(layer_costs)(device, work))
+        self.table = combine(jax.jit(layer_costs)(device.unnamed(), work))
 
     @property
     def count(self) -> int:

@@ -164,7 +164,7 @@ def tables() -> list[Row]:
     import numpy as np
 
     from hw_models import load_device, load_table, table_names
-    from hw_models.interpolation import left_out
+    from hw_models.lookup import interpolation_errors
     from nas.measured_costs import measured_cost_table, measured_latency
     from search_spaces.spaces import fbnet
 
@@ -172,17 +172,13 @@ def tables() -> list[Row]:
     for table in map(load_table, table_names()):
         if table.level == "position":
             continue
-        pairs = [(table.layers[key], each.mean_s) for key, each in table.rows.items() if not each.baseline]
-        guesses = left_out(pairs)
-        errors = [abs(guess / s - 1) for guess, (_, s) in zip(guesses, pairs, strict=True) if guess is not None]
+        every = interpolation_errors(table)
+        errors = [error for error in every if error is not None]
         rows.append(row(f"{table.name}_median_error", float(np.median(errors))))
         rows.append(row(f"{table.name}_mean_error", float(np.mean(errors))))
-        rows.append(row(f"{table.name}_refused_rows", float(len(pairs) - len(errors))))
-    space, table, count = (
-        fbnet.space(input_hw=32, classes=100, features=1504),
-        load_table("raspi4_fbnet_cifar100"),
-        100_000,
-    )
+        rows.append(row(f"{table.name}_refused_rows", float(len(every) - len(errors))))
+    space, count = fbnet.space(input_hw=32, classes=100, features=1504), 100_000
+    table = load_table("raspi4_fbnet_cifar100")
     genes = jax.jit(jax.vmap(space.sample))(jax.random.split(jax.random.key(0), count))
     both = measured_cost_table(space, load_device("raspberry_pi_4"), table=table)
     for what, exact in (("latencies", measured_latency(space, table).exact), ("all_costs", both.exact)):

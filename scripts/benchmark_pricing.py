@@ -61,6 +61,13 @@ def rows(folder: Path) -> tuple[list[Row], list[dict[str, Any]]]:
     return found, peers
 
 
+def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call that waits for its arrays gives, and its seconds: the shorter of the clock's and the processor's."""
+    began, began_cpu = time.perf_counter(), time.process_time()
+    found = call()
+    return found, min(time.perf_counter() - began, time.process_time() - began_cpu)
+
+
 def shortest(calls: dict[str, Callable[[], Any]], rounds: int = 15) -> dict[str, float]:
     """Shortest seconds of every call, taken in turns after one that compiles."""
     for call in calls.values():
@@ -68,9 +75,7 @@ def shortest(calls: dict[str, Callable[[], Any]], rounds: int = 15) -> dict[str,
     best = dict.fromkeys(calls, float("inf"))
     for _ in range(rounds):
         for name, call in calls.items():
-            began, began_cpu = time.perf_counter(), time.process_time()
-            jax.block_until_ready(call())
-            best[name] = min(best[name], time.perf_counter() - began, time.process_time() - began_cpu)
+            best[name] = min(best[name], timed(lambda call=call: jax.block_until_ready(call()))[1])
     return best
 
 
@@ -166,9 +171,7 @@ def whole_workloads() -> list[Row]:
     layers = Workload.stack([variant.layers for variant in variants.rows])  # [V, L]
     index = jax.vmap(variants.index)(genes)  # [N, S]
     work, _, _ = apply_precision(device, jax.tree.map(lambda leaf: leaf[index].reshape(WHOLE, -1), layers))
-    began, began_cpu = time.perf_counter(), time.process_time()
-    lowered = [space.freeze(each).lower() for each in np.asarray(genes[:LOWERED])]
-    lowered_s = min(time.perf_counter() - began, time.process_time() - began_cpu)
+    lowered, lowered_s = timed(lambda: [space.freeze(each).lower() for each in np.asarray(genes[:LOWERED])])
     agree("fbnet, lowered MACs", work.macs.sum(-1)[:LOWERED], [sum(x.macs for x in each) for each in lowered], 1e-6)
     price, by_table = jax.jit(estimate), jax.jit(jax.vmap(cost_table(space, device).exact))
     agree("fbnet, with and without a table", price(device, work).latency_s, by_table(genes).latency_s, 1e-5)
@@ -234,12 +237,15 @@ def _cycles(layers: list[Layer], dataflow: str) -> list[int]:
 
 def nni(folder: Path) -> list[Row]:
     """MACs by NNI's counter and profiler, beside all our costs of the same networks; the MACs must be equal."""
-    began, began_cpu = time.perf_counter(), time.process_time()
-    space, device = proxylessnas.space(widths=(32, 16, 32, 40, 80, 96, 192, 320, 1280)), load_device("raspberry_pi_4")
-    price = jax.jit(cost_table(space, device).exact)
-    one = jnp.zeros(space.num_decisions, jnp.int32)
-    jax.block_until_ready(price(one))
-    space_s = min(time.perf_counter() - began, time.process_time() - began_cpu)
+
+    def prepared() -> Any:
+        space = proxylessnas.space(widths=(32, 16, 32, 40, 80, 96, 192, 320, 1280))
+        device, one = load_device("raspberry_pi_4"), jnp.zeros(space.num_decisions, jnp.int32)
+        price = jax.jit(cost_table(space, device).exact)
+        jax.block_until_ready(price(one))
+        return space, device, one, price
+
+    (space, device, one, price), space_s = timed(prepared)
     said = answer("nni", folder, {"samples": 10, "rounds": 5})
     network, whole = resolve("proxylessnas_mobile").network(), jax.jit(estimate)
     agree("nni, ProxylessNAS-Mobile", network.macs, said["network_macs"])

@@ -27,6 +27,7 @@ from search_spaces.texts import resolve
 Row = dict[str, object]
 COLUMNS = ("network", "latency_s", "throughput_per_s", "batch", "precision")
 GPU_BATCH = 64
+LARGEST_BATCH = 256  # a larger number at the end of a device's name is that of its model, such as gold_6226
 FPGA_BATCH = {"throughput_zcu102": 3, "throughput_vck190": 6}
 # timm's names of networks that our references build with the same layers
 TIMM = {
@@ -72,7 +73,7 @@ def help_fbnet(path: Path, device: str) -> Iterator[Row]:
     order = [list(fbnet.BLOCKS).index(str(name)) for name in data["op_names"]]
     place = [str(name) for name in data["devices"]].index(device)
     last = device.rpartition("_")[2]
-    batch = int(last) if last.isdecimal() and int(last) <= 256 else 1
+    batch = int(last) if last.isdecimal() and int(last) <= LARGEST_BATCH else 1
     for ops, milliseconds in zip(data["ops"], data["latency_ms"][:, place], strict=True):
         genes = np.asarray([order[int(op)] for op in ops])
         seconds = f"{milliseconds / 1e3:.9g}"
@@ -113,6 +114,14 @@ SOURCES: dict[str, Callable[[Path, str], Iterator[Row]]] = {
 }
 
 
+def write(rows: list[Row], path: Path) -> None:
+    """Write networks as CSV, with the columns that any of them has."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [name for name in COLUMNS if any(name in row for row in rows)])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def main() -> None:
     """Write the CSV."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -122,11 +131,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     rows = list(SOURCES[arguments.source](arguments.file, arguments.device))
-    columns = [name for name in COLUMNS if any(name in row for row in rows)]
-    with arguments.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    write(rows, arguments.out)
     print(f"wrote {len(rows):,} networks to {arguments.out}")
 
 

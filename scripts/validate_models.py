@@ -10,17 +10,17 @@ interrupted run goes on where it was (delete that file to start over). Takes abo
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from convert_measured import COLUMNS, SOURCES
+from convert_measured import SOURCES, write
 from scipy import stats
 
 from experiments import validation
+from experiments.agreement import ablation_labels
 from hw_models.accuracy import accuracy, figures
 
 FEW, DRAWS, MANY, FOLDS = 30, 20, 900, 3
@@ -80,16 +80,10 @@ CASES = (
 def prepared(case: Case, folder: Path) -> validation.Case:
     """The networks of a case, converted as `scripts/convert_measured.py` does."""
     if case.source not in SOURCES:
-        return validation.prepare(
-            case.device, Path(case.file)
-        )  # small enough to be kept in the form that it is read in
+        return validation.prepare(case.device, Path(case.file))  # kept in the form that is read
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "measured.csv"
-        rows = list(SOURCES[case.source](folder / case.file, case.column))
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [name for name in COLUMNS if any(name in row for row in rows)])
-            writer.writeheader()
-            writer.writerows(rows)
+        write(list(SOURCES[case.source](folder / case.file, case.column)), path)
         return validation.prepare(case.device, path)
 
 
@@ -117,35 +111,42 @@ def measure(case: Case, folder: Path, out: Path) -> dict[str, Any]:
     """Every figure of one case."""
     ready = prepared(case, folder)
     seconds = ready.measured.seconds
-    guess = validation.predicted(ready.device, ready)
     found: dict[str, Any] = {"device": case.device, "networks": len(seconds), "precision": ready.precision}
-    found["unfitted"] = figures(guess, seconds)
+    found["unfitted"] = figures(validation.predicted(ready.device, ready), seconds)
     found["macs_spearman"] = float(stats.spearmanr(validation.by_macs(ready), seconds).statistic)
     if case.source in ("accel_nasbench", "vitis_ai"):
         found["ablation"] = validation.ablation(ready)
     if case.source == "accel_nasbench":
-        drawn = validation.draws(ready, FEW, DRAWS)
-        found["fit_30"] = _mean(drawn)
-        random = np.random.default_rng(0).permutation(len(seconds))
-        fit = validation.fitted(ready, np.sort(random[:FEW]))
-        rest = random[FEW:]
-        held = validation.predicted(fit.device, ready)[rest]
-        picture = validation.draw(held, seconds[rest], f"{case.device}, {FEW} networks", accuracy(held, seconds[rest]))
-        (out / "hardware_models").mkdir(parents=True, exist_ok=True)
-        picture.savefig(out / "hardware_models" / f"{case.column}.png", dpi=160)
+        found["fit_30"] = _mean(validation.draws(ready, FEW, DRAWS))
+        _picture(ready, case.device, out / "hardware_models" / f"{case.column}.png")
     if case.source == "help_fbnet":
-        ours, table = [], []
-        for fold in range(FOLDS):
-            order = np.random.default_rng(fold).permutation(len(seconds))
-            seen, unseen = np.sort(order[:MANY]), order[MANY:]
-            fit = validation.fitted(ready, seen)
-            ours.append(figures(validation.predicted(fit.device, ready)[unseen], seconds[unseen]))
-            table.append(figures(block_table(folder / case.file, seen, seconds)[unseen], seconds[unseen]))
-        for name, values in (("fit_900", ours), ("block_table_900", table)):
-            found[name] = _mean(values)
+        found["fit_900"], found["block_table_900"] = _beside_block_table(ready, folder / case.file)
     if case.source == "timm":
         found["names"] = sorted(ready.measured.networks)
     return found
+
+
+def _picture(ready: validation.Case, device: str, path: Path) -> None:
+    """Predicted against measured times of the networks that a fit to `FEW` has not seen."""
+    seconds = ready.measured.seconds
+    order = np.random.default_rng(0).permutation(len(seconds))
+    seen, unseen = np.sort(order[:FEW]), order[FEW:]
+    guess = validation.predicted(validation.fitted(ready, seen).device, ready)[unseen]
+    title, agreement = f"{device}, {FEW} networks", accuracy(guess, seconds[unseen])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    validation.draw(guess, seconds[unseen], title, agreement).savefig(path, dpi=160)
+
+
+def _beside_block_table(ready: validation.Case, path: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """Figures of our model and of a block table, both fitted to the same `MANY` networks and judged on the others."""
+    seconds, ours, table = ready.measured.seconds, [], []
+    for fold in range(FOLDS):
+        order = np.random.default_rng(fold).permutation(len(seconds))
+        seen, unseen = np.sort(order[:MANY]), order[MANY:]
+        fit = validation.fitted(ready, seen)
+        ours.append(figures(validation.predicted(fit.device, ready)[unseen], seconds[unseen]))
+        table.append(figures(block_table(path, seen, seconds)[unseen], seconds[unseen]))
+    return _mean(ours), _mean(table)
 
 
 def _mean(drawn: list[dict[str, float]]) -> dict[str, float]:
@@ -154,12 +155,6 @@ def _mean(drawn: list[dict[str, float]]) -> dict[str, float]:
 
 def page(results: dict[str, Any]) -> str:
     """The results as Markdown."""
-
-    def cell(figures: dict[str, float] | None) -> str:
-        if figures is None:
-            return "-"
-        return f"{figures['spearman']:.4f} / {100 * figures['within_10']:.0f} % / {100 * figures['mape']:.1f} %"
-
     lines = [
         "# Hardware models against measurements",
         "",
@@ -170,11 +165,12 @@ def page(results: dict[str, Any]) -> str:
         "fitted to the same networks. *vitis_ai* is AMD's table of six networks at one image and at one for each core,",
         "from end to end, in `tests/golden`: `flynas validate zcu102 tests/golden/vitis_ai_zcu102.csv`.",
         "",
-        "| data | device | networks | MACs alone | unfitted | 30 networks | 900 networks | block table, 900 |",
+        "| data | device | networks | MACs alone | unfitted "
+        f"| {FEW} networks | {MANY} networks | block table, {MANY} |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, found in results.items():
-        cells = [cell(found.get(key)) for key in ("unfitted", "fit_30", "fit_900", "block_table_900")]
+        cells = [_cell(found.get(key)) for key in ("unfitted", "fit_30", "fit_900", "block_table_900")]
         head = (name, found["device"], f"{found['networks']:,}", f"{found['macs_spearman']:.4f}")
         lines.append(f"| {' | '.join((*head, *cells))} |")
     lines += ["", "## What each term buys", ""]
@@ -183,18 +179,27 @@ def page(results: dict[str, Any]) -> str:
     ]
     for name, found in results.items():
         if "ablation" in found:
-            lines += ["", f"### {name}", "", "| | Spearman | within 10 % | mean error |", "|---|---|---|---|"]
-            ablation = found["ablation"]
-            for i, row in enumerate(ablation):
-                label = row["name"] if i in (0, len(ablation) - 1) else f"without {row['name']}"
-                shares = f"{100 * row['within_10']:.0f} % | {100 * row['mape']:.1f} %"
-                lines.append(f"| {label} | {row['spearman']:.4f} | {shares} |")
+            lines += ["", f"### {name}", "", *_ablation_lines(found["ablation"])]
     pictures = [f"![{name}](hardware_models/{name.split()[1]}.png)" for name, r in results.items() if "fit_30" in r]
     lines += ["", "## Pictures", "", f"Calibrated on {FEW} networks, judged on the others.", "", *pictures]
     named = {name: found["names"] for name, found in results.items() if "names" in found}
     lines += ["", "## Networks of timm that FlyNAS builds", ""]
     lines += [f"- {name}: {', '.join(networks)}" for name, networks in named.items()]
     return "\n".join(lines) + "\n"
+
+
+def _cell(figures: dict[str, float] | None) -> str:
+    if figures is None:
+        return "-"
+    return f"{figures['spearman']:.4f} / {100 * figures['within_10']:.0f} % / {100 * figures['mape']:.1f} %"
+
+
+def _ablation_lines(terms: list[dict[str, Any]]) -> list[str]:
+    lines = ["| | Spearman | within 10 % | mean error |", "|---|---|---|---|"]
+    for label, row in zip(ablation_labels(terms), terms, strict=True):
+        shares = f"{100 * row['within_10']:.0f} % | {100 * row['mape']:.1f} %"
+        lines.append(f"| {label} | {row['spearman']:.4f} | {shares} |")
+    return lines
 
 
 def main() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+HEADER = (
+    "device", "precision", "latency", "images/s", "energy", "peak memory", "weights", "multipliers busy", "fits",
+)  # fmt: skip
 
 
 def command(
@@ -41,7 +45,6 @@ def command(
     """
     from experiments.output import print_json, print_table
     from experiments.pricing import default_devices, prepare, price
-    from experiments.quantities import shown, with_error
     from hw_models.errors import InputError
 
     if table is not None:
@@ -55,42 +58,33 @@ def command(
     if as_json:
         print_json(rows[0] if device and len(rows) == 1 else rows)
         return
-    print(f"{rows[0]['name']}: {rows[0]['params']:,} parameters, {rows[0]['macs']:,} multiply-accumulates per image")
     first = rows[0]
     print(
+        f"{first['name']}: {first['params']:,} parameters, {first['macs']:,} multiply-accumulates per image\n"
         f"{first['flops']:,} FLOPs, {first['memory_access_elements']:,} elements read and written, "
         f"{first['activations']:,} activations"
     )
-    header = (
-        "device",
-        "precision",
-        "latency",
-        "images/s",
-        "energy",
-        "peak memory",
-        "weights",
-        "multipliers busy",
-        "fits",
-    )
-    cells = [
-        (
-            row["device"],
-            row["precision"],
-            with_error(row["latency_s"], row["latency_error"]),
-            "-" if row["throughput_per_s"] is None else f"{row['throughput_per_s']:,.4g}",
-            *(shown(name, row[name]) for name in ("energy_j", "peak_memory_bytes", "weight_bytes")),
-            "-" if row["mac_utilization"] is None else f"{row['mac_utilization']:.1%}",
-            "yes" if row["fits"] else f"no: {row['scarcest']}, {row['resource_fraction']:.3g} times what there is",
-        )
-        for row in rows
-    ]
-    print_table(header, cells)
+    print_table(HEADER, [_cells(row) for row in rows])
     usual = [row for row in rows if row["precision_note"].endswith(f": the default of {row['device']}")]
     if len(usual) > 1:
         print(f"precision: each device's default{'' if len(usual) == len(rows) else ', but for'}")
     for row in rows:
         if len(usual) < 2 or row not in usual:
             print(f"{row['device']}: {row['precision_note']}")
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    from experiments.quantities import shown, with_error
+
+    return (
+        row["device"],
+        row["precision"],
+        with_error(row["latency_s"], row["latency_error"]),
+        "-" if row["throughput_per_s"] is None else f"{row['throughput_per_s']:,.4g}",
+        *(shown(name, row[name]) for name in ("energy_j", "peak_memory_bytes", "weight_bytes")),
+        "-" if row["mac_utilization"] is None else f"{row['mac_utilization']:.1%}",
+        "yes" if row["fits"] else f"no: {row['scarcest']}, {row['resource_fraction']:.3g} times what there is",
+    )
 
 
 def _by_table(

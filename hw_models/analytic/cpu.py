@@ -8,8 +8,8 @@ Equations:
     layer   = max(compute, memory) + serial_share * min(compute, memory) + call
 
 A runtime that handles a depthwise layer channel by channel pays `channel_overhead_s` for each; one whose vector kernel
-refuses channels that leave lanes idle (`idle_lanes`, the share of the last `channel_tile`s that padding would fill)
-falls back to a slower one, `lane_overhead_s` at full idleness. Both are 0 unless the device's file says otherwise.
+refuses channels that leave lanes idle (`idle_lanes`, the share of padding once channels are rounded up to whole tiles)
+falls back to a slower one, `lane_overhead_s` if all were idle. Both are 0 unless the device's file says otherwise.
 
 Sources: channel and pixel tiles as in XNNPACK's microkernels (8 channels, 4 or 6 rows); depthwise runs at 30-50 % of
 the dense rate on Arm cores (Pixel 1 block table: 2.4 against 6.4 GMAC/s). `efficiency` is the share of the peak that

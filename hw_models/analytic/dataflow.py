@@ -51,12 +51,20 @@ from hw_models.formats import parse_format
 from hw_models.keys import Free, Keys
 from hw_models.precision import Run, choose
 from hw_models.roofline import Times, ceil_div
-from hw_models.streaming import BLOCK_BITS, FIXED_LUTS, LUT_ROWS, SCALE_BITS, ULTRA_BITS
+from hw_models.streaming import (
+    BLOCK_BITS,
+    BLOCK_PORT_BITS,
+    FIXED_LUTS,
+    LUT_ROWS,
+    SCALE_BITS,
+    ULTRA_BITS,
+    ULTRA_PORT_BITS,
+)
 from hw_models.workload import Op, Workload
 
-FACTOR = 1.1
+FACTOR = 1.1  # of LUTs, see `hw_models.streaming`
 LEAST_LEFT = 0.02  # of the logic, where fixed parts leave less: what does not fit must still have a price
-TOO_MUCH = 2.0
+REFUSED = 2.0  # times what there is: any number above 1 says that the layer does not fit
 LEAST = 1e-6  # instead of a division by 0 where nothing multiplies
 
 KEYS = Keys(
@@ -86,32 +94,43 @@ TERMS = {
 
 
 def multiplier_luts(bits: Array) -> Array:
-    """LUTs of one multiplier of operands with `bits` together; see `hw_models.streaming`."""
+    """LUTs of one multiplier of operands with `bits` together, `FACTOR` included; see `hw_models.streaming`."""
     return FACTOR * (2 * ceil_div(bits, 6) - 1) * bits
 
 
 def accumulator_bits(depth: Array, bits: Array) -> Array:
     """Bits that a sum of `depth` products of operands with `bits` together can need."""
+    # floor(x) + 2 of the exact form, as a ceiling just above x: only `ceil_div` has a gradient
     return ceil_div(jnp.log2(jnp.maximum(depth, 1.0)) + bits - 1 + 1e-4, 1) + 1
 
 
-def luts_left(device: Device, fixed: Array) -> Array:
-    """LUTs for parallel work, `[...]`: what the design plans with less its fixed parts."""
-    planned = device.compute["lut_share"] * device.compute["lut"] * device.compute["units"]
-    return jnp.maximum(planned - fixed, LEAST_LEFT * planned)
+class Logic(NamedTuple):
+    """What layers, or all of a network, ask of logic, DSP slices and the ports of memories; every leaf `[...]`.
+
+    Fixed LUTs are there once; the other LUTs, slices and bits read are those of all cycles of an image together.
+    """
+
+    fixed_luts: Array
+    tree_luts: Array
+    multiplier_luts: Array
+    slices: Array
+    reads: Array
 
 
-def rate(device: Device, fixed: Array, tree: Array, multipliers: Array, slices: Array, reads: Array) -> Array:
+def rate(device: Device, need: Logic) -> Array:
     """Images per cycle that logic, DSP slices and the ports of memories allow, `[...]`: the inverse of the work."""
     compute = device.compute
-    luts = luts_left(device, fixed)
+    planned = compute["lut_share"] * compute["lut"] * compute["units"]
+    luts = jnp.maximum(planned - need.fixed_luts, LEAST_LEFT * planned)
     dsps = compute["dsp_share"] * compute["dsp"] * compute["units"]
-    ports = compute["ram_share"] * (36 * compute["bram18"] + 72 * compute.get("uram", 0.0)) * compute["units"]
-    per_slice = multipliers / jnp.maximum(slices, LEAST)
+    bits = BLOCK_PORT_BITS * compute["bram18"] + ULTRA_PORT_BITS * compute.get("uram", 0.0)
+    ports = compute["ram_share"] * bits * compute["units"]
+    per_slice = need.multiplier_luts / jnp.maximum(need.slices, LEAST)
     by_logic = jnp.minimum(
-        luts / jnp.maximum(tree, LEAST), (luts + dsps * per_slice) / jnp.maximum(tree + multipliers, LEAST)
+        luts / jnp.maximum(need.tree_luts, LEAST),
+        (luts + dsps * per_slice) / jnp.maximum(need.tree_luts + need.multiplier_luts, LEAST),
     )
-    return jnp.minimum(by_logic, ports / jnp.maximum(reads, LEAST))
+    return jnp.minimum(by_logic, ports / jnp.maximum(need.reads, LEAST))
 
 
 def run(device: Device, layers: Workload) -> Run:
@@ -120,7 +139,7 @@ def run(device: Device, layers: Workload) -> Run:
     bits = layers.weight_bits + layers.act_bits
     lanes = _lanes(device, carrier)
     tree = FACTOR * 2 * bits + layers.weight_bits
-    products = rate(device, jnp.float32(0.0), tree, multiplier_luts(bits), 1 / lanes, layers.weight_bits)
+    products = rate(device, Logic(jnp.float32(0.0), tree, multiplier_luts(bits), 1 / lanes, layers.weight_bits))
     peak = products * device.compute["clock_hz"]
     refused = (layers.op == int(Op.ADD)) & (device.compute.get("refuse_residuals", 0.0) > 0)
     scale = layers.weight_bits * layers.act_bits / (carrier.weight_bits * carrier.act_bits)
@@ -131,7 +150,7 @@ def run(device: Device, layers: Workload) -> Run:
         weight_bits=layers.weight_bits,
         act_bits=layers.act_bits,
         converted=jnp.zeros_like(carrier.converted),
-        excess=jnp.maximum(carrier.excess, jnp.where(refused, TOO_MUCH, 0.0)),
+        excess=jnp.maximum(carrier.excess, jnp.where(refused, REFUSED, 0.0)),
     )
 
 
@@ -161,65 +180,70 @@ def fill_share(layers: Workload) -> Array:
 
 
 class Asked(NamedTuple):
-    """What layers ask of the chip; every leaf `[..., L]`. LUTs (but the fixed ones), slices and bits read are those of
-    all cycles of an image together."""
+    """What layers ask of the chip; every leaf `[..., L]`. `fill` counts intervals of the network, `pixels` cycles."""
 
-    fixed_luts: Array
-    tree_luts: Array
-    multiplier_luts: Array
-    slices: Array
-    reads: Array
+    logic: Logic
     buffer_bits: Array
     fill: Array
     pixels: Array
 
 
-SHARED = 5  # the first fields, which `rate` takes
-
-
 def asked(device: Device, layers: Workload, efficiency: Array) -> Asked:
     """What each layer asks of the chip, `[..., L]`."""
-    bits = layers.weight_bits + layers.act_bits
-    taps = layers.kernel_h * layers.kernel_w
     pixels, in_pixels = layers.out_h * layers.out_w, layers.in_h * layers.in_w
-    macs, outputs = layers.macs, layers.output_elements
-    multiplies = layers.multiplies
-    depthwise = layers.op == int(Op.DEPTHWISE)
+    multiplies = layers.multiplies > 0
+    first, tree = _matrix_luts(layers)
+    product = jnp.isin(layers.op, jnp.asarray((Op.SCALE, Op.MULTIPLY)))
+    lane = jnp.where(product, multiplier_luts(2 * layers.act_bits), FACTOR * layers.act_bits)
+    moved = jnp.maximum(in_pixels * layers.in_channels, layers.output_elements)
+    logic = Logic(
+        fixed_luts=FIXED_LUTS * (1 + _has_window(layers)) + jnp.where(multiplies, first, lane),
+        tree_luts=jnp.where(multiplies, tree, moved * lane) / efficiency,
+        multiplier_luts=layers.macs * multiplier_luts(layers.weight_bits + layers.act_bits) / efficiency,
+        slices=layers.macs / _lanes(device, choose(device, layers)) / efficiency,
+        reads=layers.macs * layers.weight_bits / efficiency,
+    )
+    share = fill_share(layers)
+    starts = jnp.where(layers.op == int(Op.SCALE), 1.0, jnp.where(pixels == 1, 0.0, share))
+    return Asked(
+        logic,
+        buffer_bits=_buffered(layers, share) * layers.act_bits,
+        fill=starts + layers.multiplies / pixels,
+        pixels=jnp.maximum(pixels, in_pixels),
+    )
 
-    depth = taps * jnp.where(depthwise, 1.0, layers.in_channels / layers.groups)
+
+def _matrix_luts(layers: Workload) -> tuple[Array, Array]:
+    """LUTs of layers that multiply: of an engine with one product, and of the trees and lanes of all cycles."""
+    bits = layers.weight_bits + layers.act_bits
+    macs, outputs = layers.macs, layers.output_elements
+    depthwise = layers.op == int(Op.DEPTHWISE)
+    depth = layers.kernel_h * layers.kernel_w * jnp.where(depthwise, 1.0, layers.in_channels / layers.groups)
     accumulator = accumulator_bits(depth, bits)
     stored = ceil_div(layers.out_channels, LUT_ROWS)
     thresholds = (jnp.exp2(layers.act_bits) - 1) * accumulator
     scaled = multiplier_luts(SCALE_BITS + accumulator)
     lane = jnp.minimum(FACTOR * thresholds, scaled)
     first_lane = jnp.minimum(FACTOR * thresholds * (1 + stored), scaled + FACTOR * (SCALE_BITS + accumulator) * stored)
+    first = multiplier_luts(bits) + FACTOR * (bits + accumulator) + first_lane
     # A depthwise engine has an accumulator per product, a dense one that is wide enough one per row.
     sums = jnp.where(depthwise, macs, outputs)
     tree = macs * (FACTOR * 2 * bits + layers.weight_bits) + sums * FACTOR * (accumulator - bits) + outputs * lane
-    one = multiplier_luts(bits) + FACTOR * (bits + accumulator) + first_lane
+    return first, tree
 
-    moved = jnp.maximum(in_pixels * layers.in_channels, outputs)
-    product = jnp.isin(layers.op, jnp.asarray((Op.SCALE, Op.MULTIPLY)))
-    each = jnp.where(product, multiplier_luts(2 * layers.act_bits), FACTOR * layers.act_bits)
 
-    windowed = (taps > 1) & (layers.op != int(Op.GLOBAL_POOL))
-    window = jnp.where(windowed, ((layers.kernel_h - 1) * layers.in_w + layers.kernel_w) * layers.in_channels, 0.0)
-    share = fill_share(layers)
-    scales = layers.op == int(Op.SCALE)
-    waiting = jnp.where(in_pixels == 1, 0.0, share * layers.held_elements)
-    waiting = waiting + jnp.where(scales, in_pixels * layers.in_channels, 0.0)
-    passing = layers.in_channels + layers.out_channels
-    starts = jnp.where(scales, 1.0, jnp.where(pixels == 1, 0.0, share))
-    return Asked(
-        fixed_luts=FIXED_LUTS * (1 + windowed) + jnp.where(multiplies > 0, one, each),
-        tree_luts=jnp.where(multiplies > 0, tree, moved * each) / efficiency,
-        multiplier_luts=macs * multiplier_luts(bits) / efficiency,
-        slices=macs / _lanes(device, choose(device, layers)) / efficiency,
-        reads=macs * layers.weight_bits / efficiency,
-        buffer_bits=(window + waiting + passing) * layers.act_bits,
-        fill=starts + multiplies / pixels,
-        pixels=jnp.maximum(pixels, in_pixels),
-    )
+def _has_window(layers: Workload) -> Array:
+    return (layers.kernel_h * layers.kernel_w > 1) & (layers.op != int(Op.GLOBAL_POOL))
+
+
+def _buffered(layers: Workload, share: Array) -> Array:
+    """Elements in buffers: a window, what is held while the first `share` of the input arrives, and what passes."""
+    in_pixels = layers.in_h * layers.in_w
+    reached = ((layers.kernel_h - 1) * layers.in_w + layers.kernel_w) * layers.in_channels
+    window = jnp.where(_has_window(layers), reached, 0.0)
+    held = jnp.where(in_pixels == 1, 0.0, share * layers.held_elements)
+    scaled = jnp.where(layers.op == int(Op.SCALE), in_pixels * layers.in_channels, 0.0)
+    return window + (held + scaled) + (layers.in_channels + layers.out_channels)
 
 
 def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: Any = 1) -> Times:
@@ -227,7 +251,7 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
     del gain
     share = asked(device, layers, run.macs_per_s / run.peak_macs_per_s)
     cycle_s = 1 / device.compute["clock_hz"]
-    work = 1 / rate(device, *share[:SHARED])
+    work = 1 / rate(device, share.logic)
     interval = jnp.maximum(work, share.pixels)
     overhead_s = jnp.ones_like(work) * device.compute["op_overhead_s"]
     return Times(
@@ -237,11 +261,7 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
         latency_s=interval * (batch + share.fill) * cycle_s + overhead_s,
         dram_bytes=jnp.zeros_like(work),
         sums={
-            "fixed_luts": share.fixed_luts,
-            "tree_luts": share.tree_luts,
-            "multiplier_luts": share.multiplier_luts,
-            "slices": share.slices,
-            "reads": share.reads,
+            **share.logic._asdict(),
             "weight_bits": layers.weights * layers.weight_bits,
             "buffer_bits": share.buffer_bits,
             "fill": share.fill,
@@ -255,7 +275,7 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
 def network(device: Device, parts: LayerCosts, batch: Any = 1) -> tuple[Costs, dict[str, Array]]:
     """Costs of all layers at work at once, and the shares of logic and memory they need, `[...]`."""
     compute, sums = device.compute, parts.sums
-    work = 1 / rate(device, *(sums[name] for name in Asked._fields[:SHARED]))
+    work = 1 / rate(device, Logic(*(sums[name] for name in Logic._fields)))
     interval = jnp.maximum(work, parts.maxima["pixels"])
     units = compute["units"]
     bits = (compute["bram18"] * BLOCK_BITS + compute.get("uram", 0.0) * ULTRA_BITS) * units

@@ -3,7 +3,8 @@
 Equations (cycles of one image on one core):
     dense       = ceil(c_in / input_parallel) * ceil(c_out / output_parallel) * ceil(w_out / pixel_parallel)
                   * kernel * h_out, per group;  scaled by the rate of the precision
-    depthwise   = ceil(channels / output_parallel) * ceil(w_out / depthwise_pixel_parallel) * kernel * h_out
+    depthwise   = ceil(channels / output_parallel) * round_up(w_out, pixel_parallel / 2) / depthwise_pixel_parallel
+                  * kernel * h_out
     elementwise = elements read and written, channels padded to output_parallel, / elementwise_per_cycle
                   * (1 + spill_factor where a map exceeds sram_bytes)
     memory      = (weights + activations that do not stay in sram_bytes) / min(dram, cores at work * port)
@@ -33,7 +34,7 @@ from hw_models.device import Device
 from hw_models.keys import Free, Keys
 from hw_models.memory import traffic
 from hw_models.precision import Run
-from hw_models.roofline import Times, ceil_div, on_vector_unit, overlapped, round_up
+from hw_models.roofline import Times, ceil_div, on_vector_unit, overlapped, padded_maps, round_up
 from hw_models.workload import Op, Workload
 
 PIPELINED = (Op.ADD, Op.MULTIPLY, Op.CONCAT, Op.ACTIVATION)
@@ -80,6 +81,29 @@ TERMS = {
 def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: Any = 1) -> Times:
     """Seconds of each layer, `[..., L]`."""
     compute, memory = device.compute, device.memory
+    rounds = ceil_div(batch, compute["units"])
+    compute_s = rounds * _image_s(device, layers, run)
+
+    moved = traffic(device, layers, gain)
+    ports = jnp.minimum(batch, compute["units"]) * memory["port_bytes_per_s"]
+    reached = memory["dram_bytes_per_s"] * memory["efficiency"]
+    slower = moved.dram_bytes * (1 / jnp.minimum(ports, reached) - 1 / reached)
+    share = jnp.where(layers.op == int(Op.LINEAR), memory.get("linear_efficiency", 1.0), 1.0)
+    beside = jnp.where(_pipelined(layers), moved.output_s / moved.memory_s, 1.0)
+    memory_s = batch * (moved.memory_s + slower) * beside / share
+    dram_bytes = batch * moved.dram_bytes * beside
+    overhead_s = jnp.ones_like(compute_s) * compute["op_overhead_s"] * rounds
+    work_s = overlapped(compute_s, memory_s, compute.get("serial_share", 0.0))
+    return Times(compute_s, memory_s, overhead_s, work_s + overhead_s, dram_bytes)
+
+
+def _pipelined(layers: Workload) -> Array:
+    return jnp.isin(layers.op, jnp.asarray(PIPELINED))
+
+
+def _image_s(device: Device, layers: Workload, run: Run) -> Array:
+    """Seconds that one core computes on one image, `[..., L]`."""
+    compute = device.compute
     taps = layers.kernel_h * layers.kernel_w
     steps = (
         ceil_div(layers.in_channels / layers.groups, compute["input_parallel"])
@@ -88,36 +112,21 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
     )
     parallel = compute["input_parallel"] * compute["output_parallel"] * compute["pixel_parallel"]
     dense = steps * layers.groups * taps * layers.out_h * parallel / (run.macs_per_s / compute["units"])
+
     cycle_s = 1 / compute["clock_hz"]
-    padded = round_up(layers.out_channels, compute["output_parallel"])
-    channel_steps = jnp.where(layers.op == int(Op.DEPTHWISE), padded / compute["output_parallel"], layers.out_channels)
+    tiles = ceil_div(layers.out_channels, compute["output_parallel"])
+    channel_steps = jnp.where(layers.op == int(Op.DEPTHWISE), tiles, layers.out_channels)
     # Depthwise pixel parallelism may be any share of a step once it is fitted: pixels pad to the half of dense ones.
     columns = round_up(layers.out_w, compute["pixel_parallel"] / 2) / compute["depthwise_pixel_parallel"]
     vector = channel_steps * columns * taps * layers.out_h * cycle_s
 
-    spills = jnp.where(layers.input_elements * layers.act_bits / 8 > memory["sram_bytes"], 1.0, 0.0)
-    before = layers.input_elements / layers.in_channels * round_up(layers.in_channels, compute["output_parallel"])
-    after = layers.output_elements / layers.out_channels * padded
-    each = (
-        (before + after) * cycle_s / compute["elementwise_per_cycle"] * (1 + compute.get("spill_factor", 0.0) * spills)
-    )
+    spills = layers.input_elements * layers.act_bits / 8 > device.memory["sram_bytes"]
+    strips = 1 + compute.get("spill_factor", 0.0) * jnp.where(spills, 1.0, 0.0)
+    before, after = padded_maps(layers, compute["output_parallel"])
+    elementwise = (before + after) * cycle_s / compute["elementwise_per_cycle"] * strips
 
-    multiplying = layers.multiplies > 0
-    pipelined = jnp.isin(layers.op, jnp.asarray(PIPELINED))
-    image_s = jnp.where(multiplying, jnp.where(on_vector_unit(layers), vector, dense), jnp.where(pipelined, 0.0, each))
-    compute_s = ceil_div(batch, compute["units"]) * image_s
-
-    moved = traffic(device, layers, gain)
-    ports = jnp.minimum(batch, compute["units"]) * memory["port_bytes_per_s"]
-    reached = memory["dram_bytes_per_s"] * memory["efficiency"]
-    slower = moved.dram_bytes * (1 / jnp.minimum(ports, reached) - 1 / reached)
-    share = jnp.where(layers.op == int(Op.LINEAR), memory.get("linear_efficiency", 1.0), 1.0)
-    beside = jnp.where(pipelined, moved.output_s / moved.memory_s, 1.0)
-    memory_s = batch * (moved.memory_s + slower) * beside / share
-    dram_bytes = batch * moved.dram_bytes * beside
-    overhead_s = jnp.ones_like(compute_s) * compute["op_overhead_s"] * ceil_div(batch, compute["units"])
-    work_s = overlapped(compute_s, memory_s, compute.get("serial_share", 0.0))
-    return Times(compute_s, memory_s, overhead_s, work_s + overhead_s, dram_bytes)
+    multiplied = jnp.where(on_vector_unit(layers), vector, dense)
+    return jnp.where(layers.multiplies > 0, multiplied, jnp.where(_pipelined(layers), 0.0, elementwise))
 
 
 def resource_fraction(device: Device) -> Array:

@@ -31,7 +31,7 @@ from hw_models.formats import parse_format
 from hw_models.keys import Free, Keys
 from hw_models.memory import traffic
 from hw_models.precision import Run
-from hw_models.roofline import Times, ceil_div, gemm, on_vector_unit, overlapped, round_up
+from hw_models.roofline import Times, ceil_div, gemm, on_vector_unit, overlapped, round_up, vector_unit_s
 from hw_models.workload import Workload
 
 ALIGN_BITS = 128
@@ -73,10 +73,8 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
         wider_s = jnp.where(bits > run.act_bits, round_up(size.k, ALIGN_BITS / bits) / rate, jnp.inf)
         depth_s = jnp.minimum(depth_s, wider_s)
     dense = waves * compute["units"] * compute["tile_m"] * compute["tile_n"] * depth_s
-    macs = size.m * size.k * size.n * size.groups
-    vector = macs / (compute["vector_macs_per_cycle"] * compute["clock_hz"] * compute["units"])
     depthwise = on_vector_unit(layers)
-    compute_s = layers.multiplies * jnp.where(depthwise, vector, dense)
+    compute_s = layers.multiplies * jnp.where(depthwise, vector_unit_s(device, size), dense)
 
     moved = traffic(device, layers, gain, batch, jnp.bool_(False))
     share = jnp.where(depthwise, memory.get("depthwise_efficiency", 1.0), 1.0)

@@ -72,13 +72,17 @@ TERMS = {
 }
 
 
+def _unrolled(layers: Workload) -> Array:
+    """Dense layers whose windows are copied into columns: kernels above 1x1. bool `[..., L]`"""
+    return (layers.op == int(Op.CONV)) & (layers.kernel_h * layers.kernel_w > 1)
+
+
 def column_bytes(layers: Workload) -> Array:
     """Buffer of windows that a kernel unrolls, `[..., L]`: two columns of a dense kernel, one of a depthwise one."""
     taps = layers.kernel_h * layers.kernel_w
     dense = COLUMNS * COLUMN_BYTES * round_up(taps * layers.in_channels / layers.groups, COLUMN_TILE)
-    conv = (layers.op == int(Op.CONV)) & (taps > 1)
     depthwise = COLUMN_BYTES * taps * layers.in_channels
-    return jnp.where(conv, dense, jnp.where(layers.op == int(Op.DEPTHWISE), depthwise, 0.0))
+    return jnp.where(_unrolled(layers), dense, jnp.where(layers.op == int(Op.DEPTHWISE), depthwise, 0.0))
 
 
 def peak_memory_bytes(device: Device, layers: Workload) -> Array:
@@ -96,20 +100,17 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
     del gain
     compute = device.compute
     cycle_s = 1 / compute["clock_hz"]
-    macs = layers.macs
+    taps = layers.kernel_h * layers.kernel_w
     slow = run.peak_macs_per_s * compute["depthwise_efficiency"]
     linear = run.peak_macs_per_s * compute["linear_efficiency"]
     depthwise = on_vector_unit(layers)
     reached = jnp.where(depthwise, slow, jnp.where(layers.op == int(Op.LINEAR), linear, run.macs_per_s))
-    unrolled = (layers.op == int(Op.CONV)) & (layers.kernel_h * layers.kernel_w > 1)
-    windows = layers.output_elements / layers.out_channels * layers.kernel_h * layers.kernel_w * layers.in_channels
-    columns_s = jnp.where(unrolled, windows * compute["column_cycles"] * cycle_s, 0.0)
-    touched = jnp.where(
-        layers.op == int(Op.POOL), layers.output_elements * layers.kernel_h * layers.kernel_w, layers.input_elements
-    )
+    windows = layers.output_elements / layers.out_channels * taps * layers.in_channels
+    columns_s = jnp.where(_unrolled(layers), windows * compute["column_cycles"] * cycle_s, 0.0)
+    touched = jnp.where(layers.op == int(Op.POOL), layers.output_elements * taps, layers.input_elements)
     touched_s = jnp.where(layers.multiplies > 0, 0.0, touched * cycle_s)
     results_s = layers.output_elements * compute["output_cycles"] * cycle_s
-    compute_s = batch * (macs / reached + columns_s + touched_s + results_s)
+    compute_s = batch * (layers.macs / reached + columns_s + touched_s + results_s)
 
     flash_bytes = dense_weight_bytes(layers)
     memory_s = batch * flash_bytes / (device.memory["dram_bytes_per_s"] * device.memory["efficiency"])

@@ -4,9 +4,10 @@ Equations:
     dense     = cycles of the weight-stationary array, the next weights loaded meanwhile (`hw_models.systolic`)
     vector    = macs / (clock * vector_macs_per_cycle * units)                           (depthwise layers)
     resident  = 2 * (input + output of one image) <= sram_bytes, channels padded to whole lanes, because two buffers
-                overlap copying with work; on the vector unit an element takes at least vector_bits (32 where the
-                unit has no 16-bit arithmetic)
-    traffic   = weights / dram + activations / (resident ? sram rate : dram rate, depthwise: times depthwise_efficiency)
+                overlap copying with work; but for convolutions an element takes at least vector_bits (32 where the
+                vector unit has no 16-bit arithmetic)
+    traffic   = weights / dram + activations / (resident ? sram rate : dram rate);  depthwise and not resident: divided
+                by depthwise_efficiency
     layer     = max(compute, memory) + serial_share * min(compute, memory) + op_overhead
 
 A map that is not resident is cut into tiles whose borders are read again, and its windows slide over rows that must be
@@ -28,11 +29,11 @@ from hw_models.device import Device
 from hw_models.keys import Free, Keys
 from hw_models.memory import traffic
 from hw_models.precision import Run
-from hw_models.roofline import Times, gemm, on_vector_unit, overlapped, round_up
+from hw_models.roofline import Times, gemm, on_vector_unit, overlapped, padded_maps, vector_unit_s
 from hw_models.systolic import systolic_cycles_traced
 from hw_models.workload import Op, Workload
 
-BUFFERS = 2
+BUFFERS = 2  # one is copied while the other is worked on
 
 KEYS = Keys(
     required=("compute.vector_macs_per_cycle",),
@@ -65,8 +66,7 @@ def resident(device: Device, layers: Workload) -> Array:
     lanes = device.compute.get("lanes", 1.0)
     vector_bits = jnp.maximum(layers.act_bits, device.compute.get("vector_bits", 0.0))
     bits = jnp.where(layers.op == int(Op.CONV), layers.act_bits, vector_bits)
-    before = layers.input_elements / layers.in_channels * round_up(layers.in_channels, lanes)
-    after = layers.output_elements / layers.out_channels * round_up(layers.out_channels, lanes)
+    before, after = padded_maps(layers, lanes)
     return BUFFERS * (before + after) * bits / 8 <= device.memory["sram_bytes"]
 
 
@@ -77,10 +77,8 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
     rows, cols = compute["array_rows"], compute["array_cols"]
     cycles = systolic_cycles_traced(size.m, size.k, size.n, rows, cols, overlap=True) * size.groups
     dense = cycles * rows * cols / run.macs_per_s
-    macs = size.m * size.k * size.n * size.groups
-    vector = macs / (compute["vector_macs_per_cycle"] * compute["clock_hz"] * compute["units"])
     depthwise = on_vector_unit(layers)
-    compute_s = layers.multiplies * jnp.where(depthwise, vector, dense)
+    compute_s = layers.multiplies * jnp.where(depthwise, vector_unit_s(device, size), dense)
     stays = resident(device, layers)
     moved = traffic(device, layers, gain, batch, stays)
     share = jnp.where(depthwise & ~stays, memory.get("depthwise_efficiency", 1.0), 1.0)

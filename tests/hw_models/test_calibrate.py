@@ -15,7 +15,7 @@ from scipy import stats
 from hw_models import Device, InputError, Layer, Op, Workload, load_device
 from hw_models.ablation import terms, without
 from hw_models.accuracy import accuracy
-from hw_models.calibrate import Fit, calibrate, constants, held_out, predict, rows, value_of
+from hw_models.calibrate import Fit, _slopes, calibrate, constants, held_out, predict, rows
 from hw_models.calibrated_file import calibrated_text
 from hw_models.discover import names
 from hw_models.estimate import apply_precision
@@ -180,6 +180,15 @@ def test_held_out_predictions_come_from_fits_that_did_not_see_them() -> None:
     after = held_out(known.device, rows(known.networks, seen), 64, seconds, known.precision)
     assert after[4] == pytest.approx(before[4], rel=1e-4)
     assert np.max(np.abs(after / before - 1)) > 0.01
+
+
+def test_folds_and_the_final_fit_share_one_program() -> None:
+    known, before = case("a100"), _slopes._cache_size()
+    few = known._replace(networks=rows(known.networks, slice(28)), seconds=known.seconds[:28])  # 28 in folds of 5 and 6
+    part = (few.device, few.networks, 64, few.seconds, few.precision)
+    held_out(*part)
+    calibrate(*part)
+    assert _slopes._cache_size() <= before + 1
 
 
 def test_calibrated_files_keep_their_comments_and_know_their_error(tmp_path: Path) -> None:
