@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,6 +14,7 @@ from hw_models import Costs, Device, InputError, Layer, Workload, device_names, 
 from hw_models.estimate import MAX_BATCH, apply_precision, fits, layer_costs, resource_shares, total
 from hw_models.estimate import explain as explain_layers
 from hw_models.metrics import metrics
+from hw_models.programs import for_few_runs
 from search_spaces.texts import Resolved, resolve
 
 MEASURES = (*(name for name in Costs._fields if name not in ("params", "macs", "compute_s")), "mac_utilization")
@@ -100,7 +100,7 @@ def price(prepared: Prepared, batch: int = 1) -> dict[str, Any]:
     }
 
 
-@jax.jit
+@for_few_runs
 def _price(device: Device, workload: Workload, batch: Any) -> tuple[Costs, dict[str, Any]]:
     layers = layer_costs(device, workload, batch)
     return total(device, layers, batch), resource_shares(device, layers, batch)

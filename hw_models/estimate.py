@@ -24,6 +24,7 @@ from hw_models.errors import InputError
 from hw_models.memory import onchip_bytes, peak_memory_bytes
 from hw_models.precision import Run, choose
 from hw_models.precision import apply_precision as apply_precision
+from hw_models.programs import for_few_runs
 from hw_models.remarks import computes_in, remarks
 from hw_models.roofline import bound
 from hw_models.workload import Op, Workload
@@ -38,6 +39,11 @@ def run_of(device: Device, layers: Workload) -> Run:
     return found
 
 
+def _check(batch: Any) -> None:
+    if isinstance(batch, int | float) and not 1 <= batch <= MAX_BATCH:
+        raise InputError(f"batch {batch!r} is not allowed: give 1 to {MAX_BATCH:,}")
+
+
 def layer_costs(device: Device, workload: Workload, batch: Any = 1) -> LayerCosts:
     """Costs of each layer on `device`; every leaf `[..., L]`, rows with `count` 0 cost nothing.
 
@@ -47,8 +53,7 @@ def layer_costs(device: Device, workload: Workload, batch: Any = 1) -> LayerCost
     Raises:
         InputError: `batch` is a Python number below 1 or above `MAX_BATCH`.
     """
-    if isinstance(batch, int | float) and not 1 <= batch <= MAX_BATCH:
-        raise InputError(f"batch {batch!r} is not allowed: give 1 to {MAX_BATCH:,}")
+    _check(batch)
     layer_times = load(ANALYTIC, device.kind, "layer_times")
     count = workload.count
     # A layer is priced once and then repeated; where the device removes zero channels, without them.
@@ -155,6 +160,11 @@ def estimate(device: Device, workload: Workload, batch: Any = 1) -> Costs:
     return total(device, layer_costs(device, workload, batch), batch)
 
 
+@for_few_runs
+def _costs_and_run(device: Device, workload: Workload, batch: Any) -> tuple[LayerCosts, Run]:
+    return layer_costs(device, workload, batch), run_of(device, workload)
+
+
 def explain(device: Device, workload: Workload, batch: int = 1) -> list[dict[str, Any]]:
     """One row per layer for a person to read: what it is, what it costs, what holds it back, its share of the time.
 
@@ -164,7 +174,7 @@ def explain(device: Device, workload: Workload, batch: int = 1) -> list[dict[str
     `workload` has one axis, `[L]`. Padding rows are left out.
 
     Raises:
-        InputError: `workload` has more than one axis.
+        InputError: `workload` has more than one axis, or a batch that `layer_costs` refuses.
 
     Example:
         >>> from hw_models.device_file import load_device
@@ -176,11 +186,12 @@ def explain(device: Device, workload: Workload, batch: int = 1) -> list[dict[str
     """
     if workload.op.ndim != 1:
         raise InputError(f"explain takes one workload [L], not one of shape {workload.op.shape}: index it first")
-    costs = jax.tree.map(np.asarray, layer_costs(device, workload, batch))
+    _check(batch)
+    costs, run = _costs_and_run(device.unnamed(), workload, jnp.float32(batch))
+    costs = jax.tree.map(np.asarray, costs)
     rows = jax.tree.map(np.asarray, workload)
     once = float(once_s(device, batch))
     whole = float(costs.latency_s.sum()) + once
-    run = run_of(device, workload)
     precisions, notes = computes_in(device, workload, run), remarks(device, workload, run)
     table = []
     for i in np.flatnonzero(rows.count > 0):

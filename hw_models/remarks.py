@@ -6,11 +6,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 
 from hw_models.compression import N_M_INPUT_BITS, N_M_OUTPUTS, kept_channels, reduces, speedup
 from hw_models.device import Device
 from hw_models.formats import Format, format_name, parse_format
 from hw_models.precision import Run
+from hw_models.programs import for_few_runs
 from hw_models.workload import Dtype, Pattern, Workload
 
 
@@ -51,14 +53,13 @@ def remarks(device: Device, layers: Workload, run: Run) -> list[str]:
         >>> remarks(load_device("pixel_3"), work, choose(load_device("pixel_3"), work))
         ['stored as int4, computed as int8']
     """
-    gains, reduced = np.asarray(speedup(device, layers, run)), np.asarray(reduces(device, layers, run))
-    kept = np.asarray(kept_channels(device, layers).out_channels)
+    gains, reduced, kept, weights = jax.tree.map(np.asarray, _zeros_of(device.unnamed(), layers, run))
     rows: Any = jax.tree.map(np.asarray, layers)
     supported = np.asarray(run.supported)
     texts = []
     for i, computed in enumerate(computes_in(device, layers, run)):
-        weights = Dtype(int(rows.weight_dtype[i])), int(rows.weight_bits[i])
-        form = Format(*weights, Dtype(int(rows.act_dtype[i])), int(rows.act_bits[i]))
+        held = Dtype(int(rows.weight_dtype[i])), int(rows.weight_bits[i])
+        form = Format(*held, Dtype(int(rows.act_dtype[i])), int(rows.act_bits[i]))
         stored, parts = format_name(form), []
         if not supported[i]:
             parts.append(f"{device.name} cannot compute in {stored}")
@@ -66,11 +67,17 @@ def remarks(device: Device, layers: Workload, run: Run) -> list[str]:
             parts.append(f"stored as {stored}, computed by adding int8 activations")
         elif parse_format(computed) != form:
             parts.append(f"stored as {stored}, computed as {computed}")
-        if rows.density[i] < 1 and rows.weights[i] > 0:
+        if rows.density[i] < 1 and weights[i] > 0:
             layer = jax.tree.map(lambda leaf, i=i: leaf[i], rows)
             parts.append(_zeros(device, layer, float(gains[i]), float(kept[i])))
         texts.append("; ".join(parts))
     return texts
+
+
+@for_few_runs
+def _zeros_of(device: Device, layers: Workload, run: Run) -> tuple[Array, Array, Array, Array]:
+    kept = kept_channels(device, layers).out_channels
+    return speedup(device, layers, run), reduces(device, layers, run), kept, layers.weights
 
 
 def _zeros(device: Device, layer: Any, gain: float, kept: float) -> str:

@@ -6,8 +6,14 @@ import tempfile
 
 from hypothesis import settings
 
-# The tests compile much and compute little. XLA reads this when the first array is made, also in commands they start.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+# The tests compile much and compute little: code that is made quickly, by the older emitters (a third of the time of
+# the newer ones) and in one piece. XLA reads this when the first array is made, also in commands they start.
+QUICK = (
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *QUICK]).strip()
 
 # Commands and workers compile the same programs again and again: the first to do so keeps them for the others. Small
 # ones as well: a command has a hundred of them.

@@ -145,7 +145,7 @@ def tiny_networks() -> dict[str, list[Layer]]:
 def networks() -> dict[str, Workload]:
     """Published networks as workloads of one length, so that tests share compilations."""
     layers = {"mobilenet_v3_small": mobilenet_v3_small(), "mobilenet_v2": mobilenet_v2()}
-    return {name: Workload.of(rows, 80) for name, rows in layers.items()}
+    return {name: Workload.of(rows, 512) for name, rows in layers.items()}
 
 
 @pytest.fixture(scope="session")

@@ -215,7 +215,7 @@ def test_a_width_of_its_own_is_calibrated_by_the_precision_that_holds_it(tmp_pat
     device = load_device("zcu104_dataflow")
     fitted = constants(device, "w1a3")
     assert fitted == constants(device, "int4")
-    fit = Fit(device, fitted, np.asarray([value_of(device, constant) for constant in fitted]), 0.1)
+    fit = Fit(device, fitted, np.asarray([device.number(constant.name) for constant in fitted]), 0.1)
     path = tmp_path / "mine.toml"
     found = accuracy([1.0, 2.0, 3.3], [1.0, 2.1, 3.0])
     path.write_text(calibrated_text("zcu104_dataflow", fit, found, "w1a3", 1, "golden"))

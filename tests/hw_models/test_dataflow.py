@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hw_models import Device, InputError, Layer, Op, Workload, device_names, estimate, load_device
+from hw_models import Costs, Device, InputError, Layer, Op, Workload, device_names, estimate, load_device
 from hw_models.analytic import dataflow
 from hw_models.estimate import apply_precision, fits, layer_costs, once_s, resource_shares
 from hw_models.folding import choose_folding
@@ -24,9 +24,19 @@ BOARDS = [name for name in device_names() if load_device(name).kind == "dataflow
 TINY = ("ic", "kws", "vww", "ad", "cnv")
 LENGTH = 40  # one length, one compilation
 
-price = jax.jit(estimate)
-shares = jax.jit(lambda device, work: resource_shares(device, layer_costs(device, work)))
-asked = jax.jit(dataflow.asked)
+WIDTHS = jnp.arange(1.0, 17.0)
+
+_price = jax.jit(estimate)
+_shares = jax.jit(lambda device, work: resource_shares(device, layer_costs(device, work)))
+_asked = jax.jit(dataflow.asked)
+
+
+def price(device: Device, work: Workload, batch: float = 1) -> Costs:
+    return _price(device.unnamed(), work, batch)
+
+
+def shares(device: Device, work: Workload) -> dict[str, jax.Array]:
+    return _shares(device.unnamed(), work)
 
 
 def stored(layers: list[Layer], precision: str) -> list[Layer]:
@@ -35,7 +45,7 @@ def stored(layers: list[Layer], precision: str) -> list[Layer]:
 
 def interval_cycles(device: Device, work: Workload) -> float:
     """Cycles between images of a long batch."""
-    one, many = (float(price(device, work, jnp.float32(batch)).latency_s) for batch in (1, 4097))
+    one, many = (float(price(device, work, batch).latency_s) for batch in (1, 4097))
     return (many - one) / 4096 * device.compute["clock_hz"]
 
 
@@ -65,7 +75,7 @@ def test_shares_of_the_input_and_buffers_are_those_of_whole_numbers(
     shares = dataflow.fill_share(Workload.of(rows))
     np.testing.assert_allclose(shares, [float(fill_share(row)) for row in rows], rtol=1e-5)
     device = load_device("zc706_dataflow")
-    bits = asked(device, Workload.of(rows, LENGTH), jnp.ones(LENGTH)).buffer_bits[: len(rows)]
+    bits = _asked(device, Workload.of(rows, LENGTH), jnp.ones(LENGTH)).buffer_bits[: len(rows)]
     exact = [engine.window_bits + engine.fifo_bits for engine in engines(rows)]
     passing = [8 * (row.in_channels + row.out_channels) for row in rows]
     np.testing.assert_allclose(bits, np.add(exact, passing), rtol=1e-3)
@@ -104,24 +114,25 @@ def test_order_of_magnitude_of_measured_designs(row: dict[str, str], tiny_networ
     assert 1 / 3 < float(costs.latency_s) * 1e6 / float(row["latency_us"]) < 3
 
 
+@jax.jit
+def by_bits(device: Device, work: Workload) -> jax.Array:
+    """Latency, share of the chip and energy in every width of weights and activations, `[W, A, 3]`."""
+
+    def one(weight_bits: jax.Array, act_bits: jax.Array) -> jax.Array:
+        full = jnp.ones_like(work.op)
+        costs = estimate(device, work._replace(weight_bits=full * weight_bits, act_bits=full * act_bits), 100)
+        return jnp.stack([costs.latency_s, costs.resource_fraction, costs.energy_j])
+
+    return jax.vmap(lambda w: jax.vmap(lambda a: one(w, a))(WIDTHS))(WIDTHS)
+
+
 @pytest.mark.parametrize("name", BOARDS)
 def test_throughput_falls_with_weight_and_activation_bits_alike(
     name: str, tiny_networks: dict[str, list[Layer]]
 ) -> None:
     device = load_device(name)
-    widths = jnp.arange(1.0, 17.0)
-
-    @jax.jit
-    def latency(work: Workload) -> jax.Array:
-        def one(weight_bits: jax.Array, act_bits: jax.Array) -> jax.Array:
-            full = jnp.ones_like(work.op)
-            costs = estimate(device, work._replace(weight_bits=full * weight_bits, act_bits=full * act_bits), 100)
-            return jnp.stack([costs.latency_s, costs.resource_fraction, costs.energy_j])
-
-        return jax.vmap(lambda w: jax.vmap(lambda a: one(w, a))(widths))(widths)
-
     for network in ("ic", "cnv"):
-        table = np.asarray(latency(Workload.of(stored(tiny_networks[network], "int8"), LENGTH)))  # [W, A, 3]
+        table = np.asarray(by_bits(device.unnamed(), Workload.of(stored(tiny_networks[network], "int8"), LENGTH)))
         assert np.all(np.isfinite(table))
         for axis in (0, 1):
             assert np.all(np.diff(table, axis=axis) >= -1e-6 * np.abs(table).max())
@@ -147,7 +158,7 @@ def test_any_width_may_be_asked_for_and_floats_may_not() -> None:
     for precision in ("float32", "bfloat16"):
         with pytest.raises(InputError, match=f"precision '{precision}' is not supported by ultra96_dataflow"):
             apply_precision(device, work, precision)
-    costs = estimate(device, work)
+    costs = price(device, work)
     assert not bool(fits(costs))
     assert all(bool(jnp.isfinite(leaf)) for leaf in costs)
     assert float(shares(device, work)["unsupported layers"]) > 1
@@ -155,7 +166,7 @@ def test_any_width_may_be_asked_for_and_floats_may_not() -> None:
 
 def test_a_batch_streams(tiny_networks: dict[str, list[Layer]]) -> None:
     device, work = load_device("zc706_dataflow"), Workload.of(stored(tiny_networks["ic"], "int8"), LENGTH)
-    costs = [price(device, work, jnp.float32(batch)) for batch in (1, 2, 11)]
+    costs = [price(device, work, batch) for batch in (1, 2, 11)]
     times = [float(one.latency_s) for one in costs]
     assert times[2] - times[0] == pytest.approx(10 * (times[1] - times[0]), rel=1e-3)
     assert times[1] - times[0] < 0.7 * times[0]  # the second image does not wait for the first
@@ -215,7 +226,7 @@ def test_a_roofline_ranks_wide_linear_layers_wrongly() -> None:
     assert 3 * macs[0] < macs[1]
     peak = device.compute["macs_per_cycle"]["int8"] * device.compute["clock_hz"]
     wrong = [roofline_s(rows, peak, device.memory["dram_bytes_per_s"]) for rows in (wide_head, conv_only)]
-    right = [float(price(device, Workload.of(rows, 4), jnp.float32(100)).latency_s) for rows in (wide_head, conv_only)]
+    right = [float(price(device, Workload.of(rows, 4), 100).latency_s) for rows in (wide_head, conv_only)]
     exact = [choose_folding(device, rows).interval_cycles for rows in (wide_head, conv_only)]
     assert wrong[0] > wrong[1]
     assert right[0] < right[1]
@@ -236,7 +247,7 @@ def test_a_roofline_ranks_narrow_numbers_wrongly() -> None:
     for rate in ((peak[8], peak[8]), (peak[4], 2.1 * peak[4])):  # int8 slices for both, or even twice for the slim one
         wrong = [roofline_s(rows, one, 1e18) for rows, one in zip((wide, slim), rate, strict=True)]
         assert wrong[0] > wrong[1]
-    right = [float(price(device, Workload.of(rows, 4), jnp.float32(100)).latency_s) for rows in (wide, slim)]
+    right = [float(price(device, Workload.of(rows, 4), 100).latency_s) for rows in (wide, slim)]
     assert 2 * right[0] < right[1]
 
 

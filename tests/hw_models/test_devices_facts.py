@@ -10,25 +10,31 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hw_models import Costs, Layer, Op, Workload, device_names, estimate, load_device
+from hw_models import Costs, Device, Layer, Op, Workload, device_names, load_device
 from hw_models.errors import InputError
-from hw_models.estimate import layer_costs
+from hw_models.estimate import layer_costs, total
 from hw_models.formats import parse_format
 from hw_models.precision import apply_precision
 from search_spaces.published import factory
 
-_price = jax.jit(estimate)
+LENGTH = 512  # that of test_costs_of_devices.py: workloads of one length share compiled programs
+_price_layers = jax.jit(layer_costs)
+
+
+def _price(device: Device, work: Workload, batch: float = 1) -> Costs:
+    layers = _price_layers(device.unnamed(), work, jnp.full(LENGTH, batch, jnp.float32))
+    return total(device, layers, jnp.float32(batch))
 
 
 @functools.cache
 def network(name: str) -> Workload:
-    return Workload.of(factory(name)().lower(), 210)  # one length, so that networks share compilations
+    return Workload.of(factory(name)().lower(), LENGTH)
 
 
 def seconds(device: str, name: str, precision: str | None = None, batch: int = 1, fallback: bool = False) -> float:
     machine = load_device(device)
     work, _, _ = apply_precision(machine, network(name), precision, fallback)
-    return float(_price(machine.unnamed(), work, jnp.float32(batch)).latency_s)
+    return float(_price(machine, work, batch).latency_s)
 
 
 def gain(device: str, name: str, narrow: str, wide: str = "float32", batch: int = 1) -> float:
@@ -90,7 +96,7 @@ def test_prices_common_networks_with_sane_numbers(name: str) -> None:
     prices = []
     for reference in ("mobilenet_v2", "resnet50"):
         work, _, _ = apply_precision(device, network(reference))
-        costs: Costs = _price(device.unnamed(), work, jnp.float32(1))
+        costs: Costs = _price(device, work)
         assert all(math.isfinite(float(leaf)) for leaf in costs)
         assert 1e-4 < float(costs.latency_s) < (100 if device.kind == "mcu" else 10)
         assert 0.1 < float(costs.energy_j / costs.latency_s) < 1000  # watts
@@ -109,10 +115,10 @@ ESTIMATED = {"int16": 0.400, "int8": 0.667, "int4": 0.696, "int2": 2.462, "int1"
 @pytest.mark.parametrize("size", [512, 1024, 2048])
 def test_matrix_products_reproduce_the_gain_of_every_width(name: str, table: dict[str, float], size: int) -> None:
     device = load_device(name)
-    product = Workload.of([Layer(Op.CONV, size, 1, size, 1, size, size)])
+    product = Workload.of([Layer(Op.CONV, size, 1, size, 1, size, size)], LENGTH)
 
     def time(precision: str) -> float:
-        return float(_price(device.unnamed(), apply_precision(device, product, precision)[0], jnp.float32(1)).latency_s)
+        return float(_price(device, apply_precision(device, product, precision)[0]).latency_s)
 
     assert size**3 / time("float32") == pytest.approx(12e9, rel=0.05)
     for precision, expected in table.items():

@@ -52,6 +52,15 @@ def test_a_network_of_every_space_counts_the_same_on_both_sides(name):
     assert all(slot.branch_count <= MAX_BRANCHES for slot in space.slots)
 
 
+@pytest.mark.parametrize("name", SPACES)
+def test_one_network_and_populations_have_the_same_canonical_genes(name):
+    space = made(name)
+    genes = np.random.default_rng(0).integers(0, space.cardinality, (50, space.num_decisions), np.int32)
+    population = np.asarray(jax.jit(jax.vmap(space.canonical))(genes))
+    single = np.asarray([space.check(row) for row in genes])
+    assert single.dtype == population.dtype and single.tolist() == population.tolist()
+
+
 @pytest.mark.parametrize("size", [8, 17, 28, 32, 64, 96, 224])
 @pytest.mark.parametrize("name", SPACES)
 def test_every_space_takes_images_of_any_size_channels_and_classes(name, size):
