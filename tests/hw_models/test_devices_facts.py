@@ -128,10 +128,10 @@ def test_matrix_products_reproduce_the_gain_of_every_width(name: str, table: dic
 @pytest.mark.parametrize("name", ["w1a2", "w1a3", "w1a4", "w2a3", "int3", "w2a4", "w3a4"])
 def test_bit_serial_products_take_a_binary_one_for_each_pair_of_bits(name: str) -> None:
     device = load_device("cortex_a15")
-    product = Workload.of([Layer(Op.CONV, 1024, 1, 1024, 1, 1024, 1024)])
+    product = Workload.of([Layer(Op.CONV, 1024, 1, 1024, 1, 1024, 1024)], LENGTH)
 
     def time(precision: str) -> float:
-        return float(_price(device.unnamed(), apply_precision(device, product, precision)[0], jnp.float32(1)).latency_s)
+        return float(_price(device, apply_precision(device, product, precision)[0]).latency_s)
 
     form = parse_format(name)
     assert time(name) / time("int1") == pytest.approx(form.weight_bits * form.act_bits, rel=0.06)
@@ -223,9 +223,7 @@ def test_pruned_groups_save_far_fewer_seconds_than_products(device: str, batch: 
     machine, rows = load_device(device), factory("resnet18")().lower()
     grouped = [row._replace(groups=32) if row.op is Op.CONV and row.in_channels % 32 == 0 else row for row in rows]
     dense_s, grouped_s = (
-        float(
-            _price(machine.unnamed(), apply_precision(machine, Workload.of(each, 210))[0], jnp.float32(batch)).latency_s
-        )
+        float(_price(machine, apply_precision(machine, Workload.of(each, LENGTH))[0], batch).latency_s)
         for each in (rows, grouped)
     )
     assert sum(row.macs for row in rows) > 9 * sum(row.macs for row in grouped)
