@@ -16,7 +16,7 @@ import numpy as np
 from experiments.quantities import Scale, full_name, scale_of
 from experiments.results import evaluated
 from hw_models.errors import InputError
-from nas import pareto
+from nas import disk, pareto
 from nas.run import USABLE, Run, value_of
 
 SUFFIXES = (".png", ".pdf", ".svg")
@@ -77,11 +77,9 @@ def write(figure: Any, out: Path, option: str = "--out") -> None:
     Raises:
         InputError: it cannot be written there.
     """
-    try:
+    with disk.explained(out, again=f"give another {option}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out)
-    except OSError as error:
-        raise InputError(f"{out} cannot be written ({error.strerror}): give another {option}") from error
 
 
 def blank() -> tuple[Any, Any]:

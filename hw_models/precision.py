@@ -59,6 +59,23 @@ def _holds(carrier: Dtype, carrier_bits: int, dtype: Array, bits: Array) -> Arra
     return exact | (dtype == int(carrier))
 
 
+def rates(device: Device) -> tuple[Array, Array]:
+    """Multiply-accumulates per second of each precision of `device`, at the peak and as reached, `[N]`.
+
+    Example:
+        >>> from hw_models.device_file import load_device
+        >>> peak, reached = rates(load_device("zcu102"))
+        >>> float(reached[0] / peak[0])
+        0.7
+    """
+
+    def column(section: dict[str, float]) -> Array:
+        return jnp.stack([jnp.asarray(section[name], jnp.float32) for name in device.precisions])
+
+    peak = column(device.compute["macs_per_cycle"]) * device.compute["clock_hz"] * device.compute["units"]
+    return peak, peak * column(device.compute["efficiency"])
+
+
 def choose(device: Device, layers: Workload) -> Run:
     """The precision that each layer runs in on `device`: arrays in, arrays out, `[..., L]`.
 
@@ -71,13 +88,8 @@ def choose(device: Device, layers: Workload) -> Run:
         [8.0]
     """
     formats = [parse_format(name) for name in device.precisions]
-
-    def column(section: dict[str, float]) -> Array:
-        return jnp.stack([jnp.asarray(section[name], jnp.float32) for name in device.precisions])
-
-    peak = column(device.compute["macs_per_cycle"]) * device.compute["clock_hz"] * device.compute["units"]
-    rate = peak * column(device.compute["efficiency"])
-    mac_j = column(device.energy["mac_j"])
+    peak, rate = rates(device)
+    mac_j = jnp.stack([jnp.asarray(device.energy["mac_j"][name], jnp.float32) for name in device.precisions])
     held = jnp.stack(
         [
             _holds(f.weight_dtype, f.weight_bits, layers.weight_dtype, layers.weight_bits)

@@ -30,7 +30,7 @@ from hw_models.device import Device
 from hw_models.formats import parse_format
 from hw_models.keys import Free, Keys
 from hw_models.memory import traffic
-from hw_models.precision import Run
+from hw_models.precision import Run, rates
 from hw_models.roofline import Times, ceil_div, gemm, on_vector_unit, overlapped, round_up, vector_unit_s
 from hw_models.workload import Workload
 
@@ -66,12 +66,8 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
     size = gemm(layers, batch)
     tiles = ceil_div(size.m, compute["tile_m"]) * ceil_div(size.n, compute["tile_n"]) * size.groups
     waves = ceil_div(tiles, compute["units"])
-    depth_s = round_up(size.k, ALIGN_BITS / run.act_bits) / run.macs_per_s
-    for name in device.precisions:
-        bits = parse_format(name).act_bits
-        rate = compute["macs_per_cycle"][name] * compute["efficiency"][name] * compute["clock_hz"] * compute["units"]
-        wider_s = jnp.where(bits > run.act_bits, round_up(size.k, ALIGN_BITS / bits) / rate, jnp.inf)
-        depth_s = jnp.minimum(depth_s, wider_s)
+    own_s = round_up(size.k, ALIGN_BITS / run.act_bits) / run.macs_per_s
+    depth_s = jnp.minimum(own_s, _wider_s(device, size.k, run.act_bits))
     dense = waves * compute["units"] * compute["tile_m"] * compute["tile_n"] * depth_s
     depthwise = on_vector_unit(layers)
     compute_s = layers.multiplies * jnp.where(depthwise, vector_unit_s(device, size), dense)
@@ -90,3 +86,10 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
         latency_s=main_s + extra * jnp.maximum(launch_s, touched_s),
         dram_bytes=moved.dram_bytes + extra * 2 * moved.output_dram_bytes,
     )
+
+
+def _wider_s(device: Device, depth: Array, bits: Array) -> Array:
+    """Seconds of a product of `depth` in the fastest precision of more than `bits`, infinite without one. `[..., L]`"""
+    wider = jnp.asarray([parse_format(name).act_bits for name in device.precisions], jnp.float32)
+    seconds = round_up(depth[..., None], ALIGN_BITS / wider) / rates(device)[1]
+    return jnp.min(jnp.where(wider > bits[..., None], seconds, jnp.inf), axis=-1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import tomllib
 from importlib import resources
@@ -14,36 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hw_models import Device, InputError, Layer, Op, Workload, device_names, estimate, load_device
+from hw_models import Device, InputError, Layer, Op, Workload, device_names, estimate
 from hw_models.compression import kept_channels
 from hw_models.compression_matrix import BITS, KINDS, ZEROS, Gain, as_markdown, gain_of
-from hw_models.costs import LayerCosts
 from hw_models.device_file import parse_device
-from hw_models.estimate import layer_costs
-from hw_models.formats import parse_format
 from hw_models.keys import SPARSITY
+from hw_models.testing import device_named, prices, stored
 from hw_models.workload import Pattern
 
 DEVICES = device_names()
 PATTERNS = [pattern for pattern in Pattern if pattern is not Pattern.NONE]
 DENSITIES = (0.9, 0.5, 0.3, 0.1)
-LENGTH = 512  # that of test_costs_of_devices.py: workloads of one length share compiled programs
-_price_layers = jax.jit(layer_costs)
-
-
-@functools.cache
-def device_named(name: str) -> Device:
-    return load_device(name)
-
-
-def stored(layer: Layer, precision: str) -> Layer:
-    return layer._replace(**parse_format(precision)._asdict())
-
-
-def prices(device: Device, rows: list[Layer]) -> LayerCosts:
-    """Costs of layers, numpy `[len(rows)]`."""
-    costs = _price_layers(device.unnamed(), Workload.of(rows, LENGTH), jnp.ones(LENGTH))
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(rows)], costs)
 
 
 def edited(name: str, section: str, **numbers: float) -> Device:

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import csv
-import functools
 import itertools
 import json
 from pathlib import Path
@@ -23,33 +22,18 @@ from hypothesis import strategies as st
 from hw_models import Costs, Device, Layer, Op, Workload, device_names, estimate, load_device
 from hw_models.analytic import dataflow
 from hw_models.costs import LayerCosts
-from hw_models.estimate import fits, layer_costs, total
+from hw_models.estimate import fits
 from hw_models.formats import parse_format
 from hw_models.precision import apply_precision
+from hw_models.testing import LENGTH, device_named, price, price_layers, stored
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 DEVICES = device_names()
 SLACK = 1 + 1e-5  # float32 rounding
 FEW = settings(max_examples=10, deadline=None)  # 512 layers more on every device in one program
 ONE_OF_EACH_KIND = ("pixel_3", "a100", "zcu102", "tpu_v2", "zcu104_dataflow", "stm32h743")
-ROWS = 512  # layers of every workload here: random ones and padded networks share the compiled programs
 
 price_alone = jax.jit(estimate)
-price_layers = jax.jit(layer_costs)
-
-
-def price(device: Device, work: Workload, batch: float = 1) -> Costs:
-    layers = price_layers(device.unnamed(), work, jnp.full(ROWS, batch, jnp.float32))
-    return total(device, layers, jnp.float32(batch))
-
-
-@functools.cache
-def device_named(name: str) -> Device:
-    return load_device(name)
-
-
-def stored(layer: Layer, precision: str) -> Layer:
-    return layer._replace(**parse_format(precision)._asdict())
 
 
 def cost_of(device: Device, layer: Layer, batch: int = 1) -> Costs:
@@ -148,7 +132,7 @@ def test_latency_is_at_least_each_bound(name: str, layer: Layer, batch: int) -> 
         assert 0 <= costs.mac_utilization <= SLACK
 
 
-def many_layers(seed: int = 0, count: int = ROWS) -> tuple[list[Layer], list[Layer], np.ndarray]:
+def many_layers(seed: int = 0, count: int = LENGTH) -> tuple[list[Layer], list[Layer], np.ndarray]:
     """Random layers, the same ones with more of one thing, and a batch for each."""
     random = np.random.default_rng(seed)
     small, grown = [], []
@@ -174,7 +158,7 @@ SMALL, GROWN, BATCHES = many_layers()
 
 def priced(device: Device, layers: list[Layer], precision: str) -> LayerCosts:
     rows = Workload.of([stored(layer, precision) for layer in layers])
-    return jax.tree.map(np.asarray, price_layers(device.unnamed(), rows, BATCHES))
+    return jax.tree.map(np.asarray, price_layers(device, rows, BATCHES))
 
 
 @pytest.mark.parametrize("name", DEVICES)

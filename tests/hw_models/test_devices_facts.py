@@ -10,20 +10,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hw_models import Costs, Device, Layer, Op, Workload, device_names, load_device
+from hw_models import Costs, Layer, Op, Workload, device_names, load_device
 from hw_models.errors import InputError
-from hw_models.estimate import layer_costs, total
+from hw_models.estimate import layer_costs
 from hw_models.formats import parse_format
 from hw_models.precision import apply_precision
+from hw_models.testing import LENGTH, price
 from search_spaces.published import factory
-
-LENGTH = 512  # that of test_costs_of_devices.py: workloads of one length share compiled programs
-_price_layers = jax.jit(layer_costs)
-
-
-def _price(device: Device, work: Workload, batch: float = 1) -> Costs:
-    layers = _price_layers(device.unnamed(), work, jnp.full(LENGTH, batch, jnp.float32))
-    return total(device, layers, jnp.float32(batch))
 
 
 @functools.cache
@@ -34,7 +27,7 @@ def network(name: str) -> Workload:
 def seconds(device: str, name: str, precision: str | None = None, batch: int = 1, fallback: bool = False) -> float:
     machine = load_device(device)
     work, _, _ = apply_precision(machine, network(name), precision, fallback)
-    return float(_price(machine, work, batch).latency_s)
+    return float(price(machine, work, batch).latency_s)
 
 
 def gain(device: str, name: str, narrow: str, wide: str = "float32", batch: int = 1) -> float:
@@ -96,7 +89,7 @@ def test_prices_common_networks_with_sane_numbers(name: str) -> None:
     prices = []
     for reference in ("mobilenet_v2", "resnet50"):
         work, _, _ = apply_precision(device, network(reference))
-        costs: Costs = _price(device, work)
+        costs: Costs = price(device, work)
         assert all(math.isfinite(float(leaf)) for leaf in costs)
         assert 1e-4 < float(costs.latency_s) < (100 if device.kind == "mcu" else 10)
         assert 0.1 < float(costs.energy_j / costs.latency_s) < 1000  # watts
@@ -118,7 +111,7 @@ def test_matrix_products_reproduce_the_gain_of_every_width(name: str, table: dic
     product = Workload.of([Layer(Op.CONV, size, 1, size, 1, size, size)], LENGTH)
 
     def time(precision: str) -> float:
-        return float(_price(device, apply_precision(device, product, precision)[0]).latency_s)
+        return float(price(device, apply_precision(device, product, precision)[0]).latency_s)
 
     assert size**3 / time("float32") == pytest.approx(12e9, rel=0.05)
     for precision, expected in table.items():
@@ -131,7 +124,7 @@ def test_bit_serial_products_take_a_binary_one_for_each_pair_of_bits(name: str) 
     product = Workload.of([Layer(Op.CONV, 1024, 1, 1024, 1, 1024, 1024)], LENGTH)
 
     def time(precision: str) -> float:
-        return float(_price(device, apply_precision(device, product, precision)[0]).latency_s)
+        return float(price(device, apply_precision(device, product, precision)[0]).latency_s)
 
     form = parse_format(name)
     assert time(name) / time("int1") == pytest.approx(form.weight_bits * form.act_bits, rel=0.06)
@@ -223,7 +216,7 @@ def test_pruned_groups_save_far_fewer_seconds_than_products(device: str, batch: 
     machine, rows = load_device(device), factory("resnet18")().lower()
     grouped = [row._replace(groups=32) if row.op is Op.CONV and row.in_channels % 32 == 0 else row for row in rows]
     dense_s, grouped_s = (
-        float(_price(machine, apply_precision(machine, Workload.of(each, LENGTH))[0], batch).latency_s)
+        float(price(machine, apply_precision(machine, Workload.of(each, LENGTH))[0], batch).latency_s)
         for each in (rows, grouped)
     )
     assert sum(row.macs for row in rows) > 9 * sum(row.macs for row in grouped)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 
 import jax
@@ -10,37 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hw_models import Costs, Device, InputError, Layer, Op, Workload, estimate, load_device
-from hw_models.costs import BOUNDS, COMBINE, LayerCosts, combine
-from hw_models.estimate import explain, layer_costs, total
-from hw_models.formats import parse_format
+from hw_models import Costs, Device, InputError, Layer, Op, Workload, estimate
+from hw_models.costs import BOUNDS, COMBINE, combine
+from hw_models.estimate import explain, total
 from hw_models.precision import apply_precision
+from hw_models.testing import LENGTH, device_named, price, price_layers, stored
 from hw_models.workload import MULTIPLYING, concatenate
 
 SLACK = 1 + 1e-5  # float32 rounding
 ONE_OF_EACH_KIND = ("pixel_3", "a100", "zcu102", "tpu_v2", "zcu104_dataflow", "stm32h743")
 IMAGE_BY_IMAGE = ("dataflow", "mcu")  # kinds that keep the maps of one image, whatever the batch
-ROWS = 512  # one length in these tests and those of devices: they share the compiled programs
 
 _price = jax.jit(estimate)
-_price_layers = jax.jit(layer_costs)
-
-
-def price_layers(device: Device, work: Workload, batch: float = 1) -> LayerCosts:
-    return _price_layers(device.unnamed(), work, jnp.full(work.op.shape[-1], batch, jnp.float32))
-
-
-def price(device: Device, work: Workload, batch: float = 1) -> Costs:
-    return total(device, price_layers(device, work, batch), jnp.float32(batch))
-
-
-@functools.cache
-def device_named(name: str) -> Device:
-    return load_device(name)
-
-
-def stored(layer: Layer, precision: str) -> Layer:
-    return layer._replace(**parse_format(precision)._asdict())
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
@@ -69,8 +49,8 @@ def test_gradients_are_finite_and_useful(name: str, networks: dict[str, Workload
 def test_padding_rows_are_free(name: str, network_layers: dict[str, list[Layer]]) -> None:
     device = device_named(name)
     rows = [stored(row, device.default_precision) for row in network_layers["mobilenet_v3_small"]]
-    tight, loose = Workload.of(rows), Workload.of(rows, ROWS)
-    more = [rows[i % len(rows)] for i in range(ROWS - len(rows))]
+    tight, loose = Workload.of(rows), Workload.of(rows, LENGTH)
+    more = [rows[i % len(rows)] for i in range(LENGTH - len(rows))]
     hidden = concatenate([tight, Workload.of(more)._replace(count=jnp.zeros(len(more)))])
     for padded in (loose, hidden):
         for field, alone, with_padding in zip(Costs._fields, price(device, tight), price(device, padded), strict=True):
@@ -89,8 +69,8 @@ def test_no_layers_cost_nothing() -> None:
 def test_count_repeats_a_layer(name: str) -> None:
     device = device_named(name)
     layer = stored(Layer(Op.CONV, 14, 14, 14, 14, 64, 64, 3, 3, norm=1), device.default_precision)
-    once = Workload.of([layer] * 3, ROWS)
-    thrice = once._replace(count=jnp.zeros(ROWS).at[0].set(3.0))
+    once = Workload.of([layer] * 3, LENGTH)
+    thrice = once._replace(count=jnp.zeros(LENGTH).at[0].set(3.0))
     for field, written_out, counted in zip(Costs._fields, price(device, once), price(device, thrice), strict=True):
         assert float(written_out) == pytest.approx(float(counted), rel=1e-5), field
 
@@ -98,7 +78,7 @@ def test_count_repeats_a_layer(name: str) -> None:
 @pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
 def test_jit_vmap_and_leading_axes_agree(name: str, network_layers: dict[str, list[Layer]]) -> None:
     device = device_named(name)
-    alone = [Workload.of([stored(r, device.default_precision) for r in n], ROWS) for n in network_layers.values()]
+    alone = [Workload.of([stored(r, device.default_precision) for r in n], LENGTH) for n in network_layers.values()]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone)
     expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[estimate(device, work) for work in alone])
     broadcast = price(device, stacked)
@@ -180,7 +160,7 @@ def test_explain_refuses_a_stack() -> None:
 def test_every_operation_has_a_price(name: str) -> None:
     device = device_named(name)
     every = [Layer(op, 8, 8, 8, 8, 16, 16, groups=16 if op is Op.DEPTHWISE else 1) for op in Op]
-    work = Workload.of([stored(layer, device.default_precision) for layer in every], ROWS)
+    work = Workload.of([stored(layer, device.default_precision) for layer in every], LENGTH)
     costs = jax.tree.map(lambda leaf: leaf[: len(every)], price_layers(device, work))
     multiplying = [op in MULTIPLYING for op in Op]
     assert bool(jnp.all(costs.latency_s >= device.compute["op_overhead_s"] * (1 - 1e-6)))

@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from hw_models import Device, InputError, Layer, Op, Workload, device_names, load_device
+from hw_models import Device, InputError, Layer, Op, Workload, device_names
 from hw_models.compression import weight_bytes
 from hw_models.compression_matrix import BITS, KINDS, Gain
-from hw_models.costs import LayerCosts
-from hw_models.estimate import apply_precision, explain, layer_costs, run_of
+from hw_models.estimate import apply_precision, explain, run_of
 from hw_models.formats import FLOATS, parse_format
 from hw_models.remarks import computes_in, remarks
+from hw_models.testing import device_named, prices, stored
 from hw_models.workload import Dtype, Pattern
 
 DEVICES = device_names()
-LENGTH = 512  # that of test_costs_of_devices.py: workloads of one length share compiled programs
-_price_layers = jax.jit(layer_costs)
-
-
-@functools.cache
-def device_named(name: str) -> Device:
-    return load_device(name)
-
-
-def stored(layer: Layer, precision: str) -> Layer:
-    return layer._replace(**parse_format(precision)._asdict())
-
-
-def prices(device: Device, rows: list[Layer]) -> LayerCosts:
-    """Costs of layers, numpy `[len(rows)]`."""
-    costs = _price_layers(device.unnamed(), Workload.of(rows, LENGTH), jnp.ones(LENGTH))
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(rows)], costs)
 
 
 def _holding(device: Device, bits: int) -> list[tuple[int, str]]:

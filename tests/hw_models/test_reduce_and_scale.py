@@ -11,36 +11,15 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from hw_models import Costs, Device, Layer, Op, Workload, estimate, load_device
+from hw_models import Costs, Device, Layer, Op, Workload, estimate
 from hw_models.compression import is_ternary, ternary_bits, weight_bytes
-from hw_models.costs import LayerCosts
-from hw_models.estimate import layer_costs
-from hw_models.formats import parse_format
+from hw_models.testing import device_named, prices, stored
 from hw_models.workload import Dtype, Pattern
 from search_spaces.published import factory
 
-LENGTH = 512  # that of test_costs_of_devices.py: workloads of one length share compiled programs
-_price_layers = jax.jit(layer_costs)
 _price = jax.jit(estimate)
-
-
-@functools.cache
-def device_named(name: str) -> Device:
-    return load_device(name)
-
-
-def stored(layer: Layer, precision: str) -> Layer:
-    return layer._replace(**parse_format(precision)._asdict())
-
-
-def prices(device: Device, rows: list[Layer]) -> LayerCosts:
-    """Costs of layers, numpy `[len(rows)]`."""
-    costs = _price_layers(device.unnamed(), Workload.of(rows, LENGTH), jnp.ones(LENGTH))
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(rows)], costs)
 
 
 def _gain(device: Device, layer: Layer, **zeros: Any) -> float:

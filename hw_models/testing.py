@@ -1,0 +1,70 @@
+"""Prices for tests: workloads of one length, so that the tests of all files share one program per kind of device."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from hw_models.costs import Costs, LayerCosts
+from hw_models.device import Device
+from hw_models.device_file import load_device
+from hw_models.estimate import layer_costs, total
+from hw_models.formats import parse_format
+from hw_models.workload import Layer, Workload
+
+LENGTH = 512  # layers of a padded workload
+device_named = functools.cache(load_device)
+_layer_costs = jax.jit(layer_costs)
+
+
+def stored(layer: Layer, precision: str) -> Layer:
+    """The layer with weights and activations held in `precision`.
+
+    Example:
+        >>> from hw_models.workload import Op
+        >>> stored(Layer(Op.CONV, 8, 8, 8, 8, 3, 4), "w4a8").weight_bits
+        4
+    """
+    return layer._replace(**parse_format(precision)._asdict())
+
+
+def price_layers(device: Device, work: Workload, batch: ArrayLike = 1) -> LayerCosts:
+    """Costs of each layer of a workload, `[..., L]`, at one batch or at `[L]`.
+
+    Example:
+        >>> from hw_models.workload import Op
+        >>> work = Workload.of([Layer(Op.CONV, 8, 8, 8, 8, 3, 4)], LENGTH)
+        >>> int(price_layers(device_named("a100"), work).macs.sum())
+        768
+    """
+    batches = jnp.broadcast_to(jnp.asarray(batch, jnp.float32), work.op.shape[-1:])
+    return _layer_costs(device.unnamed(), work, batches)
+
+
+def price(device: Device, work: Workload, batch: float = 1) -> Costs:
+    """Costs of a workload, `[...]`.
+
+    Example:
+        >>> from hw_models.workload import Op
+        >>> work = Workload.of([Layer(Op.CONV, 8, 8, 8, 8, 3, 4)], LENGTH)
+        >>> int(price(device_named("a100"), work).macs)
+        768
+    """
+    return total(device, price_layers(device, work, batch), jnp.float32(batch))
+
+
+def prices(device: Device, rows: Sequence[Layer]) -> LayerCosts:
+    """Costs of up to `LENGTH` layers at batch 1, numpy `[len(rows)]`.
+
+    Example:
+        >>> from hw_models.workload import Op
+        >>> prices(device_named("a100"), [Layer(Op.CONV, 8, 8, 8, 8, 3, 4)]).macs.tolist()
+        [768.0]
+    """
+    costs = price_layers(device, Workload.of(list(rows), LENGTH))
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(rows)], costs)
