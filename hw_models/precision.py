@@ -65,7 +65,7 @@ def rates(device: Device) -> tuple[Array, Array]:
     Example:
         >>> from hw_models.device_file import load_device
         >>> peak, reached = rates(load_device("zcu102"))
-        >>> float(reached[0] / peak[0])
+        >>> round(float(reached[0] / peak[0]), 3)
         0.7
     """
 
