@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,23 @@ def print_agreement(title: str, found: Accuracy) -> None:
         interval = f"{shown(name, figure.low)} to {shown(name, figure.high)}"
         cells.append((WORDS[name], shown(name, figure.value), interval))
     print_table(("", f"{found.networks:,} networks", "95 % interval"), cells, title)
+
+
+def print_too_large(device: str, networks: Mapping[str, float], among: int) -> None:
+    """A warning of networks that were measured although the device, by its model, cannot hold them.
+
+    Example:
+        >>> print_too_large("mine", {"vgg16": 1.4}, 30)
+        warning: 1 of 30 networks cannot run on mine by its model, yet was measured (vgg16 needs 1.4 times its ...
+    """
+    if not networks:
+        return
+    network, share = max(networks.items(), key=lambda item: item[1])
+    verb = "was" if len(networks) == 1 else "were"
+    print(
+        f"warning: {len(networks):,} of {among:,} networks cannot run on {device} by its model, yet {verb} measured "
+        f"({network} needs {share:.2g} times its scarcest resource, see flynas cost): check its file"
+    )
 
 
 def print_draws(title: str, drawn: Sequence[dict[str, float]]) -> None:

@@ -21,6 +21,7 @@ from hw_models import Workload
 from hw_models.discover import unknown
 from hw_models.errors import InputError
 from hw_models.estimate import MAX_BATCH
+from hw_models.table_rows import number_of
 
 MEASURES = ("latency_s", "throughput_per_s")
 SETTINGS = ("precision", "threads", "runtime")
@@ -181,10 +182,7 @@ def _row(where: str, line: int, cells: dict[str, str], measure: str) -> Row:
 
 
 def _positive(where: str, name: str, text: str, or_zero: bool = False) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise InputError(f"{where}: {name} is {text!r}: give a number") from None
-    if not math.isfinite(value) or value < 0 or (value == 0 and not or_zero):
+    value = number_of(text, name, where)
+    if value < 0 or (value == 0 and not or_zero):
         raise InputError(f"{where}: {name} is {text}: give a positive, finite number")
     return value

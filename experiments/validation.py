@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from experiments.measured import Measured, Row, read_measured
 from experiments.plots import COLOURS, FAINT, INK, blank, styled
 from hw_models import Device, Workload, load_device
 from hw_models.ablation import terms, without
-from hw_models.accuracy import Accuracy, accuracy, figures
-from hw_models.calibrate import Fit, calibrate, held_out, predict, rows
+from hw_models.accuracy import LEAST, Accuracy, accuracy, figures
+from hw_models.calibrate import Fit, calibrate, held_out, predict, rows, same_network
 from hw_models.errors import InputError
-from hw_models.estimate import apply_precision
+from hw_models.estimate import apply_precision, estimate
 
 FIGURES = Accuracy._fields[1:]
 WORDS = {
@@ -77,13 +79,29 @@ def _with_threads(machine: Device, measured: Measured) -> Device:
 
 def predicted(device: Device, case: Case) -> np.ndarray:
     """Seconds per run that `device` says for each network of `case`, `[N]`."""
+    return _in_parts(predict, device, case)
+
+
+def too_large(case: Case) -> dict[str, float]:
+    """Networks that the device, by its model, cannot hold, with how many times its scarcest resource they need."""
+    share = _in_parts(_needed, case.device, case)
+    return {case.measured.networks[i]: float(share[i]) for i in np.argsort(-share) if share[i] > 1}
+
+
+@jax.jit
+def _needed(device: Device, networks: Workload, batch: Array) -> Array:
+    return jax.vmap(lambda work, images: estimate(device, work, images).resource_fraction)(networks, batch)
+
+
+def _in_parts(price: Callable[[Device, Workload, Array], Array], device: Device, case: Case) -> np.ndarray:
+    """A price of each network, `[N]`, by calls of one shape."""
     batch = np.asarray(case.measured.batch, np.float32)
     count = len(batch)
     length = min(count, BATCHED)
     found = np.empty(count)
     for start in range(0, count, length):
         index = np.minimum(np.arange(start, start + length), count - 1)  # one shape, one compilation
-        part = predict(device, rows(case.workload, index), jnp.asarray(batch[index]))
+        part = price(device.unnamed(), rows(case.workload, index), jnp.asarray(batch[index]))
         found[start : start + length] = np.asarray(part)[: count - start]
     return found
 
@@ -118,7 +136,7 @@ def _ranked(guess: np.ndarray, seconds: np.ndarray) -> dict[str, float]:
 
 
 def draws(case: Case, networks: int, count: int, seed: int = 0) -> list[dict[str, float]]:
-    """Fit on `networks` random ones and judge on the rest, `count` times.
+    """Fit on `networks` random ones and judge on those that none of them equals, `count` times.
 
     Raises:
         InputError: too few networks to fit, or none left to judge on.
@@ -126,12 +144,18 @@ def draws(case: Case, networks: int, count: int, seed: int = 0) -> list[dict[str
     total = len(case.measured.seconds)
     if networks < 1 or count < 1:
         raise InputError(f"{count} draws of {networks} networks are not possible: give numbers from 1")
-    if networks > total - 3:
+    if networks > total - LEAST:
         raise InputError(f"--fit {networks} leaves {max(total - networks, 0)} of {total} networks to judge: give fewer")
+    same = same_network(case.workload, case.measured.batch)
     random, found = np.random.default_rng(seed), []
     for _ in range(count):
         order = random.permutation(total)
         seen, unseen = np.sort(order[:networks]), order[networks:]
+        unseen = unseen[~np.isin(same[unseen], same[seen])]
+        if len(unseen) < LEAST:
+            raise InputError(
+                f"--fit {networks} leaves {len(unseen)} networks unlike those: measure others, or fit fewer"
+            )
         fit = fitted(case, seen)
         guess, seconds = predicted(fit.device, case)[unseen], case.measured.seconds[unseen]
         found.append(figures(guess, seconds))

@@ -33,7 +33,7 @@ def command(
     flynas cost mobilenet_v2 --device my_board.toml
     """
     from experiments import plots, validation
-    from experiments.agreement import print_agreement, print_constants, shares, watching
+    from experiments.agreement import print_agreement, print_constants, print_too_large, shares, watching
     from experiments.output import print_json
     from hw_models.calibrated_file import calibrated_text
     from hw_models.device_file import load_device
@@ -67,6 +67,7 @@ def command(
                 "out": str(out),
                 "precision": case.precision,
                 "networks": found.networks,
+                "too_large": validation.too_large(case),
                 "before": shares(before),
                 "held_out": shares(found),
                 "constants": constants,
@@ -76,6 +77,7 @@ def command(
     print_constants(fit)
     print_agreement(f"{case.device.name} as it was ({case.note})", before)
     print_agreement("calibrated, on networks the fit had not seen", found)
+    print_too_large(case.device.name, validation.too_large(case), found.networks)
     if figure is not None:
         print(f"wrote {figure}")
     print(f"wrote {out}: its latencies print with an error of {found.typical_error.value:.1%}")

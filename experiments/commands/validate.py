@@ -33,7 +33,7 @@ def command(
     flynas validate a100 measured.csv --fit 30 --ablate
     """
     from experiments import plots, validation
-    from experiments.agreement import print_ablation, print_agreement, print_draws, shares, watching
+    from experiments.agreement import print_ablation, print_agreement, print_draws, print_too_large, shares, watching
     from experiments.output import print_json
 
     if out is not None:
@@ -46,6 +46,7 @@ def command(
         "measured": str(measured),
         "precision": case.precision,
         "networks": found.networks,
+        "too_large": validation.too_large(case),
         **shares(found),
     }
     drawn = validation.draws(case, fit, draws, seed) if fit is not None else []
@@ -60,6 +61,7 @@ def command(
         print_json(report)
         return
     print_agreement(f"{case.device.name} against {measured} ({case.note})", found)
+    print_too_large(case.device.name, report["too_large"], found.networks)
     if drawn:
         print_draws(f"calibrated on {fit} random networks and judged on the others, {draws} times", drawn)
     if terms:

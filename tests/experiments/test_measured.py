@@ -87,6 +87,7 @@ def test_fpga_overlays_predict_the_times_that_their_vendor_measured(board: str) 
         (GOOD + "resnet18,-1\n", "line 4: latency_s is -1"),
         (GOOD + "resnet18,nan\n", "line 4: latency_s is nan"),
         (GOOD + "resnet18,fast\n", "line 4: latency_s is 'fast': give a number"),
+        (GOOD + "resnet18,1_000\n", "line 4: latency_s is '1_000': give a number"),
         (GOOD + "resnet18\n", "line 4: too few values"),
         (GOOD + "resnet18,1,2\n", "line 4: too many values"),
         (GOOD + ",1\n", "line 4: no network"),
@@ -186,6 +187,23 @@ def test_bad_commands_are_one_line(
     assert result.exit_code == 2
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_networks_that_ran_although_they_cannot_are_named(call: Callable[..., Any], tmp_path: Path) -> None:
+    path = written(tmp_path, "network,latency_s\nmobilenet_v2,0.01\nresnet18,0.02\nvgg16,0.1\n")
+    words = ("validate", "edge_tpu", str(path))
+    assert set(json.loads(call(*words, "--json").stdout)["too_large"]) == {"vgg16", "resnet18"}
+    said = "warning: 2 of 3 networks cannot run on edge_tpu by its model, yet were measured (vgg16 needs 17 times"
+    assert said in call(*words).stdout
+    assert "warning" not in call("validate", "raspberry_pi_4", str(path)).stdout
+
+
+def test_draws_judge_on_networks_that_the_fit_has_not_seen(tmp_path: Path) -> None:
+    path = written(tmp_path, HEAD + "".join(f"mobilenet_v2[classes={10 + i}],0.{i + 1:03}\n" for i in range(14)))
+    case = validation.prepare("raspberry_pi_4", path)
+    one = case._replace(workload=validation.rows(case.workload, np.zeros(14, int)))
+    with pytest.raises(InputError, match="leaves 0 networks unlike those"):
+        validation.draws(one, 10, 1)
 
 
 def test_too_few_networks_to_hold_some_out_say_how_many_it_takes(call: Callable[..., Any], tmp_path: Path) -> None:

@@ -182,6 +182,17 @@ def test_held_out_predictions_come_from_fits_that_did_not_see_them() -> None:
     assert np.max(np.abs(after / before - 1)) > 0.01
 
 
+def test_equal_networks_are_held_out_together() -> None:
+    known = case("a100")
+    seen = np.concatenate([np.arange(12), np.arange(6)])
+    seconds = known.seconds[seen].copy()
+    before = held_out(known.device, rows(known.networks, seen), 64, seconds, known.precision)
+    seconds[4] *= 1.5
+    after = held_out(known.device, rows(known.networks, seen), 64, seconds, known.precision)
+    assert after[4] == before[4] and after[16] == before[16]
+    assert np.any(after != before)
+
+
 def test_folds_and_the_final_fit_share_one_program() -> None:
     known, before = case("a100"), _slopes._cache_size()
     few = known._replace(networks=rows(known.networks, slice(28)), seconds=known.seconds[:28])  # 28 in folds of 5 and 6
