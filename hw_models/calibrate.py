@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 from scipy.optimize import least_squares
 
 from hw_models.device import Device
@@ -110,7 +111,7 @@ class Fit(NamedTuple):
     error: float
 
 
-def calibrate(device: Device, networks: Workload, batch: Any, measured_s: Any, precision: str) -> Fit:
+def calibrate(device: Device, networks: Workload, batch: ArrayLike, measured_s: ArrayLike, precision: str) -> Fit:
     """Fit the free constants of `device` to seconds measured per run.
 
     Args:
@@ -131,10 +132,12 @@ def calibrate(device: Device, networks: Workload, batch: Any, measured_s: Any, p
         >>> bool(fit.error < 0.05)  # a twentieth of the time remains unexplained
         True
     """
-    return _fit(device, networks, batch, measured_s, precision, np.ones(len(measured_s), bool))
+    return _fit(device, networks, batch, measured_s, precision, np.ones(np.shape(measured_s), bool))
 
 
-def _fit(device: Device, networks: Workload, batch: Any, measured_s: Any, precision: str, seen: np.ndarray) -> Fit:
+def _fit(
+    device: Device, networks: Workload, batch: ArrayLike, measured_s: ArrayLike, precision: str, seen: np.ndarray
+) -> Fit:
     """`calibrate` on the networks that are `seen`, bool `[N]`: the others count for nothing, but keep the shapes."""
     fitted = constants(device, precision)
     target, count = np.asarray(measured_s, float), int(seen.sum())
@@ -189,7 +192,7 @@ def _most_likely(
 
 
 def held_out(
-    device: Device, networks: Workload, batch: Any, measured_s: Any, precision: str, seed: int = 0
+    device: Device, networks: Workload, batch: ArrayLike, measured_s: ArrayLike, precision: str, seed: int = 0
 ) -> np.ndarray:
     """Seconds predicted for each network by a fit that has not seen it (five folds, drawn by `seed`), `[N]`.
 
@@ -225,7 +228,7 @@ def held_out(
     return predicted
 
 
-def same_network(networks: Workload, batch: Any) -> np.ndarray:
+def same_network(networks: Workload, batch: ArrayLike) -> np.ndarray:
     """A number for each network `[N, L]` that those with the same layers and batch share, from 0 on, `[N]`.
 
     Example:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from hw_models.compression import kept_channels, reduces, speedup, weight_bytes
 from hw_models.costs import BOUNDS, Costs, LayerCosts, combine
@@ -39,12 +40,12 @@ def run_of(device: Device, layers: Workload) -> Run:
     return found
 
 
-def _check(batch: Any) -> None:
+def _check(batch: ArrayLike) -> None:
     if isinstance(batch, int | float) and not 1 <= batch <= MAX_BATCH:
         raise InputError(f"batch {batch!r} is not allowed: give 1 to {MAX_BATCH:,}")
 
 
-def layer_costs(device: Device, workload: Workload, batch: Any = 1) -> LayerCosts:
+def layer_costs(device: Device, workload: Workload, batch: ArrayLike = 1) -> LayerCosts:
     """Costs of each layer on `device`; every leaf `[..., L]`, rows with `count` 0 cost nothing.
 
     Layers that no precision of the device can hold are priced at its widest one and do not fit
@@ -88,13 +89,13 @@ def layer_costs(device: Device, workload: Workload, batch: Any = 1) -> LayerCost
     )
 
 
-def once_s(device: Device, batch: Any = 1) -> Any:
+def once_s(device: Device, batch: ArrayLike = 1) -> Any:
     """Seconds that one run of `batch` images takes besides its layers: `run_overhead_s` and `image_overhead_s` each."""
     compute = device.compute
     return compute.get("run_overhead_s", 0.0) + batch * compute.get("image_overhead_s", 0.0)
 
 
-def _network(device: Device, layers: LayerCosts, batch: Any) -> tuple[Costs, dict[str, Array]]:
+def _network(device: Device, layers: LayerCosts, batch: ArrayLike) -> tuple[Costs, dict[str, Array]]:
     """Costs of the network, and the share of each hard resource that it needs, by the resource's name."""
     parts = combine(layers)
     costs, own = parts.costs, {}
@@ -116,7 +117,7 @@ def _network(device: Device, layers: LayerCosts, batch: Any) -> tuple[Costs, dic
     return costs, shares
 
 
-def resource_shares(device: Device, layers: LayerCosts, batch: Any = 1) -> dict[str, Array]:
+def resource_shares(device: Device, layers: LayerCosts, batch: ArrayLike = 1) -> dict[str, Array]:
     """Share of each hard resource that the network needs, by the resource's name; above 1 it does not fit. `[...]`
 
     Example:
@@ -130,7 +131,7 @@ def resource_shares(device: Device, layers: LayerCosts, batch: Any = 1) -> dict[
     return _network(device, layers, batch)[1]
 
 
-def total(device: Device, layers: LayerCosts, batch: Any = 1) -> Costs:
+def total(device: Device, layers: LayerCosts, batch: ArrayLike = 1) -> Costs:
     """Costs of the network from those of its layers, `[..., L] -> [...]`, and the shares of hard resources they take.
 
     Main memory must hold weights and peak activations, flash the weights; the kind of the device adds its own (DSP and
@@ -143,7 +144,7 @@ def total(device: Device, layers: LayerCosts, batch: Any = 1) -> Costs:
     return costs._replace(resource_fraction=largest)
 
 
-def estimate(device: Device, workload: Workload, batch: Any = 1) -> Costs:
+def estimate(device: Device, workload: Workload, batch: ArrayLike = 1) -> Costs:
     """What `workload` costs on `device`; leaves `[...]`, in seconds, joules and bytes for one run of `batch` images.
 
     Raises:
@@ -161,7 +162,7 @@ def estimate(device: Device, workload: Workload, batch: Any = 1) -> Costs:
 
 
 @for_few_runs
-def _costs_and_run(device: Device, workload: Workload, batch: Any) -> tuple[LayerCosts, Run]:
+def _costs_and_run(device: Device, workload: Workload, batch: ArrayLike) -> tuple[LayerCosts, Run]:
     return layer_costs(device, workload, batch), run_of(device, workload)
 
 

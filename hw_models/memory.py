@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from hw_models.compression import moved_weight_bytes
 from hw_models.device import Device
@@ -24,7 +25,7 @@ class Traffic(NamedTuple):
     output_s: Array
 
 
-def peak_memory_bytes(layers: Workload, batch: Any = 1) -> Array:
+def peak_memory_bytes(layers: Workload, batch: ArrayLike = 1) -> Array:
     """Activations alive while a layer runs: its input, its output, and those held for later. `[..., L]`
 
     The largest of them is the network's peak. Buffers of the runtime are not counted.
@@ -33,7 +34,7 @@ def peak_memory_bytes(layers: Workload, batch: Any = 1) -> Array:
     return elements * batch * layers.act_bits / 8
 
 
-def onchip_bytes(layers: Workload, gain: Array, batch: Any = 1) -> Array:
+def onchip_bytes(layers: Workload, gain: Array, batch: ArrayLike = 1) -> Array:
     """Bytes that pass the on-chip memory if it serves every operand once: input, output and weights. `[..., L]`
 
     A lower bound: an array that is smaller than the layer reads operands again.
@@ -48,7 +49,7 @@ def onchip_bytes(layers: Workload, gain: Array, batch: Any = 1) -> Array:
     return activations + moved_weight_bytes(layers, gain)
 
 
-def traffic(device: Device, layers: Workload, gain: Array, batch: Any = 1, stays: Array | None = None) -> Traffic:
+def traffic(device: Device, layers: Workload, gain: Array, batch: ArrayLike = 1, stays: Array | None = None) -> Traffic:
     """Bytes from and to main memory: weights once a run, and the activations of layers too large for on-chip memory.
 
     Activations that fit in `memory.sram_bytes` move at the on-chip rate instead; kinds that decide otherwise what stays

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike
 
 from hw_models.costs import NO_QUANTITIES
 from hw_models.device import Device
@@ -58,7 +59,7 @@ def overlapped(compute_s: Array, memory_s: Array, serial: Any = 0.0) -> Array:
     return jnp.maximum(compute_s, memory_s) + serial * jnp.minimum(compute_s, memory_s)
 
 
-def gemm(layers: Workload, batch: Any = 1) -> Gemm:
+def gemm(layers: Workload, batch: ArrayLike = 1) -> Gemm:
     """Matrix products of each layer, `[..., L]`.
 
     Example:
@@ -67,7 +68,7 @@ def gemm(layers: Workload, batch: Any = 1) -> Gemm:
         [64, 18, 8, 2]
     """
     return Gemm(
-        m=batch * layers.out_h * layers.out_w,
+        m=layers.out_h * batch * layers.out_w,
         k=layers.kernel_h * layers.kernel_w * layers.in_channels / layers.groups,
         n=layers.out_channels / layers.groups,
         groups=layers.groups,

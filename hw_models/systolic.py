@@ -47,6 +47,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from hw_models.discover import unknown
 from hw_models.errors import InputError
@@ -291,7 +292,7 @@ def network_cycles(
     overlap: bool = False,
     *,
     accumulator: Any = None,
-    batch: Any = 1,
+    batch: ArrayLike = 1,
     vector_macs_per_cycle: Any = None,
 ) -> NetworkCycles:
     """Cycles of all layers that multiply, one after another, for every array and every network.

@@ -76,7 +76,15 @@ def price_network(
 def measured_latency(
     space: SearchSpace, table: LookupTable, missing: str = "error", device: Device | None = None
 ) -> MeasuredLatency:
-    """Look up every variant of every slot of `space`. Arguments and errors are those of `price_network`."""
+    """Look up every variant of every slot of `space`. Arguments and errors are those of `price_network`.
+
+    Example:
+        >>> from hw_models import load_table
+        >>> from search_spaces.spaces import fbnet
+        >>> space = fbnet.space(input_hw=32, classes=100, features=1504)
+        >>> measured_latency(space, load_table("raspi4_fbnet_cifar100")).missing
+        ()
+    """
     if space.resolutions:
         return _over_resolutions([measured_latency(each, table, missing, device) for each in space.resolutions])
     variants = Variants(space)

@@ -41,12 +41,13 @@ def command(
     case = validation.prepare(device, measured, precision, watching())
     guess = validation.predicted(case.device, case)
     found = validation.accuracy(guess, case.measured.seconds)
+    too_large = validation.too_large(case)
     report = {
         "name": case.device.name,
         "measured": str(measured),
         "precision": case.precision,
         "networks": found.networks,
-        "too_large": validation.too_large(case),
+        "too_large": too_large,
         **shares(found),
     }
     drawn = validation.draws(case, fit, draws, seed) if fit is not None else []
@@ -61,7 +62,7 @@ def command(
         print_json(report)
         return
     print_agreement(f"{case.device.name} against {measured} ({case.note})", found)
-    print_too_large(case.device.name, report["too_large"], found.networks)
+    print_too_large(case.device.name, too_large, found.networks)
     if drawn:
         print_draws(f"calibrated on {fit} random networks and judged on the others, {draws} times", drawn)
     if terms:

@@ -18,10 +18,9 @@ whole dense layers reach in practice and is calibrated per device; the files say
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from hw_models.ablation import NOTHING, UNLIMITED
 from hw_models.device import Device
@@ -61,7 +60,7 @@ TERMS = {
 }
 
 
-def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: Any = 1) -> Times:
+def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: ArrayLike = 1) -> Times:
     """Seconds of each layer, `[..., L]`."""
     compute = device.compute
     size = gemm(layers, batch)

@@ -39,10 +39,11 @@ L1793-1795). The relaxation and the latency are derived here and compared with w
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike
 
 from hw_models.ablation import NOTHING, UNLIMITED
 from hw_models.costs import Costs, LayerCosts
@@ -118,7 +119,15 @@ class Logic(NamedTuple):
 
 
 def rate(device: Device, need: Logic) -> Array:
-    """Images per cycle that logic, DSP slices and the ports of memories allow, `[...]`: the inverse of the work."""
+    """Images per cycle that logic, DSP slices and the ports of memories allow, `[...]`: the inverse of the work.
+
+    Example:
+        >>> from hw_models.device_file import load_device
+        >>> board = load_device("zcu104_dataflow")
+        >>> once, twice = (Logic(*(jnp.float32(need) for need in (0, n * 1e6, n * 8e6, 0, 0))) for n in (1, 2))
+        >>> round(float(rate(board, once) / rate(board, twice)), 3)
+        2.0
+    """
     compute = device.compute
     planned = compute["lut_share"] * compute["lut"] * compute["units"]
     luts = jnp.maximum(planned - need.fixed_luts, LEAST_LEFT * planned)
@@ -189,7 +198,15 @@ class Asked(NamedTuple):
 
 
 def asked(device: Device, layers: Workload, efficiency: Array) -> Asked:
-    """What each layer asks of the chip, `[..., L]`."""
+    """What each layer asks of the chip, `[..., L]`.
+
+    Example:
+        >>> from hw_models.device_file import load_device
+        >>> from hw_models.workload import Layer
+        >>> work = Workload.of([Layer(Op.CONV, 8, 8, 8, 8, 16, 32, 3, 3)])
+        >>> asked(load_device("zcu104_dataflow"), work, jnp.float32(1.0)).pixels.tolist()
+        [64.0]
+    """
     pixels, in_pixels = layers.out_h * layers.out_w, layers.in_h * layers.in_w
     multiplies = layers.multiplies > 0
     first, tree = _matrix_luts(layers)
@@ -246,7 +263,7 @@ def _buffered(layers: Workload, share: Array) -> Array:
     return window + (held + scaled) + (layers.in_channels + layers.out_channels)
 
 
-def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: Any = 1) -> Times:
+def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: ArrayLike = 1) -> Times:
     """Seconds that each layer would take with the chip to itself, and what it asks of a chip it shares, `[..., L]`."""
     del gain
     share = asked(device, layers, run.macs_per_s / run.peak_macs_per_s)
@@ -272,7 +289,7 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
     )
 
 
-def network(device: Device, parts: LayerCosts, batch: Any = 1) -> tuple[Costs, dict[str, Array]]:
+def network(device: Device, parts: LayerCosts, batch: ArrayLike = 1) -> tuple[Costs, dict[str, Array]]:
     """Costs of all layers at work at once, and the shares of logic and memory they need, `[...]`."""
     compute, sums = device.compute, parts.sums
     work = 1 / rate(device, Logic(*(sums[name] for name in Logic._fields)))

@@ -24,10 +24,9 @@ DPU clocks its DSPs twice a cycle).
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from hw_models.ablation import NOTHING, UNLIMITED
 from hw_models.device import Device
@@ -78,7 +77,7 @@ TERMS = {
 }
 
 
-def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: Any = 1) -> Times:
+def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: ArrayLike = 1) -> Times:
     """Seconds of each layer, `[..., L]`."""
     compute, memory = device.compute, device.memory
     rounds = ceil_div(batch, compute["units"])
@@ -91,7 +90,7 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
     share = jnp.where(layers.op == int(Op.LINEAR), memory.get("linear_efficiency", 1.0), 1.0)
     beside = jnp.where(_pipelined(layers), moved.output_s / moved.memory_s, 1.0)
     memory_s = batch * (moved.memory_s + slower) * beside / share
-    dram_bytes = batch * moved.dram_bytes * beside
+    dram_bytes = moved.dram_bytes * batch * beside
     overhead_s = jnp.ones_like(compute_s) * compute["op_overhead_s"] * rounds
     work_s = overlapped(compute_s, memory_s, compute.get("serial_share", 0.0))
     return Times(compute_s, memory_s, overhead_s, work_s + overhead_s, dram_bytes)

@@ -20,10 +20,9 @@ Source: NVIDIA, "Deep Learning Performance: Matrix Multiplication Background" (t
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from hw_models.ablation import NOTHING, UNLIMITED
 from hw_models.device import Device
@@ -60,7 +59,7 @@ TERMS = {
 }
 
 
-def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: Any = 1) -> Times:
+def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: ArrayLike = 1) -> Times:
     """Seconds of each layer, `[..., L]`."""
     compute, memory = device.compute, device.memory
     size = gemm(layers, batch)

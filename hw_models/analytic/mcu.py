@@ -27,10 +27,9 @@ the device files.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from hw_models.ablation import NOTHING
 from hw_models.compression import dense_weight_bytes
@@ -95,7 +94,7 @@ def peak_memory_bytes(device: Device, layers: Workload) -> Array:
     return (before + own + layers.held_elements) * layers.act_bits / 8 + column_bytes(layers)
 
 
-def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: Any = 1) -> Times:
+def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: ArrayLike = 1) -> Times:
     """Seconds of each layer, `[..., L]`."""
     del gain
     compute = device.compute
@@ -120,12 +119,12 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
         memory_s,
         overhead_s,
         jnp.maximum(compute_s, memory_s) + overhead_s,
-        batch * flash_bytes,
+        flash_bytes * batch,
         peak_memory_bytes=peak_memory_bytes(device, layers),
     )
 
 
-def network(device: Device, parts: LayerCosts, batch: Any = 1) -> tuple[Costs, dict[str, Array]]:
+def network(device: Device, parts: LayerCosts, batch: ArrayLike = 1) -> tuple[Costs, dict[str, Array]]:
     """The costs as they are, and the shares of SRAM and flash that the network and its runtime need, `[...]`."""
     del batch
     memory = device.memory

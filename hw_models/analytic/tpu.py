@@ -19,10 +19,9 @@ double buffer is that of Pallas' pipelines.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from hw_models.ablation import NOTHING, UNLIMITED
 from hw_models.device import Device
@@ -70,7 +69,7 @@ def resident(device: Device, layers: Workload) -> Array:
     return BUFFERS * (before + after) * bits / 8 <= device.memory["sram_bytes"]
 
 
-def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: Any = 1) -> Times:
+def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: ArrayLike = 1) -> Times:
     """Seconds of each layer, `[..., L]`."""
     compute, memory = device.compute, device.memory
     size = gemm(layers, batch)
