@@ -18,7 +18,9 @@ from hw_models.ablation import terms, without
 from hw_models.accuracy import LEAST, Accuracy, accuracy, figures
 from hw_models.calibrate import Fit, calibrate, held_out, predict, rows, same_network
 from hw_models.errors import InputError
-from hw_models.estimate import apply_precision, estimate
+from hw_models.estimate import estimate
+from hw_models.formats import parse_format
+from hw_models.precision import FALLBACK_HINT, apply_precision
 
 FIGURES = Accuracy._fields[1:]
 WORDS = {
@@ -54,14 +56,15 @@ def prepare(
     machine = load_device(device)
     measured = read_measured(path, watch)
     said = measured.settings.get("precision")
-    if said is not None and precision not in (None, said):
+    if said is not None and precision not in (None, said) and parse_format(said) != parse_format(str(precision)):
         raise InputError(f"{path} was measured in {said}: leave out --precision {precision}")
     if "threads" in measured.settings:
         machine = _with_threads(machine, measured)
     try:
         work, chosen, note = apply_precision(machine, measured.workload, said if precision is None else precision)
     except InputError as error:
-        raise InputError(f"{path}, column 'precision': {error}" if precision is None else str(error)) from error
+        reason = str(error).replace(FALLBACK_HINT, "")
+        raise InputError(f"{path}, column 'precision': {reason}" if precision is None else reason) from error
     return Case(machine, measured, work, chosen, note)
 
 

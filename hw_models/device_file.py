@@ -15,9 +15,11 @@ from hw_models.device import Calibration, Device
 from hw_models.discover import read_resource, resource_names, unknown
 from hw_models.errors import InputError
 from hw_models.formats import parse_format
-from hw_models.keys import SPARSITY, Keys, check_number, keys_of
+from hw_models.keys import LARGEST, SPARSITY, Keys, check_number, keys_of
 
 PACKAGE = "hw_models.devices"
+RANK, SHARE = (-1.0, 1.0), (0.0, 1.0)
+FIGURE_RANGES = {"spearman": RANK, "kendall": RANK, "within_5": SHARE, "within_10": SHARE}
 
 
 def device_names() -> tuple[str, ...]:
@@ -43,7 +45,7 @@ def load_device(name_or_path: str | Path) -> Device:
     name, source, content = read_device_text(name_or_path)
     try:
         data = tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # also numbers of thousands of digits
         raise InputError(f"{source}: not valid TOML ({error}): correct the file") from error
     return parse_device(data, name, source)
 
@@ -181,10 +183,13 @@ def _calibration(table: Any, source: str, keys: Keys, precisions: tuple[str, ...
         elif key == "date":
             found[key] = _date(value, source, "calibration.date")
         elif key in ("networks", "batch"):
-            found[key] = int(check_number(value, source, f"calibration.{key}"))
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise InputError(f"{source}: 'calibration.{key}' is {value!r}: give a finite number")
+            if check_number(value, source, f"calibration.{key}") % 1:
+                raise InputError(f"{source}: 'calibration.{key}' is {value!r}: give a whole number")
+            found[key] = int(value)
         else:
+            low, high = FIGURE_RANGES.get(key, (0.0, LARGEST))
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise InputError(f"{source}: 'calibration.{key}' is {value!r}: give a number from {low:g} to {high:g}")
             found[key] = float(value)
     return Calibration(**found)
 

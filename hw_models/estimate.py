@@ -41,7 +41,8 @@ def run_of(device: Device, layers: Workload) -> Run:
 
 
 def _check(batch: ArrayLike) -> None:
-    if isinstance(batch, int | float) and not 1 <= batch <= MAX_BATCH:
+    known = isinstance(batch, int | float | np.generic | np.ndarray)  # not traced
+    if known and not np.all((np.asarray(batch) >= 1) & (np.asarray(batch) <= MAX_BATCH)):
         raise InputError(f"batch {batch!r} is not allowed: give 1 to {MAX_BATCH:,}")
 
 
@@ -52,7 +53,7 @@ def layer_costs(device: Device, workload: Workload, batch: ArrayLike = 1) -> Lay
     (`resource_fraction` > 1): use `apply_precision` first for workloads whose precision nobody chose.
 
     Raises:
-        InputError: `batch` is a Python number below 1 or above `MAX_BATCH`.
+        InputError: `batch` is a known number (not a traced one) below 1 or above `MAX_BATCH`.
     """
     _check(batch)
     layer_times = load(ANALYTIC, device.kind, "layer_times")
@@ -148,7 +149,7 @@ def estimate(device: Device, workload: Workload, batch: ArrayLike = 1) -> Costs:
     """What `workload` costs on `device`; leaves `[...]`, in seconds, joules and bytes for one run of `batch` images.
 
     Raises:
-        InputError: `batch` is a Python number below 1 or above `MAX_BATCH`.
+        InputError: `batch` is a known number (not a traced one) below 1 or above `MAX_BATCH`.
 
     Example:
         >>> from hw_models.device_file import load_device

@@ -131,6 +131,8 @@ def check_number(value: Any, source: str, key: str, or_zero: bool = False) -> fl
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"{source}: '{key}' is {value!r}: give a number")
+    if isinstance(value, int) and abs(value) > LARGEST:  # may be too large to be a float, or to be printed
+        raise InputError(f"{source}: '{key}' is too large: give a number from {SMALLEST:g} to {LARGEST:g}")
     if not (math.isfinite(value) and (value > 0 or (or_zero and value == 0))):
         allowed = "finite number of at least 0" if or_zero else "positive, finite number"
         raise InputError(f"{source}: '{key}' is {value!r}: give a {allowed}")

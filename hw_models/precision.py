@@ -25,6 +25,8 @@ from hw_models.workload import Dtype, Layer, Op, Workload
 # Integers of at most this many bits are exact in the format (its significand, the implicit bit included).
 INTEGER_BITS = {Dtype.FLOAT32: 24, Dtype.BFLOAT16: 8, Dtype.FLOAT16: 11}
 
+FALLBACK_HINT = ", or allow a fallback (--fallback)"  # for commands that have one; others cut it off
+
 # Operands may be unsupported and not wider at all (floats on integer units): they do not fit either.
 LEAST_EXCESS = 2.0
 
@@ -34,7 +36,9 @@ class Run(NamedTuple):
 
     `peak_macs_per_s` is what the multipliers could do at best, `macs_per_s` what dense kernels reach. `supported` is
     false where no precision of the device holds the operands (the widest then stands in) and `excess` says how many
-    times too wide they are (0 where supported). `format_index` is the precision's place among those of the device.
+    times too wide they are (0 where supported). `converted` says that activations are stored in another width than the
+    computing one; weights are unpacked in registers, at no cost of its own. `format_index` is the precision's place
+    among those of the device.
     """
 
     macs_per_s: Array
@@ -112,7 +116,7 @@ def choose(device: Device, layers: Workload) -> Run:
         mac_j=mac_j[index],
         weight_bits=weight_bits,
         act_bits=act_bits,
-        converted=(layers.weight_bits != weight_bits) | (layers.act_bits != act_bits),
+        converted=layers.act_bits != act_bits,
         supported=supported,
         excess=jnp.where(supported, 0.0, ratio),
         format_index=index,
@@ -141,7 +145,8 @@ def apply_precision(
 
     Args:
         precision: a name the user gave, or None.
-        fallback: accept the device's next width up, or failing that its default, where it lacks `precision`.
+        fallback: where the device lacks `precision`, store weights in it and compute in the next width up, activations
+            included; where no width holds it, use the default throughout.
 
     Raises:
         InputError: `precision` is no precision, or the device lacks it and `fallback` is false.
@@ -153,6 +158,7 @@ def apply_precision(
         >>> apply_precision(load_device("zcu102"), work)[1:]
         ('int8', 'int8: the default of zcu102')
     """
+    carried = None
     if precision is None:
         chosen, why = device.default_precision, f"the default of {device.name}"
     else:
@@ -165,13 +171,17 @@ def apply_precision(
         elif not fallback:
             listed = ", ".join(device.precisions)
             raise InputError(
-                f"precision '{precision}' is not supported by {device.name}: choose one of {listed}, or allow a "
-                f"fallback (--fallback)"
+                f"precision '{precision}' is not supported by {device.name}: choose one of {listed}{FALLBACK_HINT}"
             )
         else:
-            chosen = carrier(device, wanted) or device.default_precision
+            carried = carrier(device, wanted)
+            chosen = carried or device.default_precision
             why = f"{device.name} lacks {precision}, fallback allowed"
+            if carried:
+                why += f"; weights are stored as {precision}"
     target = parse_format(chosen)
+    if carried:
+        target = target._replace(weight_dtype=wanted.weight_dtype, weight_bits=wanted.weight_bits)
     plain_weights = workload.weight_dtype == int(Dtype.FLOAT32)
     plain_acts = workload.act_dtype == int(Dtype.FLOAT32)
     changed = workload._replace(

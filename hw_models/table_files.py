@@ -24,7 +24,7 @@ import csv
 import datetime
 import io
 import json
-import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +33,7 @@ from typing import Any
 from hw_models.discover import names, read_resource, resource_names, unknown
 from hw_models.errors import InputError
 from hw_models.formats import parse_format
+from hw_models.keys import LARGEST
 from hw_models.lookup_table import UNKNOWN, LookupTable
 from hw_models.table_rows import BASELINE, SECONDS, Entry, checked
 
@@ -95,7 +96,7 @@ def parse_table(text: str, name: str, source: str | None = None) -> LookupTable:
         hw_models.errors.InputError: mine: key 'device' is missing in the header: add '# device = ...' above the columns
     """
     source = source or name
-    lines = text.splitlines()
+    lines = re.split(r"\r\n|\r|\n", text)  # and nowhere else: notes may hold other separators
     head = 0
     while head < len(lines) and (lines[head].startswith("#") or not lines[head].strip()):
         head += 1
@@ -107,7 +108,7 @@ def parse_table(text: str, name: str, source: str | None = None) -> LookupTable:
 def _header(lines: Iterable[str], source: str) -> dict[str, Any]:
     try:
         data = tomllib.loads("\n".join(lines))
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # also numbers of thousands of digits
         raise InputError(f"{source}: the comment lines at its head are not TOML ({error}): correct them") from error
     constants = [f"constant_{unit}" for unit in SECONDS]
     for key in data:
@@ -165,8 +166,8 @@ def _constant(given: Mapping[str, Any], fields: Mapping[str, Any], source: str) 
     if ("constant_meaning" in fields) != bool(given):
         raise InputError(f"{source}: a constant needs both 'constant_ms' and 'constant_meaning': add the other")
     for key, value in given.items():
-        if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
-            raise InputError(f"{source}: '{key}' is {value!r}: give a finite number from 0")
+        if type(value) not in (int, float) or not 0 <= value <= LARGEST:
+            raise InputError(f"{source}: '{key}' is {value!r}: give a finite number from 0 to {LARGEST:g}")
         return {"constant_s": value * SECONDS[key.rpartition("_")[2]]}
     return {}
 

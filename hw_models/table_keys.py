@@ -16,9 +16,10 @@ from collections.abc import Iterable, Sequence
 from hw_models.discover import unknown
 from hw_models.errors import InputError
 from hw_models.formats import Format, parse_format
-from hw_models.workload import Dtype, Layer, Op, Pattern
+from hw_models.workload import MULTIPLYING, TWO_OPERANDS, Dtype, Layer, Op, Pattern
 
 JOIN = " + "
+LARGEST_SIZE = 2**24  # whole numbers up to here are exact in float32
 Shape = tuple[int, int, int]  # rows, columns, channels
 _OPS = {op.name.lower(): op for op in Op}
 _PATTERNS = {pattern.name.lower(): pattern for pattern in Pattern if pattern is not Pattern.NONE}
@@ -143,6 +144,15 @@ def _parsed(part: str, key: str) -> Layer:
     layer = Layer(op, in_h, in_w, out_h, out_w, in_channels, out_channels, groups=_usual_groups(op, in_channels))
     for word in words[2:]:
         layer = _with_word(layer, word, key)
+    if max(layer[1:11]) > LARGEST_SIZE:
+        raise InputError(f"'{part}' in key '{key}' has a size above {LARGEST_SIZE:,}: correct it")
+    if op in MULTIPLYING and (in_channels % layer.groups or out_channels % layer.groups):
+        raise InputError(
+            f"'{part}' in key '{key}' cannot be: {in_channels} channels in and {out_channels} out are no multiples of "
+            f"{layer.groups} groups"
+        )
+    if op in TWO_OPERANDS and (in_h, in_w, in_channels) != (out_h, out_w, out_channels):
+        raise InputError(f"'{part}' in key '{key}' cannot be: what goes in and what comes out have one shape")
     return layer
 
 

@@ -1,9 +1,10 @@
 """CPU: vector lanes, cores, and a slower depthwise kernel.
 
 Equations:
-    work    = round_up(n, channel_tile) * round_up(m, pixel_tile) * k * groups         (padded multiply-accumulates)
+    work    = round_up(n, channel_tile) * rows * k * groups         (padded multiply-accumulates)
+    rows    = 1 for m = 1 (a kernel for vectors, which waits for the weights), else round_up(m, pixel_tile)
     rate    = clock * macs_per_cycle * efficiency * units;  depthwise: that times depthwise_efficiency
-    convert = elements whose stored width is not the computing width / convert_elements_per_cycle / clock / units
+    convert = activations whose stored width is not the computing width / convert_elements_per_cycle / clock / units
     call    = op_overhead + depthwise: channels * channel_overhead + idle_lanes * lane_overhead
     layer   = max(compute, memory) + serial_share * min(compute, memory) + call
 
@@ -64,13 +65,14 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
     """Seconds of each layer, `[..., L]`."""
     compute = device.compute
     size = gemm(layers, batch)
-    dense = round_up(size.n, compute["channel_tile"]) * round_up(size.m, compute["pixel_tile"]) * size.k * size.groups
+    pixels = jnp.where(size.m <= 1, size.m, round_up(size.m, compute["pixel_tile"]))
+    dense = round_up(size.n, compute["channel_tile"]) * pixels * size.k * size.groups
     per_channel = layers.op == int(Op.DEPTHWISE)
     padded = round_up(layers.out_channels, compute["channel_tile"])
     channels = jnp.where(per_channel, padded, layers.out_channels)
     depthwise = channels * size.m * size.k / compute["depthwise_efficiency"]
     work = jnp.where(on_vector_unit(layers), depthwise, dense)
-    elements = layers.weights + batch * (layers.input_elements + layers.output_elements)
+    elements = batch * (layers.input_elements + layers.output_elements)
     rate = compute["convert_elements_per_cycle"] * compute["clock_hz"] * compute["units"]
     convert = jnp.where(run.converted, elements / rate, 0.0)
     compute_s = layers.multiplies * (work / run.macs_per_s + convert)

@@ -29,7 +29,7 @@ from hw_models.device import Device
 from hw_models.formats import parse_format
 from hw_models.keys import Free, Keys
 from hw_models.memory import traffic
-from hw_models.precision import Run, rates
+from hw_models.precision import Run, choose, rates
 from hw_models.roofline import Times, ceil_div, gemm, on_vector_unit, overlapped, round_up, vector_unit_s
 from hw_models.workload import Workload
 
@@ -59,14 +59,49 @@ TERMS = {
 }
 
 
+def run(device: Device, layers: Workload) -> Run:
+    """The precision that each layer computes in, `[..., L]`: a wider one where its padding makes it faster there.
+
+    Example:
+        >>> from hw_models.device_file import load_device
+        >>> from hw_models.testing import stored
+        >>> from hw_models.workload import Layer, Op
+        >>> few, many = (stored(Layer(Op.CONV, 8, 8, 8, 8, channels, 8), "int8") for channels in (3, 64))
+        >>> run(load_device("jetson_xavier"), Workload.of([few, many])).act_bits.tolist()
+        [16.0, 8.0]
+    """
+    narrow = choose(device, layers)
+    depth = gemm(layers).k
+    formats = [parse_format(name) for name in device.precisions]
+    bits = jnp.asarray([form.act_bits for form in formats], jnp.float32)
+    allowed = bits > narrow.act_bits[..., None]
+    # The narrowest itself stays where nothing wider is faster.
+    allowed = (allowed | (jnp.arange(len(formats)) == narrow.format_index[..., None])) & ~on_vector_unit(layers)[
+        ..., None
+    ]
+    peak, reached = rates(device)
+    seconds = jnp.where(allowed, round_up(depth[..., None], ALIGN_BITS / bits) / reached, jnp.inf)
+    best = jnp.argmin(seconds, axis=-1)
+    faster = seconds.min(axis=-1) < jnp.take_along_axis(seconds, narrow.format_index[..., None], axis=-1)[..., 0]
+    index = jnp.where(faster, best, narrow.format_index)
+    mac_j = jnp.stack([jnp.asarray(device.energy["mac_j"][name], jnp.float32) for name in device.precisions])
+    return narrow._replace(
+        macs_per_s=reached[index],
+        peak_macs_per_s=peak[index],
+        mac_j=mac_j[index],
+        weight_bits=jnp.asarray([form.weight_bits for form in formats], jnp.float32)[index],
+        act_bits=bits[index],
+        format_index=index,
+    )
+
+
 def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: ArrayLike = 1) -> Times:
     """Seconds of each layer, `[..., L]`."""
     compute, memory = device.compute, device.memory
     size = gemm(layers, batch)
     tiles = ceil_div(size.m, compute["tile_m"]) * ceil_div(size.n, compute["tile_n"]) * size.groups
     waves = ceil_div(tiles, compute["units"])
-    own_s = round_up(size.k, ALIGN_BITS / run.act_bits) / run.macs_per_s
-    depth_s = jnp.minimum(own_s, _wider_s(device, size.k, run.act_bits))
+    depth_s = round_up(size.k, ALIGN_BITS / run.act_bits) / run.macs_per_s
     dense = waves * compute["units"] * compute["tile_m"] * compute["tile_n"] * depth_s
     depthwise = on_vector_unit(layers)
     compute_s = layers.multiplies * jnp.where(depthwise, vector_unit_s(device, size), dense)
@@ -85,10 +120,3 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
         latency_s=main_s + extra * jnp.maximum(launch_s, touched_s),
         dram_bytes=moved.dram_bytes + extra * 2 * moved.output_dram_bytes,
     )
-
-
-def _wider_s(device: Device, depth: Array, bits: Array) -> Array:
-    """Seconds of a product of `depth` in the fastest precision of more than `bits`, infinite without one. `[..., L]`"""
-    wider = jnp.asarray([parse_format(name).act_bits for name in device.precisions], jnp.float32)
-    seconds = round_up(depth[..., None], ALIGN_BITS / wider) / rates(device)[1]
-    return jnp.min(jnp.where(wider > bits[..., None], seconds, jnp.inf), axis=-1)

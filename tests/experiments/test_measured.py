@@ -198,6 +198,19 @@ def test_networks_that_ran_although_they_cannot_are_named(call: Callable[..., An
     assert "warning" not in call("validate", "raspberry_pi_4", str(path)).stdout
 
 
+def test_the_calibrated_file_has_the_threads_of_the_measurement(call: Callable[..., Any], tmp_path: Path) -> None:
+    names = [f"mobilenet_v2[input_hw={side}]" for side in range(96, 96 + 32 * 14, 32)]
+    path = written(tmp_path, "network,latency_s,threads\n" + "".join(f'"{name}",1,4\n' for name in names))
+    case = validation.prepare("raspberry_pi_4", path)
+    seconds = validation.predicted(case.device, case) * 1.1
+    lines = (f'"{name}",{each},4\n' for name, each in zip(names, seconds, strict=True))
+    written(tmp_path, "network,latency_s,threads\n" + "".join(lines))
+    out = tmp_path / "mine.toml"
+    assert call("calibrate", "raspberry_pi_4", str(path), "--out", str(out)).exit_code == 0
+    priced = json.loads(call("cost", names[3], "--device", str(out), "--json").stdout)
+    assert abs(priced["latency_s"] / seconds[3] - 1) < 0.05
+
+
 def test_draws_judge_on_networks_that_the_fit_has_not_seen(tmp_path: Path) -> None:
     path = written(tmp_path, HEAD + "".join(f"mobilenet_v2[classes={10 + i}],0.{i + 1:03}\n" for i in range(14)))
     case = validation.prepare("raspberry_pi_4", path)

@@ -7,6 +7,7 @@ import functools
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,11 +16,13 @@ from scipy import stats
 from hw_models import Device, InputError, Layer, Op, Workload, load_device
 from hw_models.ablation import terms, without
 from hw_models.accuracy import accuracy
-from hw_models.calibrate import Fit, _slopes, calibrate, constants, held_out, predict, rows
+from hw_models.calibrate import Fit, _slopes, calibrate, constants, held_out, predict, rows, with_constants
 from hw_models.calibrated_file import calibrated_text
+from hw_models.device_file import read_device_text
 from hw_models.discover import names
 from hw_models.estimate import apply_precision
 from hw_models.keys import keys_of
+from hw_models.testing import chains
 from search_spaces.texts import resolve
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -220,6 +223,42 @@ def test_calibrated_files_keep_their_comments_and_know_their_error(tmp_path: Pat
     again = tmp_path / "again.toml"
     again.write_text(calibrated_text(path, fit, found, "float16", None, "golden"))
     assert load_device(again).error_at("float16", 1) is not None
+
+
+SPREAD = {
+    "inline": lambda text: text,
+    "dotted": lambda text: text.replace(
+        "efficiency = { float32 = 0.3, int8 = 0.19 }", "efficiency.float32 = 0.3\nefficiency.int8 = 0.19\n#"
+    ),
+    "at the end": lambda text: (
+        text.replace("efficiency = { float32 = 0.3, int8 = 0.19 }", "#")
+        + "\n[compute.efficiency]\nfloat32 = 0.3\nint8 = 0.19\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", SPREAD)
+@pytest.mark.parametrize("threads", [1, 4])
+def test_the_written_file_prices_as_the_fit_does(tmp_path: Path, layout: str, threads: int) -> None:
+    """Also where its tables are spread over the file, the threads are not its own, and the clamp of rates binds."""
+    text = SPREAD[layout](read_device_text("raspberry_pi_4")[2])
+    path = tmp_path / "board.toml"
+    path.write_text(text)
+    device = load_device(path).with_numbers(compute__units=threads)
+    names = [constant.name for constant in constants(device, "float32")]
+    values = [1.0371771 * device.number(name) if device.number(name) else 1.234567e-5 for name in names]
+    values[names.index("memory.sram_bytes_per_s")] = 1.0  # raised to what the main memory reaches
+    changed = jax.tree.map(float, with_constants(device, names, np.asarray(values)))
+    fitted = np.asarray([changed.number(name) for name in names])
+    fit = Fit(changed, constants(device, "float32"), fitted, 0.1)
+    found = accuracy([1.0, 2.0, 3.3], [1.0, 2.1, 3.0])
+    path.write_text(calibrated_text(path, fit, found, "float32", 1, "golden"))
+    again = load_device(path)
+    assert again.compute["units"] == threads
+    networks, batch = chains(8), np.ones(8, np.float32)
+    np.testing.assert_allclose(predict(again, networks, batch), predict(changed, networks, batch), rtol=1e-3)
+    if layout != "at the end":  # a table in two places keeps no comments
+        assert ("threads of the measured networks (was 1)" in path.read_text()) == (threads > 1)
 
 
 def test_a_width_of_its_own_is_calibrated_by_the_precision_that_holds_it(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hw_models import Costs, Device, Layer, Op, Workload, device_names, estimate, load_device
+from hw_models import Costs, Device, InputError, Layer, Op, Workload, device_names, estimate, load_device
 from hw_models.analytic import dataflow
 from hw_models.costs import LayerCosts
 from hw_models.estimate import fits
@@ -226,6 +226,29 @@ def test_within_a_factor_of_two_of_published_measurements(row: dict[str, str], n
     work, _, _ = apply_precision(device, networks[row["network"]], row["precision"])
     predicted_ms = float(price(device, work).latency_s) * 1e3
     assert 0.5 < predicted_ms / float(row["latency_ms"]) < 2.0
+
+
+@pytest.mark.parametrize("name", [name for name in DEVICES if "int8" in load_device(name).precisions])
+def test_weights_below_eight_bits_are_never_slower_than_int8(name: str) -> None:
+    device = device_named(name)
+    rows = [Layer(Op.CONV, 56, 56, 56, 56, 64, 64), Layer(Op.LINEAR, 1, 1, 1, 1, 1280, 1000)]
+    for batch in (1, 8):
+        whole = [cost_of(device, stored(row, "int8"), batch).latency_s for row in rows]
+        for bits in (2, 4, 7):
+            narrow = [cost_of(device, stored(row, f"w{bits}a8"), batch).latency_s for row in rows]
+            assert all(few <= many * SLACK for few, many in zip(narrow, whole, strict=True)), bits
+
+
+def test_one_row_is_not_padded_on_processors() -> None:
+    device, row = device_named("raspberry_pi_4"), Layer(Op.LINEAR, 1, 1, 1, 1, 1280, 1000)
+    one, four = (cost_of(device, row, batch) for batch in (1, 4))
+    assert one.latency_s < 0.5 * four.latency_s  # it waits for its weights
+
+
+@pytest.mark.parametrize("batch", [np.float32(-3), np.int64(0), np.asarray([1.0, 0.0])])
+def test_batches_of_numpy_are_checked_as_well(batch: Any) -> None:
+    with pytest.raises(InputError, match="not allowed"):
+        estimate(device_named("a100"), Workload.of([Layer(Op.LINEAR, 1, 1, 1, 1, 8, 8)] * 2), batch)
 
 
 @pytest.mark.parametrize("name", DEVICES)

@@ -96,8 +96,10 @@ def test_asked_and_missing_is_an_error_that_lists_what_there_is(name: str, preci
 )
 def test_fallback_is_the_next_width_up_or_the_default(name: str, precision: str, chosen: str) -> None:
     device = load_device(name)
-    _, got, note = apply_precision(device, Workload.of([LAYER]), precision, fallback=True)
+    work, got, note = apply_precision(device, Workload.of([LAYER]), precision, fallback=True)
     assert got == chosen
+    held = int(work.weight_bits[0]), int(work.act_bits[0])
+    assert held == ((8, 8) if precision == "float32" else (parse_format(precision)[1], parse_format(chosen)[3]))
     assert precision in note
     assert "fallback" in note
 
@@ -124,7 +126,7 @@ def test_compute_runs_at_the_next_width_up_and_storage_keeps_its_bits() -> None:
     run = jax.jit(choose)(device, work)
     assert run.weight_bits.tolist() == [8, 8, 8, 8, 8, 32, 32, 32]
     assert bool(run.supported.all())
-    assert run.converted.tolist() == [True, True, True, True, False, True, True, True]
+    assert run.converted.tolist() == [False] * 5 + [True] * 3  # activations alone: weights are unpacked in registers
     assert weight_bytes(work).tolist() == [float(LAYER.weights * b / 8 + 64 * 4) for b in bits]
 
 
