@@ -80,6 +80,27 @@ def rates(device: Device) -> tuple[Array, Array]:
     return peak, peak * column(device.compute["efficiency"])
 
 
+def numbers_at(device: Device, index: Array) -> dict[str, Array]:
+    """The fields of `Run` that the precisions at places `index` of the device give, each of the shape of `index`.
+
+    Example:
+        >>> from hw_models.device_file import load_device
+        >>> numbers_at(load_device("pixel_3"), jnp.asarray([0, 1]))["act_bits"].tolist()
+        [32.0, 8.0]
+    """
+    formats = [parse_format(name) for name in device.precisions]
+    peak, rate = rates(device)
+    mac_j = jnp.stack([jnp.asarray(device.energy["mac_j"][name], jnp.float32) for name in device.precisions])
+    return {
+        "macs_per_s": rate[index],
+        "peak_macs_per_s": peak[index],
+        "mac_j": mac_j[index],
+        "weight_bits": jnp.asarray([form.weight_bits for form in formats], jnp.float32)[index],
+        "act_bits": jnp.asarray([form.act_bits for form in formats], jnp.float32)[index],
+        "format_index": index,
+    }
+
+
 def choose(device: Device, layers: Workload) -> Run:
     """The precision that each layer runs in on `device`: arrays in, arrays out, `[..., L]`.
 
@@ -92,8 +113,7 @@ def choose(device: Device, layers: Workload) -> Run:
         [8.0]
     """
     formats = [parse_format(name) for name in device.precisions]
-    peak, rate = rates(device)
-    mac_j = jnp.stack([jnp.asarray(device.energy["mac_j"][name], jnp.float32) for name in device.precisions])
+    rate = rates(device)[1]
     held = jnp.stack(
         [
             _holds(f.weight_dtype, f.weight_bits, layers.weight_dtype, layers.weight_bits)
@@ -107,19 +127,13 @@ def choose(device: Device, layers: Workload) -> Run:
     held_width = jnp.where(held, width, jnp.inf)
     narrowest = held & (held_width <= held_width.min(axis=-1, keepdims=True))
     index = jnp.where(supported, jnp.argmax(jnp.where(narrowest, rate, 0.0), axis=-1), jnp.argmax(width))
-    weight_bits = jnp.asarray([f.weight_bits for f in formats], jnp.float32)[index]
-    act_bits = jnp.asarray([f.act_bits for f in formats], jnp.float32)[index]
-    ratio = jnp.maximum((layers.weight_bits + layers.act_bits) / (weight_bits + act_bits), LEAST_EXCESS)
+    own = numbers_at(device, index)
+    ratio = (layers.weight_bits + layers.act_bits) / (own["weight_bits"] + own["act_bits"])
     return Run(
-        macs_per_s=rate[index],
-        peak_macs_per_s=peak[index],
-        mac_j=mac_j[index],
-        weight_bits=weight_bits,
-        act_bits=act_bits,
-        converted=layers.act_bits != act_bits,
+        **own,
+        converted=layers.act_bits != own["act_bits"],
         supported=supported,
-        excess=jnp.where(supported, 0.0, ratio),
-        format_index=index,
+        excess=jnp.where(supported, 0.0, jnp.maximum(ratio, LEAST_EXCESS)),
     )
 
 

@@ -29,7 +29,7 @@ from hw_models.device import Device
 from hw_models.formats import parse_format
 from hw_models.keys import Free, Keys
 from hw_models.memory import traffic
-from hw_models.precision import Run, choose, rates
+from hw_models.precision import Run, choose, numbers_at, rates
 from hw_models.roofline import Times, ceil_div, gemm, on_vector_unit, overlapped, round_up, vector_unit_s
 from hw_models.workload import Workload
 
@@ -71,28 +71,14 @@ def run(device: Device, layers: Workload) -> Run:
         [16.0, 8.0]
     """
     narrow = choose(device, layers)
-    depth = gemm(layers).k
-    formats = [parse_format(name) for name in device.precisions]
-    bits = jnp.asarray([form.act_bits for form in formats], jnp.float32)
-    allowed = bits > narrow.act_bits[..., None]
-    # The narrowest itself stays where nothing wider is faster.
-    allowed = (allowed | (jnp.arange(len(formats)) == narrow.format_index[..., None])) & ~on_vector_unit(layers)[
-        ..., None
-    ]
-    peak, reached = rates(device)
-    seconds = jnp.where(allowed, round_up(depth[..., None], ALIGN_BITS / bits) / reached, jnp.inf)
-    best = jnp.argmin(seconds, axis=-1)
-    faster = seconds.min(axis=-1) < jnp.take_along_axis(seconds, narrow.format_index[..., None], axis=-1)[..., 0]
-    index = jnp.where(faster, best, narrow.format_index)
-    mac_j = jnp.stack([jnp.asarray(device.energy["mac_j"][name], jnp.float32) for name in device.precisions])
-    return narrow._replace(
-        macs_per_s=reached[index],
-        peak_macs_per_s=peak[index],
-        mac_j=mac_j[index],
-        weight_bits=jnp.asarray([form.weight_bits for form in formats], jnp.float32)[index],
-        act_bits=bits[index],
-        format_index=index,
-    )
+    bits = jnp.asarray([parse_format(name).act_bits for name in device.precisions], jnp.float32)
+    seconds = round_up(gemm(layers).k[..., None], ALIGN_BITS / bits) / rates(device)[1]
+    own = jnp.arange(len(bits)) == narrow.format_index[..., None]
+    matrix = (layers.multiplies > 0) & ~on_vector_unit(layers)
+    wider = (bits > narrow.act_bits[..., None]) & matrix[..., None]
+    # Of equally fast ones the narrow one, which costs less energy.
+    slower = jnp.where(own, seconds, jnp.where(wider, seconds * (1 + 1e-6), jnp.inf))
+    return narrow._replace(**numbers_at(device, jnp.argmin(slower, axis=-1)))
 
 
 def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: ArrayLike = 1) -> Times:

@@ -12,10 +12,10 @@ import pytest
 
 from hw_models import Costs, Layer, Op, Workload, device_names, load_device
 from hw_models.errors import InputError
-from hw_models.estimate import layer_costs
+from hw_models.estimate import explain, layer_costs
 from hw_models.formats import parse_format
 from hw_models.precision import apply_precision
-from hw_models.testing import LENGTH, price
+from hw_models.testing import LENGTH, price, stored
 from search_spaces.published import factory
 
 
@@ -166,6 +166,14 @@ def test_few_channels_are_never_slower_in_fewer_bits(name: str) -> None:
         times.append(jax.jit(layer_costs)(device, Workload.of(rows), 7.0).latency_s)
     for wide, narrow in zip(times, times[1:], strict=False):
         assert bool(jnp.all(narrow <= wide * (1 + 1e-5)))
+
+
+def test_explain_names_the_wider_precision_that_few_channels_are_computed_in() -> None:
+    rows = [stored(Layer(Op.CONV, 56, 56, 56, 56, channels, 64, 1, 1), "int8") for channels in (3, 64)]
+    rows.append(stored(Layer(Op.ADD, 56, 56, 56, 56, 3, 3), "int8"))
+    told = explain(load_device("jetson_xavier"), Workload.of(rows))
+    assert [row["precision"] for row in told[:3]] == ["float16", "int8", "int8"]
+    assert told[0]["note"] == "stored as int8, computed as float16"
 
 
 @pytest.mark.parametrize("batch", [1, 8])
