@@ -56,7 +56,7 @@ class Commands(TyperGroup):
             raise _fail(f"{error.filename}: {error.strerror}: change its rights, or give another place") from error
         except ValueError as error:
             # by name: importing the class would import jax, and a command that fails early should stay fast
-            if type(error).__name__ != "InputError":
+            if "InputError" not in (each.__name__ for each in type(error).__mro__):
                 raise
             raise _fail(str(error)) from error
 

@@ -14,6 +14,7 @@ from hw_models import Costs, Device, InputError, Layer, Workload, device_names, 
 from hw_models.estimate import MAX_BATCH, apply_precision, fits, layer_costs, resource_shares, total
 from hw_models.estimate import explain as explain_layers
 from hw_models.metrics import metrics
+from hw_models.precision import MissingPrecision
 from hw_models.programs import for_few_runs
 from search_spaces.texts import Resolved, resolve
 
@@ -33,8 +34,10 @@ class Prepared(NamedTuple):
     note: str
 
 
-def prepare(network: str, device: str, precision: str | None = None, fallback: bool = False) -> Prepared:
+def prepare(network: str, device: str, precision: str | None = None, fallback: bool | None = None) -> Prepared:
     """A network text and the name of a device, ready to be priced.
+
+    `fallback` is what a command's `--fallback` says, None for one without it: see `apply_precision`.
 
     Raises:
         InputError: unknown network or device, a space in place of a network, a precision that the device lacks.
@@ -46,7 +49,12 @@ def prepare(network: str, device: str, precision: str | None = None, fallback: b
     machine = load_device(device)
     found = resolved(network)
     layers = found.network().lower()
-    workload, chosen, note = apply_precision(machine, Workload.of(layers), precision, fallback)
+    try:
+        workload, chosen, note = apply_precision(machine, Workload.of(layers), precision, bool(fallback))
+    except MissingPrecision as error:
+        if fallback is None:
+            raise
+        raise InputError(f"{error}, or allow a fallback (--fallback)") from error
     return Prepared(found.name, layers, machine, workload, chosen, note)
 
 

@@ -20,7 +20,7 @@ from hw_models.calibrate import Fit, calibrate, held_out, predict, rows, same_ne
 from hw_models.errors import InputError
 from hw_models.estimate import estimate
 from hw_models.formats import parse_format
-from hw_models.precision import FALLBACK_HINT, apply_precision
+from hw_models.precision import apply_precision
 
 FIGURES = Accuracy._fields[1:]
 WORDS = {
@@ -63,8 +63,9 @@ def prepare(
     try:
         work, chosen, note = apply_precision(machine, measured.workload, said if precision is None else precision)
     except InputError as error:
-        reason = str(error).replace(FALLBACK_HINT, "")
-        raise InputError(f"{path}, column 'precision': {reason}" if precision is None else reason) from error
+        if precision is not None:
+            raise
+        raise InputError(f"{path}, column 'precision': {error}") from error
     return Case(machine, measured, work, chosen, note)
 
 

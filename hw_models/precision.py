@@ -25,10 +25,19 @@ from hw_models.workload import Dtype, Layer, Op, Workload
 # Integers of at most this many bits are exact in the format (its significand, the implicit bit included).
 INTEGER_BITS = {Dtype.FLOAT32: 24, Dtype.BFLOAT16: 8, Dtype.FLOAT16: 11}
 
-FALLBACK_HINT = ", or allow a fallback (--fallback)"  # for commands that have one; others cut it off
-
 # Operands may be unsupported and not wider at all (floats on integer units): they do not fit either.
 LEAST_EXCESS = 2.0
+
+
+class MissingPrecision(InputError):
+    """Raised for a precision that the device lacks: commands with a fallback can offer it.
+
+    Example:
+        >>> raise MissingPrecision("precision 'int4' is not supported by pixel_3: choose one of float32, int8")
+        Traceback (most recent call last):
+        ...
+        hw_models.precision.MissingPrecision: precision 'int4' is not supported by pixel_3: choose one of float32, int8
+    """
 
 
 class Run(NamedTuple):
@@ -163,7 +172,8 @@ def apply_precision(
             included; where no width holds it, use the default throughout.
 
     Raises:
-        InputError: `precision` is no precision, or the device lacks it and `fallback` is false.
+        InputError: `precision` is no precision.
+        MissingPrecision: the device lacks it and `fallback` is false.
 
     Example:
         >>> from hw_models.device_file import load_device
@@ -184,9 +194,7 @@ def apply_precision(
             chosen, why = precision, "as asked"
         elif not fallback:
             listed = ", ".join(device.precisions)
-            raise InputError(
-                f"precision '{precision}' is not supported by {device.name}: choose one of {listed}{FALLBACK_HINT}"
-            )
+            raise MissingPrecision(f"precision '{precision}' is not supported by {device.name}: choose one of {listed}")
         else:
             carried = carrier(device, wanted)
             chosen = carried or device.default_precision

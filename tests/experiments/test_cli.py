@@ -47,6 +47,7 @@ print(*sorted({"jax", "numpy", "flax", "pandas", "matplotlib", "ray"} & set(sys.
         (["cost", "mobilnet_v2", "--device", "zcu102"], "did you mean 'mobilenet_v2'"),
         (["cost", "mobilenet_v2", "--device", "zcu12"], "did you mean 'zcu102'"),
         (["cost", "mobilenet_v2", "--device", "zcu102", "--precision", "float32"], "--fallback"),
+        (["explain", "mobilenet_v2", "--device", "zcu102", "--precision", "float32"], "--fallback"),
         (["cost", "mobilenet_v2", "--device", "zcu102", "--batch", "0"], "--batch 0"),
         (["cost", "mobilenet_v2", "--device", "zcu102", "--batch", "3000000000"], "--batch 3000000000"),
         (["explain", "mobilenet_v2", "--device", "zcu102", "--batch", "3000000000"], "--batch 3000000000"),
