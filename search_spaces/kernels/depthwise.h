@@ -102,11 +102,14 @@ struct Row {
 };
 
 // The images whose products are summed for the gradient of the weights; `x` is at the first tap of output (0, 0).
-template <class E, class G>
+template <class E>
 struct Sums {
   const E* x;
   int64_t x_row, x_col;
-  const G* g;
+  const E* g;
+  const uint8_t* index;  // in the strides of `g`: only pixels of this head count; null: all do
+  int32_t head;
+  const float* scale;  // of the sums, one per channel, or null
   int64_t g_row, g_col;
   int64_t first_row, first_col;  // the row and column of `x`, perhaps negative
   int64_t in_h, in_w, out_h, out_w, kernel, stride, strip_rows;

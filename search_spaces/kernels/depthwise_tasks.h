@@ -383,8 +383,8 @@ TARGET void input_gradient_task(const Problem<E>& p, int64_t task) {
 }
 
 // Sums over pixels of g[u][v] * x[u * stride + a][v * stride + b], for R rows a (all inside the image) and K columns b.
-template <int N, int K, int R, class E, class G>
-TARGET void weight_rows(const Sums<E, G>& part, int64_t rows, float* sum) {
+template <int N, int K, int R, bool Masked, class E>
+TARGET void weight_rows(const Sums<E>& part, int64_t rows, float* sum) {
   using L = Lanes<N>;
   using V = typename L::V;
   V acc[R][K];
@@ -395,11 +395,13 @@ TARGET void weight_rows(const Sums<E, G>& part, int64_t rows, float* sum) {
   const int64_t high = std::max(low, room < 0 ? 0 : std::min(part.out_w, room / s + 1));
   for (int64_t u = 0; u < rows; ++u) {
     const E* line = part.x + u * s * part.x_row;
-    const G* at = part.g + u * part.g_row;
+    const E* at = part.g + u * part.g_row;
+    const uint8_t* from = Masked ? part.index + u * part.g_row : nullptr;
     for (int64_t v = 0; v < part.out_w; ++v) {
       if (v == low) {
         for (; v < high; ++v) {
-          const V g = L::load(at + v * part.g_col);
+          V g = L::load(at + v * part.g_col);
+          if (Masked) g = L::choose(L::load_byte(from + v * part.g_col) == L::all(part.head), g, V{});
           const E* x = line + v * s * part.x_col;
           // As in `tile`: the next rows of both images.
           __builtin_prefetch(at + part.g_row + v * part.g_col, 0, 2);
@@ -411,7 +413,8 @@ TARGET void weight_rows(const Sums<E, G>& part, int64_t rows, float* sum) {
         }
         if (v == part.out_w) break;
       }
-      const V g = L::load(at + v * part.g_col);
+      V g = L::load(at + v * part.g_col);
+      if (Masked) g = L::choose(L::load_byte(from + v * part.g_col) == L::all(part.head), g, V{});
       const E* x = line + v * s * part.x_col;
       const int64_t col = part.first_col + v * s;
 #pragma GCC unroll 8
@@ -425,17 +428,19 @@ TARGET void weight_rows(const Sums<E, G>& part, int64_t rows, float* sum) {
   for (int a = 0; a < R; ++a)
     for (int b = 0; b < K; ++b) {
       float* to = sum + (a * part.kernel + b) * kBlock;
-      Lanes<N>::store(to, L::load(to) + acc[a][b]);
+      const V found = part.scale == nullptr ? acc[a][b] : acc[a][b] * L::load(part.scale);
+      L::store(to, L::load(to) + found);
     }
 }
 
 // Rows [first, last) of outputs of one sample, kernel rows [a, a + R): whole where they are inside, else row by row.
-template <int N, int K, int R, class E, class G>
-INLINE void weight_taps(const Sums<E, G>& whole, int64_t first, int64_t last, int64_t a, float* sum) {
+template <int N, int K, int R, bool Masked, class E>
+INLINE void weight_taps(const Sums<E>& whole, int64_t first, int64_t last, int64_t a, float* sum) {
   const int64_t s = whole.stride;
   const auto at = [&](int64_t u, int64_t a) {
-    Sums<E, G> part = whole;
+    Sums<E> part = whole;
     part.x += (u * s + a) * whole.x_row, part.g += u * whole.g_row;
+    if (Masked) part.index += u * whole.g_row;
     return part;
   };
   // output rows whose input rows a .. a + taps are all inside
@@ -448,62 +453,71 @@ INLINE void weight_taps(const Sums<E, G>& whole, int64_t first, int64_t last, in
     return std::max(from, std::min(last, room < 0 ? 0 : room / s + 1));
   };
   const int64_t begin = low(a), end = high(a + R - 1, begin);
-  if (end > begin) weight_rows<N, K, R>(at(begin, a), end - begin, sum + a * whole.kernel * kBlock);
+  if (end > begin) weight_rows<N, K, R, Masked>(at(begin, a), end - begin, sum + a * whole.kernel * kBlock);
   if (R == 1) return;
   for (int64_t each = a; each < a + R; ++each) {
     const int64_t lowest = low(each), highest = high(each, lowest);
     const int64_t early = std::min(begin, highest), late = std::max(end, lowest);
     float* to = sum + each * whole.kernel * kBlock;
     if (end == begin) {
-      if (highest > lowest) weight_rows<N, K, 1>(at(lowest, each), highest - lowest, to);
+      if (highest > lowest) weight_rows<N, K, 1, Masked>(at(lowest, each), highest - lowest, to);
       continue;
     }
-    if (early > lowest) weight_rows<N, K, 1>(at(lowest, each), early - lowest, to);
-    if (highest > late) weight_rows<N, K, 1>(at(late, each), highest - late, to);
+    if (early > lowest) weight_rows<N, K, 1, Masked>(at(lowest, each), early - lowest, to);
+    if (highest > late) weight_rows<N, K, 1, Masked>(at(late, each), highest - late, to);
   }
 }
 
 // `R` rows of taps at a time, so that the sums fill the registers.
-template <int N, int K, int R, class E, class G>
-INLINE void weight_kernel(const Sums<E, G>& whole, int64_t first, int64_t last, float* sum) {
+template <int N, int K, int R, bool Masked, class E>
+INLINE void weight_kernel(const Sums<E>& whole, int64_t first, int64_t last, float* sum) {
   int64_t a = 0;
-  for (; a + R <= K; a += R) weight_taps<N, K, R>(whole, first, last, a, sum);
-  for (; a < K; ++a) weight_taps<N, K, 1>(whole, first, last, a, sum);
+  for (; a + R <= K; a += R) weight_taps<N, K, R, Masked>(whole, first, last, a, sum);
+  for (; a < K; ++a) weight_taps<N, K, 1, Masked>(whole, first, last, a, sum);
 }
 
-template <int N, class E, class G>
-TARGET void weight_lanes(const Sums<E, G>& whole, int64_t first, int64_t last, float* sum) {
+template <int N, bool Masked, class E>
+TARGET void weight_lanes(const Sums<E>& whole, int64_t first, int64_t last, float* sum) {
   constexpr bool many = WIDEST != 8;  // 32 registers
   if (SPECIAL && (N >= 8 || N == WIDEST)) {
     switch (whole.kernel) {
-      case 3: return weight_kernel<N, 3, 3>(whole, first, last, sum);
-      case 5: return weight_kernel<N, 5, many ? 5 : 2>(whole, first, last, sum);
-      case 7: return weight_kernel<N, 7, many ? 3 : 1>(whole, first, last, sum);
+      case 3: return weight_kernel<N, 3, 3, Masked>(whole, first, last, sum);
+      case 5: return weight_kernel<N, 5, many ? 5 : 2, Masked>(whole, first, last, sum);
+      case 7: return weight_kernel<N, 7, many ? 3 : 1, Masked>(whole, first, last, sum);
       default: break;
     }
   }
   for (int64_t b = 0; b < whole.kernel; ++b) {
-    Sums<E, G> column = whole;
+    Sums<E> column = whole;
     column.x += b * whole.x_col, column.first_col += b;
-    for (int64_t a = 0; a < whole.kernel; ++a) weight_taps<N, 1, 1>(column, first, last, a, sum + b * kBlock);
+    for (int64_t a = 0; a < whole.kernel; ++a) weight_taps<N, 1, 1, Masked>(column, first, last, a, sum + b * kBlock);
   }
 }
 
-template <class E, class G>
-TARGET void weight_sums(Sums<E, G> whole, int64_t count, float* sum) {
+template <int N, class E>
+INLINE void weight_any(const Sums<E>& whole, int64_t first, int64_t last, float* sum) {
+  whole.index == nullptr ? weight_lanes<N, false>(whole, first, last, sum) : weight_lanes<N, true>(whole, first, last, sum);
+}
+
+template <class E>
+TARGET void weight_sums(const Sums<E>& whole, int64_t count, float* sum) {
   for (int64_t first = 0; first < whole.out_h; first += whole.strip_rows) {
     const int64_t last = std::min(whole.out_h, first + whole.strip_rows);
-    Sums<E, G> part = whole;
+    Sums<E> part = whole;
     int64_t done = 0;
-    const auto next = [&](int64_t lanes) { part.x += lanes, part.g += lanes, done += lanes; };
+    const auto next = [&](int64_t lanes) {
+      part.x += lanes, part.g += lanes, done += lanes;
+      if (part.index != nullptr) part.index += lanes;
+      if (part.scale != nullptr) part.scale += lanes;
+    };
 #if WIDEST > 8
-    for (; count - done >= 16; next(16)) weight_lanes<16>(part, first, last, sum + done);
+    for (; count - done >= 16; next(16)) weight_any<16>(part, first, last, sum + done);
 #endif
 #if WIDEST > 4
-    for (; count - done >= 8; next(8)) weight_lanes<8>(part, first, last, sum + done);
+    for (; count - done >= 8; next(8)) weight_any<8>(part, first, last, sum + done);
 #endif
-    for (; count - done >= 4; next(4)) weight_lanes<4>(part, first, last, sum + done);
-    for (; count - done >= 1; next(1)) weight_lanes<1>(part, first, last, sum + done);
+    for (; count - done >= 4; next(4)) weight_any<4>(part, first, last, sum + done);
+    for (; count - done >= 1; next(1)) weight_any<1>(part, first, last, sum + done);
   }
 }
 
@@ -515,31 +529,20 @@ TARGET void weight_gradient_task(const Problem<E>& p, int64_t task) {
   float* out = p.partial + group * p.all_heads * full * p.channels + c0;
   clear(out, p.all_heads * full, p.channels, 0, p.channels_from(c0));
   if (count == 0) return;
-  float* sum = p.room(p.heads * kk * kBlock + (p.index == nullptr ? 0 : p.out_h * p.out_w * kBlock));
-  float* masked = sum + p.heads * kk * kBlock;
+  float* sum = p.room(p.heads * kk * kBlock);
   std::memset(sum, 0, sizeof(float) * p.heads * kk * kBlock);
   for (int64_t n = group * p.batch / p.groups; n < (group + 1) * p.batch / p.groups; ++n) {
-    const E* x = p.x + n * p.in_h * p.in_w * p.channels + c0;
-    const E* g = p.g + n * p.out_h * p.out_w * p.channels + c0;
-    const int64_t x_row = p.in_w * p.channels;
-    const E* origin = x - p.pad_h * x_row - p.pad_w * p.channels;
-    if (p.index == nullptr) {
-      const Sums<E, E> whole{origin, x_row, p.channels, g, p.out_w * p.channels, p.channels, -p.pad_h, -p.pad_w,
-                             p.in_h, p.in_w, p.out_h, p.out_w, p.kernel, p.stride, p.strip_rows};
-      weight_sums(whole, count, sum);
-      continue;
-    }
-    const uint8_t* index = p.index + n * p.out_h * p.out_w * p.channels + c0;
+    const int64_t x_row = p.in_w * p.channels, place = n * p.out_h * p.out_w * p.channels + c0;
     for (int64_t head = 0; head < p.heads; ++head) {
-      const float* scale = p.scale == nullptr ? nullptr : p.scale + (n * p.all_heads + head) * p.channels + c0;
-      for (int64_t pixel = 0; pixel < p.out_h * p.out_w; ++pixel) {
-        float* to = masked + pixel * kBlock;
-        mask_pixel(g + pixel * p.channels, index + pixel * p.channels, static_cast<int32_t>(head), count, to);
-        if (scale != nullptr)
-          for (int64_t c = 0; c < count; ++c) to[c] *= scale[c];
-      }
-      const Sums<E, float> whole{origin, x_row, p.channels, masked, p.out_w * kBlock, kBlock, -p.pad_h, -p.pad_w,
-                                 p.in_h, p.in_w, p.out_h, p.out_w, p.kernel, p.stride, p.strip_rows};
+      Sums<E> whole;
+      whole.x = p.x + (n * p.in_h - p.pad_h) * x_row - p.pad_w * p.channels + c0;
+      whole.x_row = x_row, whole.x_col = p.channels;
+      whole.g = p.g + place, whole.g_row = p.out_w * p.channels, whole.g_col = p.channels;
+      whole.index = p.index == nullptr ? nullptr : p.index + place, whole.head = static_cast<int32_t>(head);
+      whole.scale = p.scale == nullptr ? nullptr : p.scale + (n * p.all_heads + head) * p.channels + c0;
+      whole.first_row = -p.pad_h, whole.first_col = -p.pad_w;
+      whole.in_h = p.in_h, whole.in_w = p.in_w, whole.out_h = p.out_h, whole.out_w = p.out_w;
+      whole.kernel = p.kernel, whole.stride = p.stride, whole.strip_rows = p.strip_rows;
       weight_sums(whole, count, sum + head * kk * kBlock);
     }
   }
