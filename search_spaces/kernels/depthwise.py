@@ -30,8 +30,8 @@ def depthwise(
     reverse-mode and first-order. Under `vmap` the compiled kernel runs once per element, one after the other.
 
     Args:
-        x: images `[N, H, W, C]`, float32.
-        w: one square filter of odd size per channel, `[k, k, C]`, float32.
+        x: images `[N, H, W, C]`, float32 (by `scan` and `xla` also float64).
+        w: one square filter of odd size per channel, `[k, k, C]`, of the same type.
         stride: 1 or 2.
         active: how many leading channels to compute, a number or a traced scalar; the other channels of the result,
             and of both gradients, are exactly zero. None computes all.
@@ -47,7 +47,7 @@ def depthwise(
         >>> depthwise(jnp.ones((1, 5, 5, 3)), jnp.ones((3, 3, 3)), stride=2, active=2)[0, 1, 1]
         Array([9., 9., 0.], dtype=float32)
     """
-    _check(x, w, stride)
+    _check(x, w, stride, implementation)
     if implementation != "auto" and implementation not in IMPLEMENTATIONS:
         raise unknown("depthwise implementation", implementation, ["auto", *IMPLEMENTATIONS])
     if active is not None:
@@ -108,12 +108,13 @@ def status() -> list[dict[str, Any]]:
     ]
 
 
-def _check(x: Array, w: Array, stride: int) -> None:
+def _check(x: Array, w: Array, stride: int, implementation: str) -> None:
     if x.ndim != 4 or w.ndim != 3 or x.shape[3] != w.shape[2]:
         raise InputError(f"depthwise: shapes {x.shape} and {w.shape} are not allowed: give [N, H, W, C] and [k, k, C]")
     if w.shape[0] != w.shape[1] or w.shape[0] % 2 == 0:
         raise InputError(f"depthwise: kernel {w.shape[0]} x {w.shape[1]} is not allowed: give a square of odd size")
     if stride not in (1, 2):
         raise InputError(f"depthwise: stride {stride} is not allowed: give 1 or 2")
-    if x.dtype != jnp.float32 or w.dtype != jnp.float32:
+    double = implementation in ("scan", "xla") and x.dtype == w.dtype == jnp.float64
+    if not double and (x.dtype != jnp.float32 or w.dtype != jnp.float32):
         raise InputError(f"depthwise: types {x.dtype} and {w.dtype} are not allowed: convert both to float32")
