@@ -5,9 +5,9 @@ things make a part the network it stands for: its weights are scaled to the devi
 own sizes (`own_scales`), and its normalisation sees the batch. All candidates share the random numbers behind their
 weights, which takes noise out of comparisons; `initialisations` draws them several times and averages.
 
-`Quality.error` is a score with its sign turned, so that lower is better: no fraction of images, often negative, of any
-size. It ranks networks; front, knee and hypervolume read it as they read any objective. Tables and figures that
-print errors in percent print a hundred times the number, and a limit on `error` cannot be met or missed meaningfully.
+`Quality.error` is a score with its sign turned, so that lower is better: no fraction of images, mostly negative, of any
+size. It ranks networks; front, knee and hypervolume read it as any objective. What prints an error in percent prints one
+outside 0 to 1 as it is, and a limit on `error` says nothing here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jax import Array
 from hw_models.discover import unknown
 from hw_models.errors import InputError
 from nas.evaluators._images import described, splits_for
-from nas.proxies import SCORES, WEIGHTS, jacob_cov, linear
+from nas.proxies import DOUBLE, SCORES, WEIGHTS, jacob_cov, linear
 from nas.stratify import drawn
 from nas.training.images import normalise
 from nas.types import Evaluator, Key, Quality
@@ -152,8 +152,9 @@ def _counts(space: SearchSpace, which: int) -> Callable[[np.ndarray], np.ndarray
 def _scorer(space: SearchSpace, proxy: str, depthwise: str, x: Array, y: Array) -> Callable[[Any, np.ndarray], float]:
     """The score of the network of `genes [D]` cut out of shared variables."""
     function = SCORES[proxy]
-    double = proxy == "synflow"
-    supernet = Supernet(linear(space), "scan") if double else Supernet(space, depthwise)
+    double = proxy in DOUBLE
+    # the compiled kernel knows float32 only
+    supernet = Supernet(linear(space) if proxy == "synflow" else space, "scan" if double else depthwise)
     if proxy == "fisher" and not _has_norms(supernet.shapes()):
         raise InputError(f"proxy=fisher needs normalised maps and space {space.name} has none: choose another proxy")
 
@@ -161,7 +162,7 @@ def _scorer(space: SearchSpace, proxy: str, depthwise: str, x: Array, y: Array) 
     def program(variables: Any, scales: Any, genes: Array, x: Array, y: Array) -> Array:
         variables = jax.tree.map(lambda leaf, scale: leaf * scale, variables, scales)
         if double:
-            variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
+            variables, x = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), (variables, x))
         if proxy == "fisher":
             variables = with_statistics(variables, supernet.calibrate(variables, x, genes))
         return function(lambda v, images, mode: supernet.apply(v, images, genes, mode), variables, x, y)

@@ -89,7 +89,7 @@ def evaluator(
         rows = zip(np.asarray(genes, np.int32), np.asarray(index).tolist(), strict=True)
         return Quality(np.asarray([one_error(jax.random.fold_in(key, i), row) for row, i in rows], np.float32))
 
-    describe = {**described(splits, data, seed), **asdict(recipe)}
+    describe = {**described(splits, data, seed), **asdict(recipe), "execution": "alone"}
     version = hashlib.sha256(f"standalone {space.fingerprint} {describe}".encode()).hexdigest()[:16]
     return Evaluator(
         init=lambda key: (),

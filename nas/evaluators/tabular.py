@@ -20,9 +20,9 @@ CHUNK = 1024  # a lookup costs nothing: large enough for any population
 def evaluator(space: SearchSpace, *, table: str | None = None, run: int | str = "mean") -> Evaluator:
     """Evaluator that looks the error of a network up in `table` (None: the table of the space).
 
-    `run` is the number of a training run, whose noise is that of one seed, or `mean` of all of them. The genes are
-    looked up as they are given: where a benchmark trained several encodings of one network, each keeps its own errors
-    (a search proposes canonical ones only).
+    `run` is the number of a training run, whose noise is that of one seed, or `mean` of all of them. Genes are looked
+    up as they are given, canonical or not: every encoding has the row that was published for it (in NAS-Bench-Macro
+    those of one network are equal).
 
     Raises:
         InputError: an unknown table, one of another space, a run that it does not have.
@@ -55,6 +55,7 @@ def evaluator(space: SearchSpace, *, table: str | None = None, run: int | str = 
         "source": found.source,
         "licence": found.licence,
         "networks": len(found.genes),
+        "error_is": f"1 - accuracy on {found.task}; {found.training} (table {found.name})",
         "run": run,
     }
     return Evaluator(
