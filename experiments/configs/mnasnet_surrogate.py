@@ -2,8 +2,8 @@
 
     flynas search mnasnet_surrogate --out runs/mnasnet_surrogate
 
-An ensemble is fitted to all 2,567 networks whose accuracy is known and predicts the others of 10^11. Errors are those of
-Accel-NASBench's short training. Half a minute on one core, without a single image.
+An ensemble is fitted to all 2,567 networks whose accuracy is known and predicts the others of 10^11. Errors are those
+of Accel-NASBench's short training. Half a minute on one core, without a single image.
 """
 
 from experiments.config import Experiment, Use

@@ -6,8 +6,8 @@ own sizes (`own_scales`), and its normalisation sees the batch. All candidates s
 weights, which takes noise out of comparisons; `initialisations` draws them several times and averages.
 
 `Quality.error` is a score with its sign turned, so that lower is better: no fraction of images, mostly negative, of any
-size. It ranks networks; front, knee and hypervolume read it as any objective. What prints an error in percent prints one
-outside 0 to 1 as it is, and a limit on `error` says nothing here.
+size. It ranks networks; front, knee and hypervolume read it as any objective. What prints an error in percent prints
+one outside 0 to 1 as it is, and a limit on `error` says nothing here.
 """
 
 from __future__ import annotations
