@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 import time
 from collections.abc import Callable
 from functools import partial
@@ -118,11 +119,12 @@ def judge_surrogates(store: Store) -> str:
         off = np.mean([abs(each["tau"] - each["true_tau"]) for each in own])
         ratio = np.mean([each["rmse"] / each["true_rmse"] for each in own])
         within = np.mean([each["within"] for each in own])
-        parts.append(
+        said = (
             f"Out of bag our ensemble states a tau that is {off:.3f} from the true one on average, and an rmse of "
             f"{ratio:.2f} times the true one; {within:.0%} of unseen networks are within one stated deviation (68 % "
             "should be)."
         )
+        parts.append(textwrap.fill(said, 120))
     return SURROGATE.format(tables="\n\n".join(parts), seeds=SEEDS, unseen=UNSEEN)
 
 

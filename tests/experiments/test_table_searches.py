@@ -17,7 +17,8 @@ from nas.loop import search
         ("mnasnet_surrogate", ["steps=2", "samples=60"], "ImageNet, validation images"),
     ],
 )
-def test_shipped_configurations_search(name, changes, said, tmp_path):
+def test_shipped_configurations_search(name, changes, said, tmp_path, monkeypatch):
+    monkeypatch.setattr("nas.surrogate.MEMBERS", 5)
     built = build(override(load_config(name), changes))
     assert said in dict(banner(built))["error"]
     run = search(*built[:4], steps=built.experiment.steps, key=built.key, out=tmp_path, config=built.config())

@@ -38,7 +38,10 @@ def calibrated(space, variables, x):
     return {**variables, **updated}
 
 
-@pytest.mark.parametrize("name", SCORES)
+# GraSP compiles for long, and is compared with its definition below
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "grasp" else ()) for name in SCORES]
+)
 def test_the_part_of_a_supernet_scores_like_the_frozen_network(parts, name):
     space, net, shared, x, y = parts
     own = inherit(shared, space, GENES)

@@ -14,6 +14,14 @@ from nas.types import CandidateFailure, Quality
 from search_spaces.spaces import macro, mnasnet, tiny
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_members():
+    """These tests are about what surrounds the ensemble, which is tested in test_surrogate.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nas.surrogate.MEMBERS", 5)
+        yield
+
+
 def trained(judge, seed=0):
     state, every = judge.init(jax.random.key(seed)), []
     for round in range(judge.rounds):
