@@ -141,6 +141,8 @@ def banner(built: Built) -> list[tuple[str, str]]:
         lines.append(("device", f"{device.name} ({getattr(device, 'kind', '?')}), {getattr(table, 'note', '')}"))
     lines.append(("strategy", _named(built.strategy)))
     lines.append(("evaluator", f"{built.evaluator.name}, training rounds: {built.evaluator.rounds}"))
+    if "error_is" in settings:
+        lines.append(("error", settings["error_is"]))
     lines.append(("minimize", ", ".join(objective.minimize)))
     if objective.limits:
         from experiments.quantities import shown

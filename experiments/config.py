@@ -212,13 +212,26 @@ def target(part: str, use: Use) -> Callable[..., Any]:
 def parameters(part: str, use: Use) -> dict[str, inspect.Parameter]:
     """Parameters that a configuration may set, by name; strategies and evaluators get the space from elsewhere.
 
+    What passes its options on to a `base`, as evaluator `surrogate` does, has the parameters of that as well.
+
     Example:
         >>> "population" in parameters("strategy", Use("nsga2"))
+        True
+        >>> "epochs" in parameters("evaluator", Use("surrogate", base="supernet"))
         True
     """
     found = dict(inspect.signature(target(part, use)).parameters)
     if part != "space" and found:
         del found[next(iter(found))]
+    passed_on = [name for name, entry in found.items() if entry.kind is entry.VAR_KEYWORD]
+    if "base" in found and passed_on:
+        base = use.arguments.get("base", found["base"].default)
+        if isinstance(base, str) and base != use.name:
+            del found[passed_on[0]]
+            found = {
+                **found,
+                **{name: entry for name, entry in parameters(part, Use(base)).items() if name not in found},
+            }
     return found
 
 

@@ -30,8 +30,8 @@ def override(experiment: Experiment, changes: Sequence[str]) -> Experiment:
     """
     from hw_models.errors import InputError
 
-    # a target that is replaced decides which other paths there are, wherever it stands in the list
-    ordered = sorted(changes, key=lambda change: change.partition("=")[0].strip() not in TARGETS)
+    # a target that is replaced decides which other paths there are, wherever it stands in the list; then its base
+    ordered = sorted(changes, key=_rank)
     for change in ordered:
         path, equals, text = change.partition("=")
         if not equals or not path.strip():
@@ -39,6 +39,11 @@ def override(experiment: Experiment, changes: Sequence[str]) -> Experiment:
         experiment = _apply(experiment, path.strip(), text.strip())
     check(experiment)
     return experiment
+
+
+def _rank(change: str) -> int:
+    path = change.partition("=")[0].strip()
+    return 0 if path in TARGETS else 1 if path.rpartition(".")[2] == "base" else 2
 
 
 def settable(experiment: Experiment) -> dict[str, Any]:
@@ -78,6 +83,9 @@ def _apply(experiment: Experiment, path: str, text: str) -> Experiment:
         return _with(experiment, part, value)
     old = getattr(experiment, part)
     new = old.with_arguments(**{leaf: value}) if isinstance(old, Use) else {**old, leaf: value}
+    if leaf == "base" and isinstance(new, Use):  # as where an evaluator is replaced
+        options = parameters(part, new)
+        new = Use(new.name, **{option: value for option, value in new.arguments.items() if option in options})
     return _with(experiment, part, new)
 
 

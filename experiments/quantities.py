@@ -57,8 +57,8 @@ def scale_of(name: str, typical: float = 1.0) -> Scale:
         "macs": "multiply-accumulates",
     }.get(field, field.replace("_", " "))
     label = f"{label} on {at}" if at else label
-    if field == "error":
-        return Scale(label, "%", 1e-2)
+    if field == "error":  # outside 0 to 1 it is a score, such as that of a proxy
+        return Scale(label, "%", 1e-2) if 0 <= typical <= 1 or not math.isfinite(typical) else Scale(label, "", 1.0)
     if field.endswith("_s"):
         return Scale(label, "ms", 1e-3)
     if field.endswith("_j"):
@@ -75,8 +75,8 @@ def shown(name: str, value: float | None) -> str:
     """A value with its unit, in three or four digits; a dash where it is not known.
 
     Example:
-        >>> shown("latency_s", 0.00123), shown("weight_bytes", 2.5e6), shown("error", 0.1)
-        ('1.23 ms', '2.5 MB', '10 %')
+        >>> shown("latency_s", 0.00123), shown("weight_bytes", 2.5e6), shown("error", 0.1), shown("error", -6.7)
+        ('1.23 ms', '2.5 MB', '10 %', '-6.7')
     """
     if value is None or not math.isfinite(value):
         return "-"

@@ -247,7 +247,8 @@ def _variable_shapes(block: Block, io: BlockIO) -> Any:
         return {"params": made.get("params", {}), "batch_stats": made.get("batch_stats", {})}
 
     widest = io.in_channels if isinstance(io.in_channels, int) else max(io.in_channels)
-    return jax.eval_shape(variables, jax.ShapeDtypeStruct((1, io.in_h, io.in_w, widest), jnp.float32))
+    with jax.enable_x64(False):  # the same shapes and types for programs in float64
+        return jax.eval_shape(variables, jax.ShapeDtypeStruct((1, io.in_h, io.in_w, widest), jnp.float32))
 
 
 def shared_shapes(block: Block, io: BlockIO) -> Any:

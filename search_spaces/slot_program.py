@@ -132,11 +132,13 @@ class SlotProgram:
         return lax.switch(pick.branch, functions, *operands)
 
     def run(self, variables: Any, x: Array, pick: Pick, mode: str) -> Array:
-        """The slot's output; in mode `train` with the custom derivative."""
+        """The slot's output, with the custom derivative; mode `train` reads no statistics."""
         functions = [_forward(branch, self.io, mode) for branch in self.branches]
-        if mode != "train" or not isinstance(pick.branch, jax.core.Tracer):
+        if not isinstance(pick.branch, jax.core.Tracer):
             return self._switch(pick, functions, variables, x, pick)
-        params = {kind: {"params": part["params"]} for kind, part in variables.items()}
+        params = variables
+        if mode == "train":
+            params = {kind: {"params": part["params"]} for kind, part in variables.items()}
 
         @jax.custom_vjp
         def call(params: Any, x: Array, pick: Pick) -> Array:

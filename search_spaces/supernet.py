@@ -59,8 +59,9 @@ class Supernet:
         """Logits `[N, classes]` of the network of `genes [D]` on `x [N, H, W, C]`.
 
         Modes: `train` normalises with the batch, `eval` with the stored statistics. Differentiable in `variables` and
-        `x` in mode `train`. `progress` is the share of the training that is done, for what is annealed (None: all).
-        Genes that are known while tracing (not an argument of the compiled function) compile that one network only.
+        `x`, in reverse mode and once. `progress` is the share of the training that is done, for what is annealed (None:
+        all). Genes that are known while tracing (not an argument of the compiled function) compile that one network
+        only.
 
         Raises:
             InputError: images or genes of another shape than the space's, or known genes out of range.
@@ -158,12 +159,12 @@ class Supernet:
 
         functions = [at(net) for net in self._sizes]
         operands = (genes[:-1], progress)
-        if mode != "train":
-            return lax.switch(genes[-1], functions, variables, x, *operands)
-        params = {
-            slot: {kind: {"params": part["params"]} for kind, part in kinds.items()}
-            for slot, kinds in variables.items()
-        }
+        params = variables
+        if mode == "train":
+            params = {
+                slot: {kind: {"params": part["params"]} for kind, part in kinds.items()}
+                for slot, kinds in variables.items()
+            }
 
         @jax.custom_vjp
         def call(params: Any, x: Array, size: Array, operands: Any) -> Array:

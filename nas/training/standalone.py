@@ -23,6 +23,15 @@ from search_spaces.space import SearchSpace
 SETTLING_IMAGES = 2000
 
 
+class Diverged(InputError):
+    """Raised where the loss of a training is not finite: a lower learning rate helps, or another network.
+
+    Example:
+        >>> issubclass(Diverged, InputError)
+        True
+    """
+
+
 class Images(NamedTuple):
     """uint8 images `[N, H, W, C]`, labels `[N]`, and the mean and deviation per channel that normalise them."""
 
@@ -47,7 +56,8 @@ def train(
     a fixed random sample of them.
 
     Raises:
-        InputError: fewer images than a batch; a loss that is not finite.
+        InputError: fewer images than a batch.
+        Diverged: a loss that is not finite.
     """
     count = len(data.images)
     if count < recipe.batch:
@@ -71,7 +81,7 @@ def train(
             losses.append(loss)
         average = float(jnp.stack(losses).mean())
         if not np.isfinite(average):
-            raise InputError(
+            raise Diverged(
                 f"the loss of epoch {epoch} is {average}: lower the learning rate (now {recipe.learning_rate})"
             )
         if report is not None:
@@ -106,19 +116,27 @@ def _step(space: SearchSpace, recipe: Recipe, steps: int) -> Callable[..., Any]:
 
 def settle(space: SearchSpace, variables: Any, data: Images) -> Any:
     """`variables` with normalisation statistics averaged over `data`, as an exported network needs them."""
+    program, mean, std = _statistics(space), jnp.asarray(data.mean), jnp.asarray(data.std)
+    usable = len(data.images) // EVALUATION_BATCH * EVALUATION_BATCH or len(data.images)
+    size = min(EVALUATION_BATCH, usable)
+    parts = [
+        program(variables, jnp.asarray(data.images[start : start + size]), mean, std)
+        for start in range(0, usable, size)
+    ]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+    return {**variables, "batch_stats": pooled_statistics(stacked)}
+
+
+@lru_cache(maxsize=8)
+def _statistics(space: SearchSpace) -> Callable[..., Any]:
     network = Network(space)
 
     @jax.jit
-    def statistics(x: Array) -> Any:
-        x = normalise(x, jnp.asarray(data.mean), jnp.asarray(data.std))
-        _, updated = network.apply(variables, x, "calibrate", mutable=["batch_stats"])
+    def statistics(variables: Any, images: Array, mean: Array, std: Array) -> Any:
+        _, updated = network.apply(variables, normalise(images, mean, std), "calibrate", mutable=["batch_stats"])
         return updated["batch_stats"]
 
-    usable = len(data.images) // EVALUATION_BATCH * EVALUATION_BATCH or len(data.images)
-    size = min(EVALUATION_BATCH, usable)
-    parts = [statistics(jnp.asarray(data.images[start : start + size])) for start in range(0, usable, size)]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
-    return {**variables, "batch_stats": pooled_statistics(stacked)}
+    return statistics
 
 
 def pooled_statistics(stacked: Any) -> Any:

@@ -42,7 +42,7 @@ def depthwise(
     the batch is spread over several devices, each computes its share.
 
     Args:
-        x: images `[N, H, W, C]`, float32 or bfloat16 (sums are float32).
+        x: images `[N, H, W, C]`, float32 or bfloat16 (sums are float32); by `scan` and `xla` also float64.
         w: one square filter of odd size per channel, `[k, k, C]`, of the type of `x`.
         stride: 1 or 2.
         active: how many leading channels to compute, a number or a traced scalar; the other channels of the result,
@@ -61,7 +61,7 @@ def depthwise(
         >>> depthwise(jnp.ones((1, 5, 5, 3)), jnp.ones((3, 3, 3)), stride=2, active=2)[0, 1, 1]
         Array([9., 9., 0.], dtype=float32)
     """
-    _check(x, w, stride, 3)
+    _check(x, w, stride, 3, implementation)
     name = _chosen(implementation)
     active, kernel = _count("active", active, 0), _count("kernel", kernel, 1)
     if name == "native":
@@ -107,7 +107,7 @@ def largest_depthwise(
         >>> largest_depthwise(jnp.ones((1, 2, 2, 2)), filters)[0, 0, 0]
         Array([3., 3.], dtype=float32)
     """
-    _check(x, w, stride, 4)
+    _check(x, w, stride, 4, implementation)
     if scale is not None and scale.shape != (x.shape[0], *w.shape[2:]):
         raise InputError(f"depthwise: scale of shape {scale.shape} is not allowed: give {(x.shape[0], *w.shape[2:])}")
     name = _chosen(implementation)
@@ -146,7 +146,7 @@ def depthwise_moments(
         >>> mean.tolist(), variance.tolist()
         ([[[1.0, 1.0]]], [[[0.0, 0.0]]])
     """
-    _check(x, w, stride, 4)
+    _check(x, w, stride, 4, implementation)
     name = _chosen(implementation)
     active, kernel, heads = _count("active", active, 0), _count("kernel", kernel, 1), _count("heads", heads, 1)
     if name == "native":
@@ -155,7 +155,8 @@ def depthwise_moments(
         return jnp.moveaxis(found[0], 1, 2), jnp.moveaxis(found[1], 1, 2)
     means, variances = [], []
     for head in range(w.shape[3]):
-        y = _PLAIN[name](x, _window(w[..., head], kernel, x.shape, stride), stride, active).astype(jnp.float32)
+        y = _PLAIN[name](x, _window(w[..., head], kernel, x.shape, stride), stride, active)
+        y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
         used = 1.0 if heads is None else jnp.where(head < heads, 1.0, 0.0)
         mean = y.mean((1, 2))
         means.append(mean * used)
@@ -273,7 +274,7 @@ def _window(w: Array, kernel: Array | None, shape: tuple[int, ...], stride: int)
     return jnp.where(inside[..., None], moved, jnp.zeros((), w.dtype))
 
 
-def _check(x: Array, w: Array, stride: int, rank: int) -> None:
+def _check(x: Array, w: Array, stride: int, rank: int, implementation: str) -> None:
     letters = "[k, k, C]" if rank == 3 else "[k, k, C, h]"
     if x.ndim != 4 or w.ndim != rank or x.shape[3] != w.shape[2]:
         raise InputError(f"depthwise: shapes {x.shape} and {w.shape} are not allowed: give [N, H, W, C] and {letters}")
@@ -283,5 +284,6 @@ def _check(x: Array, w: Array, stride: int, rank: int) -> None:
         raise InputError(f"depthwise: {w.shape[3]} heads are out of range: give 1 to 255")
     if stride not in (1, 2):
         raise InputError(f"depthwise: stride {stride} is not allowed: give 1 or 2")
-    if x.dtype != w.dtype or x.dtype not in TYPES:
+    double = implementation in _PLAIN and x.dtype == jnp.float64
+    if x.dtype != w.dtype or not (double or x.dtype in TYPES):
         raise InputError(f"depthwise: types {x.dtype} and {w.dtype} are not allowed: give float32 or bfloat16 for both")

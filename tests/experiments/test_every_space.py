@@ -9,18 +9,18 @@ import pytest
 
 from hw_models import discover
 
-CONFIGS = discover.names("experiments.configs")
+SPACES = discover.names("search_spaces.spaces")
 FLYNAS = Path(sys.executable).parent / "flynas"
 SHORT = ("steps=2", "data=digits", "evaluator.epochs=1", "evaluator.train=200", "evaluator.validation=100",
          "evaluator.calibration=100", "strategy.population=4")  # fmt: skip
 
 
 def test_every_space_has_a_configuration():
-    assert set(CONFIGS) == set(discover.names("search_spaces.spaces"))
+    assert set(SPACES) <= set(discover.names("experiments.configs"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", SPACES)
 def test_two_steps_of_a_search(name, tmp_path):
     settings = [word for setting in SHORT for word in ("--set", setting)]
     command = [FLYNAS, "search", name, "--out", tmp_path / "run", *settings]

@@ -1,0 +1,243 @@
+"""A surrogate: another evaluator judges some networks, and an ensemble fitted to them predicts all others.
+
+The training rounds draw networks, have them judged, and report how far the ensemble is off on networks it has not seen
+(`nas/surrogate.py`). A network that was judged keeps its measured error. After Liu et al. 2018 (PNAS),
+https://arxiv.org/abs/1712.00559, and Dai et al. 2021 (FBNetV3), https://arxiv.org/abs/2006.02049, section 3.2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from hw_models import discover
+from hw_models.errors import InputError
+from nas.progress import InProcess
+from nas.surrogate import LEAST, MEMBERS, Ensemble, Prediction, fit
+from nas.types import Evaluator, Key, Quality
+from search_spaces.space import SearchSpace
+
+CHUNK = 1024
+_DRAWN = 256  # networks drawn at once, by one compiled program
+_FRUITLESS = 50  # draws without a new network after which there is none
+
+
+class State(NamedTuple):
+    """The base's own state, and the networks drawn: `genes [N, D]`, `errors [N]` (NaN: failed, or not yet judged).
+
+    `tried` of them were handed to the base, `round` training rounds are done, its own included; int32 `[]`.
+    """
+
+    base: Any
+    genes: Array
+    errors: Array
+    tried: Array
+    round: Array
+
+
+def evaluator(
+    space: SearchSpace,
+    *,
+    base: Any = "supernet",
+    samples: int = 200,
+    rounds: int = 10,
+    seed: int = 0,
+    **options: Any,
+) -> Evaluator:
+    """Evaluator that predicts errors from `samples` networks, judged in `rounds` rounds by `base`.
+
+    `base` is an `Evaluator`, or the name of one, made with `options` and, where it takes one, `seed`. Its own training
+    rounds come first. Networks are drawn without repetition by `space.sample`, or, where the base knows a few networks
+    only (`tabular`), from those. A network that fails is left out and counted; rounds end the search where more than
+    half do. The `metrics` of a round are the out-of-bag `rmse` and `kendall_tau`, the networks they rest on, and the
+    failures so far.
+
+    Raises:
+        InputError: an unknown base or option, too few samples, more samples than there are networks; while training,
+            too many failures.
+
+    Example:
+        >>> from search_spaces.spaces import macro
+        >>> judge = evaluator(macro.space(), base="tabular", samples=50, rounds=1)
+        >>> state, metrics = judge.train(jax.random.key(0), judge.init(jax.random.key(0)))
+        >>> metrics["networks"], metrics["kendall_tau"] > 0.6
+        (50.0, True)
+    """
+    judge, pool = _base(space, base, seed, options)
+    if samples < LEAST:
+        raise InputError(f"samples={samples} is out of range: give at least {LEAST}")
+    if not 1 <= rounds <= samples:
+        raise InputError(f"rounds={rounds} is out of range: give 1 to {samples}, the samples")
+    most = min(space.size, len(pool) if pool is not None else space.size)
+    if samples > most:
+        raise InputError(f"samples={samples} are more than the {most:,} networks of {judge.name}: ask fewer")
+    draw = jax.jit(jax.vmap(space.sample)) if pool is None else None
+
+    def init(key: Key) -> State:
+        genes = jnp.zeros((samples, space.num_decisions), jnp.int32)
+        none = jnp.full((samples,), jnp.nan, jnp.float32)
+        return State(judge.init(key), genes, none, jnp.int32(0), jnp.int32(0))
+
+    def train_round(key: Key, state: State) -> tuple[State, dict[str, float]]:
+        done = int(state.round)
+        if done < judge.rounds:
+            own, metrics = judge.train(key, state.base)
+            return state._replace(base=own, round=state.round + 1), metrics
+        tried, until = int(state.tried), samples * (done - judge.rounds + 1) // rounds
+        draw_key, judge_key = jax.random.split(key)
+        genes, errors = np.array(state.genes), np.array(state.errors)
+        fresh = _unseen(space, draw, pool, draw_key, genes[:tried], until - tried)
+        failures: list[str] = []
+        index = np.arange(len(fresh), dtype=np.int32)
+        for outcome in InProcess().map_chunks(judge, judge_key, state.base, fresh, index):
+            errors[tried + outcome.rows] = np.where(np.isfinite(outcome.error), outcome.error, np.nan)
+            failures += [failure for failure in outcome.failures if failure]
+        genes[tried:until] = fresh
+        failed = int(np.isnan(errors[:until]).sum())
+        last = done == judge.rounds + rounds - 1
+        _check(judge.name, until, failed, failures, last)
+        state = State(state.base, jnp.asarray(genes), jnp.asarray(errors), jnp.int32(until), state.round + 1)
+        metrics = {"networks": float(until - failed), "failed": float(failed)}
+        if until - failed >= LEAST:
+            found = ensemble(space, state).quality
+            metrics |= {"rmse": found.rmse, "kendall_tau": found.kendall_tau}
+        return state, metrics
+
+    def evaluate(key: Key, state: State, genes: Any, index: Any) -> Quality:
+        array = np.asarray(genes, np.int32)
+        predicted = ensemble(space, state).predict(array).error
+        measured = _measured(np.asarray(state.genes).tobytes(), np.asarray(state.errors).tobytes(), array.shape[1])
+        known = np.asarray([measured.get(row.tobytes(), np.nan) for row in array], np.float32)
+        return Quality(np.where(np.isnan(known), predicted, known).astype(np.float32))
+
+    describe = {
+        "base": {"name": judge.name, "rounds": judge.rounds, **judge.describe},
+        "samples": samples,
+        "rounds": rounds,
+        "drawn_from": "the space" if pool is None else f"{len(pool)} networks of the base",
+        "members": MEMBERS,
+    }
+    for name in ("data", "data_from", "data_source", "train", "validation", "test", "error_is"):
+        if name in judge.describe:  # where people and exports look for it
+            describe[name] = judge.describe[name]
+    fixed = f"surrogate {space.fingerprint} {describe}"
+
+    def version(state: State) -> str:
+        digest = hashlib.sha256(f"{fixed} {judge.version(state.base)}".encode())
+        for leaf in (state.genes, state.errors):
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()[:16]
+
+    return Evaluator(
+        init, train_round, judge.rounds + rounds, evaluate, version, CHUNK, "surrogate", describe=describe
+    )  # fmt: skip
+
+
+def predict(space: SearchSpace, state: State, genes: Any) -> Prediction:
+    """Predicted errors of `genes [P, D]` and their standard deviations, for strategies that weigh both.
+
+    These are predictions for networks that were judged as well.
+
+    Raises:
+        InputError: too few networks are judged.
+
+    Example:
+        >>> from search_spaces.spaces import macro
+        >>> judge = evaluator(macro.space(), base="tabular", samples=50, rounds=1)
+        >>> state, _ = judge.train(jax.random.key(0), judge.init(jax.random.key(0)))
+        >>> found = predict(macro.space(), state, np.full((1, 8), 2))
+        >>> bool(0.06 < found.error[0] < 0.09), bool(found.deviation[0] < 0.02)
+        (True, True)
+    """
+    return ensemble(space, state).predict(genes)
+
+
+def ensemble(space: SearchSpace, state: State) -> Ensemble:
+    """The ensemble of a state; states are arrays, and equal ones are fitted once.
+
+    Raises:
+        InputError: too few networks are judged.
+    """
+    return _fitted(space, np.asarray(state.genes).tobytes(), np.asarray(state.errors).tobytes())
+
+
+@lru_cache(maxsize=2)
+def _fitted(space: SearchSpace, genes: bytes, errors: bytes) -> Ensemble:
+    known = np.frombuffer(errors, np.float32)
+    rows = np.frombuffer(genes, np.int32).reshape(len(known), space.num_decisions)
+    return fit(space, rows[~np.isnan(known)], known[~np.isnan(known)])
+
+
+@lru_cache(maxsize=2)
+def _measured(genes: bytes, errors: bytes, decisions: int) -> Mapping[bytes, float]:
+    known = np.frombuffer(errors, np.float32)
+    rows = np.frombuffer(genes, np.int32).reshape(len(known), decisions)
+    return {row.tobytes(): value for row, value in zip(rows, known, strict=True) if not np.isnan(value)}
+
+
+def _base(space: SearchSpace, base: Any, seed: int, options: Mapping[str, Any]) -> tuple[Evaluator, np.ndarray | None]:
+    """The evaluator that judges, and the only networks that it can, where it says so."""
+    if isinstance(base, Evaluator):
+        if options:
+            raise InputError(f"options {', '.join(options)} are for a base given by name: make the evaluator with them")
+        return base, None
+    if not isinstance(base, str) or base == "surrogate":
+        raise InputError(f"base={base!r} is not allowed: give another evaluator, or the name of one such as 'supernet'")
+    factory = discover.load("nas.evaluators", base, "evaluator", "evaluator")
+    known = list(inspect.signature(factory).parameters)[1:]
+    for name in options:
+        if name not in known:
+            raise discover.unknown(f"option of evaluator {base}", name, known)
+    chosen = {"seed": seed, **options} if "seed" in known else dict(options)
+    networks = discover.load_optional("nas.evaluators", base, "networks")
+    return factory(space, **chosen), None if networks is None else networks(space, **chosen)
+
+
+def _unseen(
+    space: SearchSpace,
+    draw: Callable[[Array], Array] | None,
+    pool: np.ndarray | None,
+    key: Key,
+    seen: np.ndarray,
+    count: int,
+) -> np.ndarray:
+    """`count` networks that are not among `seen`, int32 `[count, D]`."""
+    found: list[np.ndarray] = []
+    known = {row.tobytes() for row in seen}
+    fruitless = turn = 0
+    if draw is None:
+        assert pool is not None
+        order = np.asarray(jax.random.permutation(key, len(pool)))
+        return np.asarray([row for row in pool[order] if row.tobytes() not in known][:count], np.int32)
+    while len(found) < count:
+        before = len(found)
+        for row in np.asarray(draw(jax.random.split(jax.random.fold_in(key, turn), _DRAWN))):
+            if row.tobytes() not in known and len(found) < count:
+                known.add(row.tobytes())
+                found.append(row)
+        turn, fruitless = turn + 1, 0 if len(found) > before else fruitless + 1
+        if fruitless == _FRUITLESS:
+            raise InputError(
+                f"space {space.name} gave no new network after {len(known)}, {count - len(found)} more are needed: "
+                "lower samples"
+            )
+    return np.asarray(found, np.int32)
+
+
+def _check(name: str, tried: int, failed: int, failures: list[str], last: bool) -> None:
+    reason = f", the last because {failures[-1]}" if failures else ""
+    if failed > tried / 2 and tried >= LEAST:
+        raise InputError(f"{failed} of {tried} networks failed with evaluator {name}{reason}: mend or change the base")
+    if last and tried - failed < LEAST:
+        raise InputError(
+            f"evaluator {name} judged {tried - failed} of {tried} networks{reason}: a surrogate needs at least "
+            f"{LEAST}, raise samples"
+        )

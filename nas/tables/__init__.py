@@ -1,0 +1,1 @@
+"""Published accuracies of networks, one `.csv.gz` per benchmark with its source and licence."""

@@ -1,0 +1,100 @@
+"""Training every candidate alone, on real digits."""
+
+import jax
+import numpy as np
+import pytest
+
+from hw_models.errors import InputError
+from nas.data import split
+from nas.data_source import load
+from nas.evaluators import standalone, supernet
+from nas.loop import search
+from nas.objectives import Objective
+from nas.strategies import random_search
+from nas.training import standalone as alone
+from nas.training.recipe import Recipe
+from nas.types import CandidateFailure
+from search_spaces.network import Network
+from search_spaces.spaces import tiny
+
+GENES = np.asarray([[0, 0, 0, 0, 0, 0], [1, 1, 1, 0, 2, 0]], np.int32)
+OPTIONS = {"data": "digits", "validation": 203, "train": 600, "epochs": 3, "shift": 0, "flip": False}
+
+
+def test_errors_are_those_of_the_trained_networks():
+    space = tiny.space()
+    judge = standalone.evaluator(space, **OPTIONS)
+    key = jax.random.key(3)
+    errors = judge.evaluate(key, (), GENES, np.asarray([4, 9])).error
+    splits = split(load("digits"), 203, 0, 600)
+    images = alone.Images(splits.train_images, splits.train_labels, splits.mean, splits.std)
+    recipe = Recipe(epochs=3, batch=64, learning_rate=0.1, shift=0, flip=False)
+    for row, index in enumerate((4, 9)):
+        network = space.freeze(GENES[row])
+        variables = alone.train(network, images, recipe, jax.random.fold_in(key, index))
+        x = (splits.validation_images / np.float32(255) - splits.mean) / splits.std
+        answers = np.argmax(jax.jit(Network(network).apply)(variables, x), -1)
+        wrong = int((answers != splits.validation_labels).sum())
+        assert errors[row] == pytest.approx(wrong / 203, abs=1.01 / 203), "at most one image may tip by rounding"
+    assert (errors < 0.7).all(), "three epochs beat guessing"
+    other = judge.evaluate(jax.random.key(4), (), GENES[:1], np.asarray([4])).error
+    assert other[0] != errors[0], "another key, other weights"
+
+
+def test_it_sees_the_images_that_the_supernet_sees():
+    same = {"data": "digits", "validation": 203, "train": 600, "seed": 3}
+    described = [factory.evaluator(tiny.space(), **same).describe for factory in (standalone, supernet)]
+    for name in ("data", "data_hash", "seed", "train", "validation", "test", "data_from"):
+        assert described[0][name] == described[1][name], name
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_network_that_diverges_fails_and_the_search_goes_on(monkeypatch):
+    space = tiny.space()
+    judge = standalone.evaluator(space, **{**OPTIONS, "epochs": 1})
+    train = alone.train
+
+    def broken(network, images, recipe, key, *rest):
+        if network.stages[0].block[0].kernel == 5:
+            images = images._replace(std=np.full(1, np.nan, np.float32))
+        return train(network, images, recipe, key, *rest)
+
+    monkeypatch.setattr(alone, "train", broken)
+    with pytest.raises(CandidateFailure, match="the loss of epoch 0 is nan: lower the learning rate"):
+        judge.evaluate(jax.random.key(0), (), np.asarray([[1, 0, 0, 0, 0, 0]]), np.arange(1))
+    goal = Objective(space, "raspberry_pi_4")
+    run = search(space, random_search.strategy(space, population=2), judge, goal, steps=1, key=jax.random.key(3))
+    statuses = {record["names"]["stages/0/0/kernel"]: record["status"] for record in run.records}
+    assert statuses == {3: "ok", 5: "failed"}
+
+
+def test_running_out_of_memory_fails_one_network_and_other_mistakes_end_the_search(monkeypatch):
+    judge = standalone.evaluator(tiny.space(), **OPTIONS)
+
+    def raising(text):
+        def train(*_):
+            raise jax.errors.JaxRuntimeError(text)
+
+        return train
+
+    monkeypatch.setattr(alone, "train", raising("RESOURCE_EXHAUSTED: 9 GB\nmore"))
+    with pytest.raises(CandidateFailure, match="out of memory: RESOURCE_EXHAUSTED: 9 GB$"):
+        judge.evaluate(jax.random.key(0), (), GENES[:1], np.arange(1))
+    monkeypatch.setattr(alone, "train", raising("INTERNAL: a mistake"))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="a mistake"):
+        judge.evaluate(jax.random.key(0), (), GENES[:1], np.arange(1))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"epochs": 0}, "epochs=0 is out of range: give at least 1"),
+        ({"batch": 5000}, "600 training images are fewer than a batch of 5000"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0 is out of range"),
+        ({"data": "digit"}, "did you mean 'digits'"),
+        ({"data": "fashion_mnist_10k", "train": None}, "space tiny takes 8x8x1"),
+    ],
+)
+def test_bad_settings_are_named(options, said):
+    with pytest.raises(InputError, match=said):
+        standalone.evaluator(tiny.space(), **{**OPTIONS, **options})
