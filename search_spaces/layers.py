@@ -57,7 +57,7 @@ class Conv(nn.Module):
             feature_group_count=self.groups,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return y + _bias(self, self.features, y) if self.bias else y
+        return y + bias_like(self, self.features, y) if self.bias else y
 
 
 class Pointwise(nn.Module):
@@ -157,7 +157,7 @@ class Linear(nn.Module):
     def __call__(self, x: Array) -> Array:
         weight = self.param("kernel", drawn("kernel"), (x.shape[-1], self.features))
         y = x @ weight.astype(x.dtype)
-        return y + _bias(self, self.features, y) if self.bias else y
+        return y + bias_like(self, self.features, y) if self.bias else y
 
 
 class Variance(nn.Module):
@@ -308,5 +308,6 @@ def residual(x: Array, y: Array, inp: Channels, out: Channels, stride: int) -> A
     return Add()(FitChannels(out.size)(x) * same.astype(x.dtype), y)
 
 
-def _bias(module: nn.Module, features: int, like: Array) -> Array:
+def bias_like(module: nn.Module, features: int, like: Array) -> Array:
+    """The parameter `bias [features]` in the type of `like`; call inside a module's compact method."""
     return module.param("bias", nn.initializers.zeros, (features,)).astype(like.dtype)

@@ -93,7 +93,9 @@ class _Counts:
         count = int(self.space.cardinality[decision])
         rows = np.tile(genes, (int(self.space.cardinality.max()), 1))
         rows[:count, decision] = np.arange(count)
-        found = self.table[np.asarray(self.index(jnp.asarray(rows)))].sum(1)
+        with jax.ensure_compile_time_eval():  # also where a program is being traced
+            index = np.asarray(self.index(jnp.asarray(rows)))
+        found = self.table[index].sum(1)
         return [tuple(map(int, row)) for row in found[:count]]
 
     def live(self, genes: np.ndarray, decision: int) -> np.ndarray:
