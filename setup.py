@@ -16,24 +16,29 @@ import platform
 import shlex
 import shutil
 import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-SOURCE = "search_spaces/kernels/depthwise.cc"
-FLAGS = ["-std=c++17", "-O3", "-fPIC", "-shared", "-pthread"]
+FOLDER = Path("search_spaces/kernels")
+# relative to this file, as setuptools wants them
+SOURCES = sorted(str(FOLDER / path.name) for path in (Path(__file__).parent / FOLDER).glob("depthwise*.cc"))
+HEADERS = sorted(str(FOLDER / path.name) for path in (Path(__file__).parent / FOLDER).glob("depthwise*.h"))
+FLAGS = ["-std=c++17", "-O3", "-fPIC", "-pthread"]
 
 
 class BuildKernel(build_ext):
-    """Compiles the kernel by one direct call of the compiler, and records the outcome in a JSON file beside it."""
+    """Compiles the kernel by direct calls of the compiler, and records the outcome in a JSON file beside it."""
 
     def build_extension(self, ext: Extension) -> None:
         """Compile `ext`; a failure is recorded, not raised."""
         library = Path(self.get_ext_fullpath(ext.name))
         library.parent.mkdir(parents=True, exist_ok=True)
         library.unlink(missing_ok=True)
-        record = compile_kernel(Path(ext.sources[0]), library)
+        record = compile_kernel([Path(source) for source in ext.sources], library)
         if not record["built"]:
             self.warn(f"flynas is installed without its compiled kernel: {record['reason']}")
         library.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
@@ -67,13 +72,19 @@ class BuildKernel(build_ext):
         )
 
 
-def compile_kernel(source: Path, library: Path) -> dict[str, object]:
-    """Compile `source` to `library`; returns the record of how it went."""
+def source_hash(sources: list[Path]) -> str:
+    """SHA-256 of sources and headers in the order of their names; the package computes the same when it loads."""
+    files = sorted({*sources, *(path for source in sources for path in source.parent.glob("depthwise*.h"))})
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(files, key=lambda path: path.name))).hexdigest()
+
+
+def compile_kernel(sources: list[Path], library: Path) -> dict[str, object]:
+    """Compile `sources` to `library`; returns the record of how it went."""
     record: dict[str, object] = {
         "built": False,
         "reason": "",
         "library": library.name,
-        "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "source_sha256": source_hash(sources),
         "machine": platform.machine(),
     }
     jaxlib = importlib.util.find_spec("jaxlib")
@@ -93,16 +104,30 @@ def compile_kernel(source: Path, library: Path) -> dict[str, object]:
     )
     if not compiler:
         return record | {"reason": "no C++ compiler was found when flynas was installed"}
-    command = [*compiler, *FLAGS, "-isystem", str(include), str(source), "-o", str(library)]
     record |= {"compiler": _version(compiler), "flags": " ".join(FLAGS)}
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    except (OSError, subprocess.SubprocessError) as error:
-        return record | {"reason": f"the C++ compiler could not be run ({error})"}
-    if done.returncode != 0:
+
+    def run(command: list[str]) -> str:
+        """The reason why it failed, or nothing."""
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        except (OSError, subprocess.SubprocessError) as error:
+            return f"the C++ compiler could not be run ({error})"
+        if done.returncode == 0:
+            return ""
         errors = [line for line in done.stderr.splitlines() if "error" in line] or ["no message"]
-        return record | {"reason": f"the C++ compiler failed ({errors[0]})"}
-    return record | {"built": True}
+        return f"the C++ compiler failed ({errors[0]})"
+
+    with tempfile.TemporaryDirectory() as folder:
+        objects = [str(Path(folder, source.stem).with_suffix(".o")) for source in sources]
+        # one instruction set per source, and the compiler is busy for half a minute with all of them
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            compiling = [
+                [*compiler, *FLAGS, "-isystem", str(include), "-c", str(source), "-o", target]
+                for source, target in zip(sources, objects, strict=True)
+            ]
+            reasons = list(pool.map(run, compiling))
+        reasons.append("" if any(reasons) else run([*compiler, "-shared", "-pthread", *objects, "-o", str(library)]))
+    return record | {"built": not any(reasons), "reason": next(filter(None, reasons), "")}
 
 
 def _version(compiler: list[str]) -> str:
@@ -114,6 +139,6 @@ def _version(compiler: list[str]) -> str:
 
 
 setup(
-    ext_modules=[Extension("search_spaces.kernels._depthwise", [SOURCE], optional=True)],
+    ext_modules=[Extension("search_spaces.kernels._depthwise", SOURCES, depends=HEADERS, optional=True)],
     cmdclass={"build_ext": BuildKernel},
 )

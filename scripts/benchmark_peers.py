@@ -20,6 +20,7 @@ PEERS: dict[str, tuple[str, ...]] = {
     "scalesim": ("scalesim==3.0.0", "numpy==1.26.4", "pandas==2.2.3"),  # dies with numpy 2
     "nni": ("nni==3.0", "torch==2.13.0", "pytorch-lightning==2.1.4", "setuptools==80.9.0"),  # needs pkg_resources
     "nn_meter": ("nn-meter==2.0", "onnx==1.23.2"),
+    "torch": ("torch==2.13.0", "numpy==2.4.6"),
     "zigzag": ("zigzag-dse==3.9.1", "six==1.17.0"),  # six: used, but not among what it requires
 }
 DONE = "installed.txt"
@@ -46,14 +47,15 @@ def python_of(name: str, folder: Path) -> Path:
     return python
 
 
-def ask(python: Path, script: Path, question: Any) -> Any:
-    """The answer of `script`, run by `python`, to `question`.
+def ask(python: Path, script: Path, question: Any, environment: dict[str, str] | None = None) -> Any:
+    """The answer of `script`, run by `python`, to `question`; `environment` are further variables.
 
     Raises:
         NotMeasured: it ended with an error; the text is the last line of it.
     """
     # The environment's own folder stands in for the home folder: a peer that keeps files there keeps them out of ours.
     home = {"HOME": str(python.parent.parent), "USERPROFILE": str(python.parent.parent), "PYTHONWARNINGS": "ignore"}
+    home |= environment or {}
     with tempfile.TemporaryDirectory() as empty:
         return json.loads(
             _run([str(python), str(script)], script.stem, empty, json.dumps(question), home).strip().splitlines()[-1]

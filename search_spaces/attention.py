@@ -14,7 +14,7 @@ from jax import Array
 
 from hw_models.discover import unknown
 from search_spaces.channels import Channels, is_soft, make_divisible, select
-from search_spaces.layers import ACTIVATIONS, Activation, ChannelConv, GlobalPool, Linear, Scale, Softmax, Variance
+from search_spaces.layers import ACTIVATIONS, Activation, ChannelConv, GlobalPool, Linear, Scale, Softmax
 from search_spaces.rearrange import Deinterleave, Interleave
 
 KINDS = ("none", "se", "eca")
@@ -134,7 +134,8 @@ class HeadAttention(nn.Module):
     one-dimensional convolution (kernel 7, no bias) runs over the maps in channel-major order `c * h + head`, so its
     result depends on the head count: it is computed for the count in use, or where counts are mixed for each of them.
 
-    Returns the scaled maps, once for each of `head_counts` where counts are mixed, else once.
+    Takes the means of the maps over pixels, `[N, C]` each, and where `sees_variances` their variances. Returns the
+    factors of the maps, once for each of `head_counts` where counts are mixed, else once.
 
     Source: Guerra 2024, FlyNet, equations 8.2-8.3.
     """
@@ -142,61 +143,59 @@ class HeadAttention(nn.Module):
     kinds: tuple[str, ...]
     head_counts: tuple[int, ...]
 
+    @property
+    def scales(self) -> bool:
+        """Whether any of the kinds scales maps; without one, nothing need be known of them."""
+        return any(kind not in ("none", "se") for kind in self.kinds)
+
+    @property
+    def sees_variances(self) -> bool:
+        """Whether any of the kinds looks at variances."""
+        return any(kind.startswith("mean_variance") for kind in self.kinds)
+
     @nn.compact
     def __call__(
         self,
-        maps: tuple[Array, ...],
+        means: tuple[Array, ...],
+        variances: tuple[Array, ...] = (),
         index: Array | None = None,
         heads_index: Array | None = None,
         progress: Array | None = None,
     ) -> list[tuple[Array, ...]]:
         mixed = is_soft(heads_index)
-        if all(kind in ("none", "se") for kind in self.kinds):
-            return [maps[:count] for count in self.head_counts] if mixed else [maps]
-        means = tuple(GlobalPool()(values) for values in maps)
-        variances = None
-        if any(kind.startswith("mean_variance") for kind in self.kinds):
-            variances = tuple(Variance()(values, mean) for values, mean in zip(maps, means, strict=True))
         if not mixed and len(self.head_counts) > 1:
-            return [self._traced(maps, means, variances, index, heads_index, progress)]
+            return [self._traced(means, variances, index, heads_index, progress)]
         by_mean = ChannelConv(HEAD_ECA_KERNEL, name="eca") if any(k.startswith("eca") for k in self.kinds) else None
-        by_both = None if variances is None else ChannelConv(HEAD_ECA_KERNEL, name="mean_variance")
+        by_both = ChannelConv(HEAD_ECA_KERNEL, name="mean_variance") if self.sees_variances else None
         per_count = []
         for count in self.head_counts:
             joined = Interleave()(means[:count])
             responses = {}
             if by_mean is not None:
                 responses["eca"] = by_mean(joined)
-            if by_both is not None and variances is not None:
+            if by_both is not None:
                 responses["mean_variance"] = by_both(joined, Interleave()(variances[:count]))
             per_kind = [self._factors(kind, count, responses, means[0], progress) for kind in self.kinds]
-            per_count.append([select(index, heads) for heads in zip(*per_kind, strict=True)])
-        if mixed:
-            return [
-                tuple(Scale()(values, factor) for values, factor in zip(maps, factors, strict=False))
-                for factors in per_count
-            ]
-        (factors,) = per_count
-        return [tuple(Scale()(values, factor) for values, factor in zip(maps, factors, strict=True))]
+            per_count.append(tuple(select(index, heads) for heads in zip(*per_kind, strict=True)))
+        return per_count
 
     def _traced(
         self,
-        maps: tuple[Array, ...],
         means: tuple[Array, ...],
-        variances: tuple[Array, ...] | None,
+        variances: tuple[Array, ...],
         index: Array | None,
         heads_index: Array | None,
         progress: Array | None,
     ) -> tuple[Array, ...]:
-        """The scaled maps for a traced head count: what is laid out by the count is gathered, so that every vector is
-        as long as for the largest."""
+        """The factors for a traced head count: what is laid out by the count is gathered, so that every vector is as
+        long as for the largest."""
         count = jnp.asarray(self.head_counts, jnp.int32)[heads_index]
         joined = _interleaved(jnp.stack(means, axis=-1), count)
-        used = jnp.arange(len(maps)) < count
+        used = jnp.arange(len(means)) < count
         responses = {}
         if any(kind.startswith("eca") for kind in self.kinds):
             responses["eca"] = ChannelConv(HEAD_ECA_KERNEL, name="eca")(joined)
-        if variances is not None:
+        if self.sees_variances:
             both = _interleaved(jnp.stack(variances, axis=-1), count)
             responses["mean_variance"] = ChannelConv(HEAD_ECA_KERNEL, name="mean_variance")(joined, both)
         by_kind = []
@@ -205,14 +204,14 @@ class HeadAttention(nn.Module):
             if features not in responses:
                 by_kind.append(jnp.ones_like(jnp.stack(means, axis=-1)))
                 continue
-            response = _deinterleaved(responses[features], count, len(maps))
+            response = _deinterleaved(responses[features], count, len(means))
             if kind.endswith("_softmax"):
                 cold = jnp.where(used, response / jnp.asarray(temperature(progress), response.dtype), -jnp.inf)
                 by_kind.append(nn.softmax(cold, axis=-1))
             else:
                 by_kind.append(nn.sigmoid(response))
         factors = select(index, by_kind)
-        return tuple(Scale()(values, factors[..., head]) for head, values in enumerate(maps))
+        return tuple(factors[..., head] for head in range(len(means)))
 
     def _factors(
         self, kind: str, count: int, responses: dict[str, Array], like: Array, progress: Array | None

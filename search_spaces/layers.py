@@ -10,6 +10,8 @@ and returns it; weights and the statistics of normalisation are float32 in eithe
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ from jax import Array, lax
 from hw_models.errors import InputError
 from search_spaces.channels import Channels
 from search_spaces.initial import drawn
-from search_spaces.kernels.depthwise import depthwise
+from search_spaces.kernels.depthwise import depthwise, depthwise_moments, largest_depthwise
 from search_spaces.rearrange import FitChannels
 
 ACTIVATIONS = {
@@ -97,6 +99,49 @@ class Depthwise(nn.Module):
             count = active if heads_in_use is None else jnp.where(head < heads_in_use, active, 0)  # type: ignore[arg-type]
             maps.append(depthwise(x, weight[..., head], self.stride, active=count, implementation=self.implementation))
         return tuple(maps)
+
+
+class DepthwiseMaximum(nn.Module):
+    """The largest of `heads` depthwise convolutions of the same input, whose maps are never stored: `[N, H, W, C]`.
+
+    The parameters and the result are those of `Depthwise` and `Maximum` together. `attention` is given the means and
+    variances of the maps over pixels, a tuple of `[N, C]` each, and returns the factors of the maps. Exporters know
+    only the two layers, so networks use this one where `kernels.depthwise.fuses` says that it is faster.
+    """
+
+    kernel: int
+    stride: int = 1
+    heads: int = 1
+    implementation: str = "auto"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Array,
+        channels: Channels | None = None,
+        heads_in_use: Array | None = None,
+        attention: Callable[[tuple[Array, ...], tuple[Array, ...]], tuple[Array, ...]] | None = None,
+    ) -> Array:
+        shape = (self.kernel, self.kernel, x.shape[-1], self.heads)
+        weight = self.param("filters", drawn("filters"), shape)
+        active = None if channels is None else channels.active
+        scale = None
+        if attention is not None:
+            mean, variance = depthwise_moments(
+                x, weight, self.stride, active=active, heads=heads_in_use, implementation=self.implementation
+            )
+            every = range(self.heads)
+            factors = attention(tuple(mean[..., head] for head in every), tuple(variance[..., head] for head in every))
+            scale = jnp.stack(factors, axis=-1)
+        return largest_depthwise(
+            x,
+            weight,
+            self.stride,
+            scale=scale,
+            active=active,
+            heads=heads_in_use,
+            implementation=self.implementation,
+        )
 
 
 class Norm(nn.Module):

@@ -21,14 +21,19 @@ from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concr
 from search_spaces.blocks import _bottleneck, _residuals
 from search_spaces.channels import Channels, is_soft, select
 from search_spaces.choice import Choice, options
+from search_spaces.kernels.depthwise import fuses
 from search_spaces.layers import (
     Activation,
     Depthwise,
+    DepthwiseMaximum,
+    GlobalPool,
     HeadSum,
     Maximum,
     Norm,
     Pointwise,
     QuantizationNoise,
+    Scale,
+    Variance,
     check_levels,
 )
 from search_spaces.lowering import Plan, Tensor
@@ -174,16 +179,31 @@ class FlyNetNet(nn.Module):
     def _filtered(self, wide: Array, hidden: Channels, selection: Selection) -> Array:
         """One map per channel. Head counts share their filters: a count uses the leading ones."""
         block, io = self.block, self.io
-        counts, kinds = options(block.heads), options(block.attention)
-        heads_index, kind_index = selection.field("heads"), selection.field("attention")
+        counts, reductions = options(block.heads), options(block.reduction)
+        heads_index, reduction_index = selection.field("heads"), selection.field("reduction")
         mixed = is_soft(heads_index)
         in_use = None if len(counts) == 1 or mixed else jnp.asarray(counts, jnp.int32)[heads_index]
-        spatial = Depthwise(block.kernel, io.stride, max(counts), io.depthwise, name="depthwise")  # type: ignore[arg-type]
-        maps = spatial(wide, hidden, in_use)
-        attention = HeadAttention(kinds, counts, name="head_attention")
-        scaled = attention(maps, kind_index, heads_index, selection.progress)
-        reductions, reduction_index = options(block.reduction), selection.field("reduction")
         source = wide if io.stride == 1 or "funnel" not in reductions else Subsample(io.stride)(wide)
+        attention = HeadAttention(options(block.attention), counts, name="head_attention")
+
+        def factors(means: tuple[Array, ...], variances: tuple[Array, ...]) -> list[tuple[Array, ...]]:
+            return attention(means, variances, selection.field("attention"), heads_index, selection.progress)
+
+        settings = (block.kernel, io.stride, max(counts), io.depthwise)
+        if not mixed and max(counts) > 1 and "sum" not in reductions and fuses(io.depthwise):
+            scales = (lambda *seen: factors(*seen)[0]) if attention.scales else None
+            largest = DepthwiseMaximum(*settings, name="depthwise")(wide, hidden, in_use, scales)  # type: ignore[arg-type]
+            by_kind = [Maximum()((largest, source)) if kind == "funnel" else largest for kind in reductions]
+            return select(reduction_index, by_kind)
+        maps = Depthwise(*settings, name="depthwise")(wide, hidden, in_use)  # type: ignore[arg-type]
+        scaled = [maps[:count] for count in counts] if mixed else [maps]
+        if attention.scales:
+            means = tuple(GlobalPool()(values) for values in maps)
+            variances = tuple(map(Variance(), maps, means)) if attention.sees_variances else ()
+            scaled = [
+                tuple(map(Scale(), heads, by_head))
+                for heads, by_head in zip(scaled, factors(means, variances), strict=True)
+            ]
         reduced = [
             select(reduction_index, [self._reduced(kind, heads, source, in_use) for kind in reductions])
             for heads in scaled

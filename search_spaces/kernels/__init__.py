@@ -1,1 +1,1 @@
-"""Depthwise convolution: one function (`depthwise.depthwise`), one file per implementation."""
+"""Depthwise convolution, alone and as the maximum of several filters: `depthwise.py`; one file per implementation."""

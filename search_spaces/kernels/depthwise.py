@@ -3,6 +3,9 @@
 On CPU XLA's own grouped convolution runs at under 1 % of the machine's peak, forward and backward. So there are three
 implementations, equal up to rounding: `native` (compiled C++, the fastest on CPU), `scan` (plain JAX, for machines
 without a compiler) and `xla` (the grouped convolution: right for GPUs, TPUs and exported programs).
+
+What is in use of the channels, of the window of the filters and of the heads may be traced, so that one compiled
+program serves every network of a supernet.
 """
 
 from __future__ import annotations
@@ -18,23 +21,34 @@ from hw_models.discover import unknown
 from hw_models.errors import InputError
 from search_spaces.kernels import native, scan, xla
 
-IMPLEMENTATIONS = {"native": native.depthwise, "scan": scan.depthwise, "xla": xla.depthwise}
+IMPLEMENTATIONS = ("native", "scan", "xla")
+_PLAIN = {"scan": scan.depthwise, "xla": xla.depthwise}
+TYPES = (jnp.float32, jnp.bfloat16)
 
 
 def depthwise(
-    x: Array, w: Array, stride: int = 1, *, active: Array | int | None = None, implementation: str = "auto"
+    x: Array,
+    w: Array,
+    stride: int = 1,
+    *,
+    active: Array | int | None = None,
+    kernel: Array | int | None = None,
+    implementation: str = "auto",
 ) -> Array:
     """Depthwise convolution with SAME padding, differentiable in `x` and `w`.
 
     Where padding is uneven the extra row or column is at the end, as XLA and TensorFlow place it. Derivatives are
-    reverse-mode and first-order. Under `vmap` the compiled kernel runs once per element, one after the other.
+    reverse-mode and first-order. Under `vmap` the compiled kernel runs once per element, one after the other; where
+    the batch is spread over several devices, each computes its share.
 
     Args:
-        x: images `[N, H, W, C]`, float32.
-        w: one square filter of odd size per channel, `[k, k, C]`, float32.
+        x: images `[N, H, W, C]`, float32 or bfloat16 (sums are float32).
+        w: one square filter of odd size per channel, `[k, k, C]`, of the type of `x`.
         stride: 1 or 2.
         active: how many leading channels to compute, a number or a traced scalar; the other channels of the result,
             and of both gradients, are exactly zero. None computes all.
+        kernel: the odd size of the window in use, the centre of the filters, a number or a traced scalar. The result is
+            that of the cut-out filters. None uses all of them.
         implementation: "native", "scan", "xla", or "auto" for the one `status()` marks as selected.
 
     Returns:
@@ -47,18 +61,106 @@ def depthwise(
         >>> depthwise(jnp.ones((1, 5, 5, 3)), jnp.ones((3, 3, 3)), stride=2, active=2)[0, 1, 1]
         Array([9., 9., 0.], dtype=float32)
     """
-    _check(x, w, stride)
-    if implementation != "auto" and implementation not in IMPLEMENTATIONS:
-        raise unknown("depthwise implementation", implementation, ["auto", *IMPLEMENTATIONS])
-    if active is not None:
-        active = jnp.asarray(active, jnp.int32)
-        if active.shape:
-            raise InputError(f"depthwise: active of shape {active.shape} is not allowed: give one number")
-    if implementation == "auto":
-        implementation, reason = select()
-        if reason:
-            warnings.warn(f"depthwise convolution runs as '{implementation}': {reason}", RuntimeWarning, stacklevel=2)
-    return IMPLEMENTATIONS[implementation](x, w, stride, active)
+    _check(x, w, stride, 3)
+    name = _chosen(implementation)
+    active, kernel = _count("active", active, 0), _count("kernel", kernel, 1)
+    if name == "native":
+        return native.largest(x, w[None], _sizes(x, w[None], active, kernel, None), stride)
+    return _PLAIN[name](x, _window(w, kernel, x.shape, stride), stride, active)
+
+
+def largest_depthwise(
+    x: Array,
+    w: Array,
+    stride: int = 1,
+    *,
+    scale: Array | None = None,
+    active: Array | int | None = None,
+    kernel: Array | int | None = None,
+    heads: Array | int | None = None,
+    implementation: str = "auto",
+) -> Array:
+    """The largest of several depthwise convolutions of the same images (max-out), differentiable in all of them.
+
+    The compiled kernel never stores the maps of the heads: memory is read and written once, not once for each head.
+    Where several heads are equal, it gives the gradient to the first of them, the other implementations share it out.
+
+    Args:
+        x: images `[N, H, W, C]`, float32 or bfloat16.
+        w: the filters, `[k, k, C, h]`, of the type of `x`; at most 255 heads.
+        stride: 1 or 2.
+        scale: factors of the maps before they are compared, `[N, C, h]`.
+        active, kernel: as in `depthwise`.
+        heads: how many leading heads take part, a number or a traced scalar of 1 or more. None uses all.
+        implementation: as in `depthwise`.
+
+    Returns:
+        `[N, ceil(H / stride), ceil(W / stride), C]`.
+
+    Raises:
+        InputError: a shape, type, stride or name that is not allowed, or an implementation that is not available.
+
+    Source: Guerra 2024 (FlyNet), chapter 8: multi-head depthwise convolution with max-out.
+
+    Example:
+        >>> filters = jnp.stack([jnp.ones((1, 1, 2)), 3 * jnp.ones((1, 1, 2))], axis=-1)
+        >>> largest_depthwise(jnp.ones((1, 2, 2, 2)), filters)[0, 0, 0]
+        Array([3., 3.], dtype=float32)
+    """
+    _check(x, w, stride, 4)
+    if scale is not None and scale.shape != (x.shape[0], *w.shape[2:]):
+        raise InputError(f"depthwise: scale of shape {scale.shape} is not allowed: give {(x.shape[0], *w.shape[2:])}")
+    name = _chosen(implementation)
+    active, kernel, heads = _count("active", active, 0), _count("kernel", kernel, 1), _count("heads", heads, 1)
+    if name == "native":
+        filters = jnp.moveaxis(w, 3, 0)
+        by_head = None if scale is None else jnp.moveaxis(scale, 2, 1)
+        return native.largest(x, filters, _sizes(x, filters, active, kernel, heads), stride, by_head)
+    best = None
+    for head in range(w.shape[3]):
+        y = _PLAIN[name](x, _window(w[..., head], kernel, x.shape, stride), stride, active)
+        y = y if scale is None else (y * scale[:, None, None, :, head]).astype(x.dtype)
+        joined = y if best is None else jnp.maximum(best, y)
+        best = joined if best is None or heads is None else jnp.where(head < heads, joined, best)
+    assert best is not None
+    return best
+
+
+def depthwise_moments(
+    x: Array,
+    w: Array,
+    stride: int = 1,
+    *,
+    active: Array | int | None = None,
+    kernel: Array | int | None = None,
+    heads: Array | int | None = None,
+    implementation: str = "auto",
+) -> tuple[Array, Array]:
+    """Mean and variance over pixels of every map of a multi-head depthwise convolution, float32 `[N, C, h]` each.
+
+    Attention between the filters and their maximum needs these and no more, so the maps need not be stored. Arguments
+    and errors are those of `largest_depthwise`; what is not in use has mean and variance zero.
+
+    Example:
+        >>> mean, variance = depthwise_moments(jnp.ones((1, 2, 2, 1)), jnp.ones((1, 1, 1, 2)))
+        >>> mean.tolist(), variance.tolist()
+        ([[[1.0, 1.0]]], [[[0.0, 0.0]]])
+    """
+    _check(x, w, stride, 4)
+    name = _chosen(implementation)
+    active, kernel, heads = _count("active", active, 0), _count("kernel", kernel, 1), _count("heads", heads, 1)
+    if name == "native":
+        filters = jnp.moveaxis(w, 3, 0)
+        found = native.moments(x, filters, _sizes(x, filters, active, kernel, heads), stride)
+        return jnp.moveaxis(found[0], 1, 2), jnp.moveaxis(found[1], 1, 2)
+    means, variances = [], []
+    for head in range(w.shape[3]):
+        y = _PLAIN[name](x, _window(w[..., head], kernel, x.shape, stride), stride, active).astype(jnp.float32)
+        used = 1.0 if heads is None else jnp.where(head < heads, 1.0, 0.0)
+        mean = y.mean((1, 2))
+        means.append(mean * used)
+        variances.append(jnp.square(y - mean[:, None, None, :]).mean((1, 2)) * used)
+    return jnp.stack(means, -1), jnp.stack(variances, -1)
 
 
 def select() -> tuple[str, str]:
@@ -72,6 +174,16 @@ def select() -> tuple[str, str]:
         return "xla", ""
     library = native.load(native.FOLDER)
     return ("native", "") if library.available else ("scan", library.reason)
+
+
+def fuses(implementation: str = "auto") -> bool:
+    """Whether `largest_depthwise` of this implementation saves the maps of the heads.
+
+    Example:
+        >>> fuses("xla")
+        False
+    """
+    return implementation == "native" or (implementation == "auto" and select()[0] == "native")
 
 
 def status() -> list[dict[str, Any]]:
@@ -108,12 +220,68 @@ def status() -> list[dict[str, Any]]:
     ]
 
 
-def _check(x: Array, w: Array, stride: int) -> None:
-    if x.ndim != 4 or w.ndim != 3 or x.shape[3] != w.shape[2]:
-        raise InputError(f"depthwise: shapes {x.shape} and {w.shape} are not allowed: give [N, H, W, C] and [k, k, C]")
+def _chosen(implementation: str) -> str:
+    if implementation != "auto":
+        if implementation not in IMPLEMENTATIONS:
+            raise unknown("depthwise implementation", implementation, ["auto", *IMPLEMENTATIONS])
+        return implementation
+    name, reason = select()
+    if reason:
+        warnings.warn(f"depthwise convolution runs as '{name}': {reason}", RuntimeWarning, stacklevel=3)
+    return name
+
+
+def _count(what: str, value: Array | int | None, least: int) -> Array | None:
+    if value is None:
+        return None
+    array = jnp.asarray(value, jnp.int32)
+    if array.shape:
+        raise InputError(f"depthwise: {what} of shape {array.shape} is not allowed: give one number")
+    if isinstance(value, int) and (value < least or (what == "kernel" and value % 2 == 0)):
+        odd = "an odd number" if what == "kernel" else "a number"
+        raise InputError(f"depthwise: {what}={value} is not allowed: give {odd} from {least}")
+    return array
+
+
+def _sizes(x: Array, w: Array, active: Array | None, kernel: Array | None, heads: Array | None) -> Array:
+    """What is in use of filters `[h, k, k, C]`, as the compiled kernel takes it."""
+    everything = (x.shape[-1], w.shape[1], w.shape[0])
+    in_use = zip((active, kernel, heads), everything, strict=True)
+    return jnp.stack([jnp.int32(most if value is None else value) for value, most in in_use])
+
+
+def _window(w: Array, kernel: Array | None, shape: tuple[int, ...], stride: int) -> Array:
+    """Filters with zeros outside the window in use, moved so that padding for all of them is right for the window."""
+    if kernel is None:
+        return w
+    size = w.shape[0]
+    taps = jnp.arange(size)
+    margin = (size - kernel) // 2
+
+    def shifted(in_size: int) -> Array:
+        reach = (-(-in_size // stride) - 1) * stride - in_size
+        before = jnp.maximum(reach + kernel, 0) // 2
+        # tap `margin` of the window meets pixel -before; all filters start at pixel -(padding of the largest)
+        return max(reach + size, 0) // 2 - before
+
+    rows, columns = shifted(shape[1]), shifted(shape[2])
+    row, column = taps - rows + margin, taps - columns + margin
+    inside_row = (taps >= rows) & (taps < rows + kernel)
+    inside_column = (taps >= columns) & (taps < columns + kernel)
+    moved = jnp.take(jnp.take(w, jnp.clip(row, 0, size - 1), axis=0), jnp.clip(column, 0, size - 1), axis=1)
+    inside = inside_row[:, None] & inside_column[None, :]
+    return jnp.where(inside[..., None], moved, jnp.zeros((), w.dtype))
+
+
+def _check(x: Array, w: Array, stride: int, rank: int) -> None:
+    letters = "[k, k, C]" if rank == 3 else "[k, k, C, h]"
+    if x.ndim != 4 or w.ndim != rank or x.shape[3] != w.shape[2]:
+        raise InputError(f"depthwise: shapes {x.shape} and {w.shape} are not allowed: give [N, H, W, C] and {letters}")
     if w.shape[0] != w.shape[1] or w.shape[0] % 2 == 0:
         raise InputError(f"depthwise: kernel {w.shape[0]} x {w.shape[1]} is not allowed: give a square of odd size")
+    if rank == 4 and not 1 <= w.shape[3] <= 255:
+        raise InputError(f"depthwise: {w.shape[3]} heads are out of range: give 1 to 255")
     if stride not in (1, 2):
         raise InputError(f"depthwise: stride {stride} is not allowed: give 1 or 2")
-    if x.dtype != jnp.float32 or w.dtype != jnp.float32:
-        raise InputError(f"depthwise: types {x.dtype} and {w.dtype} are not allowed: convert both to float32")
+    if x.dtype != w.dtype or x.dtype not in TYPES:
+        raise InputError(f"depthwise: types {x.dtype} and {w.dtype} are not allowed: give float32 or bfloat16 for both")

@@ -26,8 +26,9 @@ def depthwise(x: Array, w: Array, stride: int, active: Array | None) -> Array:
     """
     if active is not None:
         # The derivative of the selection also keeps the weights' gradient of idle channels at zero.
-        w = jnp.where(jnp.arange(x.shape[-1]) < active, w, 0.0)
-    return _convolution(stride, x, w)
+        w = jnp.where(jnp.arange(x.shape[-1]) < active, w, jnp.zeros((), w.dtype))
+    # sums of bfloat16 in bfloat16 would lose most of their digits
+    return _convolution(stride, x.astype(jnp.float32), w.astype(jnp.float32)).astype(x.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

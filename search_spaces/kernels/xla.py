@@ -20,7 +20,7 @@ def depthwise(x: Array, w: Array, stride: int, active: Array | None) -> Array:
     channels = x.shape[-1]
     if active is not None:
         # The derivative of the selection also keeps the weights' gradient of idle channels at zero.
-        w = jnp.where(jnp.arange(channels) < active, w, 0.0)
+        w = jnp.where(jnp.arange(channels) < active, w, jnp.zeros((), w.dtype))
     return lax.conv_general_dilated(
         x,
         w[:, :, None, :],

@@ -20,7 +20,12 @@ from jax import Array, lax
 from hw_models.errors import InputError
 from search_spaces.kernels import depthwise as module
 from search_spaces.kernels import native, scan
-from search_spaces.kernels.depthwise import IMPLEMENTATIONS, depthwise, select, status
+from search_spaces.kernels.depthwise import (
+    IMPLEMENTATIONS,
+    depthwise,
+    select,
+    status,
+)
 
 needs_native = pytest.mark.skipif(
     not native.load(native.FOLDER).available, reason=f"native: {native.load(native.FOLDER).reason}"
@@ -132,13 +137,18 @@ def test_every_instruction_set_computes_the_same() -> None:
     program = """
 import numpy as np, jax, sys
 from search_spaces.kernels import native
-from search_spaces.kernels.depthwise import depthwise
+from search_spaces.kernels.depthwise import depthwise_moments, largest_depthwise
 rng = np.random.default_rng(0)
 found = []
-for kernel, stride in ((3, 1), (5, 2), (7, 1)):
-    x, w = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 9, 13, 37), (kernel, kernel, 37)))
-    y, back = jax.vjp(lambda x, w: depthwise(x, w, stride, implementation="native"), x, w)
-    found += [float(np.sum(np.abs(part))) for part in (y, *back(y))]
+for kernel, stride, heads, dtype in (
+    (3, 1, 1, "float32"), (5, 2, 1, "float32"), (7, 1, 3, "float32"), (9, 2, 2, "float32"), (3, 1, 2, "bfloat16")
+):
+    x, w = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 9, 13, 45), (kernel, kernel, 45, heads)))
+    x, w = jax.numpy.asarray(x, dtype), jax.numpy.asarray(w, dtype)
+    mean, variance = depthwise_moments(x, w, stride, implementation="native")
+    scale = variance if heads == 3 else None
+    y, back = jax.vjp(lambda x, w: largest_depthwise(x, w, stride, scale=scale, implementation="native"), x, w)
+    found += [float(np.sum(np.abs(np.asarray(part, np.float64)))) for part in (y, *back(y), mean, variance)]
 print(native.load(native.FOLDER).build["instruction_set"], *found)
 """
     answers = {}
@@ -275,12 +285,12 @@ def test_a_stale_or_broken_library_is_not_used(tmp_path: Path) -> None:
     stale, broken = tmp_path / "stale", tmp_path / "broken"
     for folder in (stale, broken):
         folder.mkdir()
-        for name in (native.SOURCE, native.RECORD, json.loads((native.FOLDER / native.RECORD).read_text())["library"]):
-            shutil.copy(native.FOLDER / name, folder / name)
-    with (stale / native.SOURCE).open("a") as source:
+        for file in native.FOLDER.glob("*depthwise*.*"):
+            shutil.copy(file, folder / file.name)
+    with (stale / "depthwise.h").open("a") as source:
         source.write("// changed\n")
     next(broken.glob("*.so")).write_bytes(b"not a library")
-    assert "changed after the kernel was built" in native.load(stale).reason
+    assert "changed after it was built" in native.load(stale).reason
     assert "does not load" in native.load(broken).reason
 
 
@@ -296,7 +306,10 @@ def test_native_is_not_chosen_away_from_the_cpu(monkeypatch: pytest.MonkeyPatch)
         ({"w": jnp.zeros((3, 3, 5))}, "shapes"),
         ({"w": jnp.zeros((2, 2, 4))}, "odd size"),
         ({"w": jnp.zeros((3, 5, 4))}, "square"),
-        ({"x": jnp.zeros((1, 4, 4, 4), jnp.bfloat16)}, "float32"),
+        ({"x": jnp.zeros((1, 4, 4, 4), jnp.bfloat16)}, "float32 or bfloat16 for both"),
+        ({"x": jnp.zeros((1, 4, 4, 4), jnp.int32), "w": jnp.zeros((3, 3, 4), jnp.int32)}, "int32"),
+        ({"kernel": 2}, "kernel=2 is not allowed: give an odd number from 1"),
+        ({"active": -1}, "active=-1 is not allowed"),
         ({"stride": 3}, "stride 3"),
         ({"active": jnp.array([1, 2])}, "active"),
         ({"implementation": "nativ"}, "did you mean 'native'"),

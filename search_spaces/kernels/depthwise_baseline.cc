@@ -1,0 +1,12 @@
+// The kernel for every machine: SSE2, NEON, or whatever the compiler takes for granted.
+
+#define NAMESPACE baseline
+#define SET kBaseline
+#define TARGET
+#define WIDEST 4
+#if defined(__x86_64__)
+#define SPECIAL 0  // it serves only machines of before 2013
+#else
+#define SPECIAL 1
+#endif
+#include "depthwise_tasks.h"
