@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hw_models import discover
+from nas.training.recipe import Recipe
 from search_spaces import layers
 from search_spaces.attention import ChannelAttention, HeadAttention
 from search_spaces.channels import Channels
@@ -31,7 +32,7 @@ CASES = {
     "attention": (ChannelAttention(("none", "se", "eca")), (MAP, Channels((8,)), jnp.int32(1))),
     "heads": (
         HeadAttention(("eca", "mean_variance_softmax"), (1, 2)),
-        ((MAP, MAP), jnp.int32(1), jnp.int32(1), jnp.float32(0.5)),
+        ((VECTOR, VECTOR), (VECTOR, VECTOR), jnp.int32(1), jnp.int32(1), jnp.float32(0.5)),
     ),
 }
 
@@ -64,15 +65,9 @@ def test_statistics_of_a_normalisation_are_those_of_float32():
     np.testing.assert_allclose(updated["batch_stats"]["var"], exact.var((0, 1, 2)), rtol=1e-3)
 
 
-@pytest.fixture
-def depthwise_in_float32(monkeypatch):
-    """Stands for kernels that take bfloat16, which this test is not about."""
-    inner = layers.depthwise
-
-    def around(x, w, *arguments, **options):
-        return inner(x.astype(jnp.float32), w.astype(jnp.float32), *arguments, **options).astype(x.dtype)
-
-    monkeypatch.setattr(layers, "depthwise", around)
+def narrow_filters(shapes):
+    """Depthwise filters in bfloat16, as a training hands them to layers."""
+    return Recipe(precision="bfloat16").narrowed(shapes)
 
 
 SPACES = [
@@ -82,7 +77,7 @@ SPACES = [
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_no_block_of_a_space_leaves_bfloat16(name, depthwise_in_float32):
+def test_no_block_of_a_space_leaves_bfloat16(name):
     """Nothing is computed, only traced: a switch refuses branches of unequal types."""
     size = 8 if name == "tiny" else 32
     options = {"resolutions": 1} if name == "mobilenet_v3" else {}
@@ -92,12 +87,15 @@ def test_no_block_of_a_space_leaves_bfloat16(name, depthwise_in_float32):
     genes = jax.ShapeDtypeStruct((space.num_decisions,), jnp.int32)
 
     logits = jax.eval_shape(
-        lambda params, x, genes: net.apply(params, x, genes, "train", jnp.float32(0.5)), net.shapes(), image, genes
+        lambda params, x, genes: net.apply(narrow_filters(params), x, genes, "train", jnp.float32(0.5)),
+        net.shapes(),
+        image,
+        genes,
     )
     assert logits.dtype == jnp.bfloat16
     frozen = space.freeze([0] * space.num_decisions)
     logits, updated = jax.eval_shape(
-        lambda v, x: Network(frozen, "xla").apply(v, x, "train", mutable=["batch_stats"]),
+        lambda v, x: Network(frozen, "xla").apply(narrow_filters(v), x, "train", mutable=["batch_stats"]),
         variable_shapes(frozen),
         image,
     )
