@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from experiments import commands
+from experiments.compilation_cache import switch_on
 
 STOPPED = 130  # what shells give a command that was interrupted
 
@@ -100,6 +101,8 @@ def about(
     """
     if context.invoked_subcommand is None:
         print(context.get_help())
+    else:
+        switch_on()
 
 
 for _name in sorted(_module.name for _module in pkgutil.iter_modules(commands.__path__)):

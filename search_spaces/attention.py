@@ -206,7 +206,7 @@ class HeadAttention(nn.Module):
                 continue
             response = _deinterleaved(responses[features], count, len(means))
             if kind.endswith("_softmax"):
-                cold = jnp.where(used, response / temperature(progress), -jnp.inf)
+                cold = jnp.where(used, response / jnp.asarray(temperature(progress), response.dtype), -jnp.inf)
                 by_kind.append(nn.softmax(cold, axis=-1))
             else:
                 by_kind.append(nn.sigmoid(response))

@@ -89,7 +89,8 @@ class Channels:
         place = jnp.arange(x.shape[-1])
         if self.soft:
             assert self.index is not None
-            return x * (self.index @ (place < jnp.asarray(self.values)[:, None]).astype(x.dtype))
+            shares = self.index @ (place < jnp.asarray(self.values)[:, None]).astype(self.index.dtype)
+            return x * shares.astype(x.dtype)
         active = self.active
         assert active is not None
         return jnp.where(place < active, x, 0)

@@ -4,7 +4,8 @@ All arithmetic of a frozen network happens inside these modules and those of `se
 lets the exporters record a network by watching their calls, so a block's `net` composes them and does nothing else to
 its tensors; only a supernet masks and selects besides.
 
-Shapes: `x [N, H, W, C]` in float32; vectors per channel are `[N, C]`.
+Shapes: `x [N, H, W, C]`; vectors per channel are `[N, C]`. A layer computes in the type of `x`, float32 or bfloat16,
+and returns it; weights and the statistics of normalisation are float32 in either case.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from hw_models.errors import InputError
@@ -51,13 +53,13 @@ class Conv(nn.Module):
         weight = self.param("kernel", drawn("kernel"), shape)
         y = lax.conv_general_dilated(
             x,
-            weight,
+            weight.astype(x.dtype),
             (self.stride, self.stride),
             self.padding.upper(),
             feature_group_count=self.groups,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return y + self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else y
+        return y + bias_like(self, self.features, y) if self.bias else y
 
 
 class Pointwise(nn.Module):
@@ -68,7 +70,7 @@ class Pointwise(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         weight = self.param("kernel", drawn("kernel"), (x.shape[-1], self.features))
-        return (x.reshape(-1, x.shape[-1]) @ weight).reshape(*x.shape[:-1], self.features)
+        return (x.reshape(-1, x.shape[-1]) @ weight.astype(x.dtype)).reshape(*x.shape[:-1], self.features)
 
 
 class Depthwise(nn.Module):
@@ -151,7 +153,7 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, mode: str = "eval") -> Array:
-        width = x.shape[-1]
+        width, wide = x.shape[-1], x.astype(jnp.float32)
         scale = self.param("scale", nn.initializers.ones, (width,))
         bias = self.param("bias", nn.initializers.zeros, (width,))
         stored_mean = self.variable("batch_stats", "mean", jnp.zeros, (width,), jnp.float32)
@@ -159,9 +161,9 @@ class Norm(nn.Module):
         if mode == "eval":
             mean, var = stored_mean.value, stored_var.value
         elif mode in ("train", "calibrate"):
-            mean = x.mean((0, 1, 2))
+            mean = wide.mean((0, 1, 2))
             # not E[x^2] - E[x]^2, which loses all digits where the mean is large beside the deviation
-            var = jnp.square(x - mean).mean((0, 1, 2))
+            var = jnp.square(wide - mean).mean((0, 1, 2))
             keep = NORM_MOMENTUM if mode == "train" else 0.0
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
                 stored_mean.value = keep * stored_mean.value + (1 - keep) * mean
@@ -169,7 +171,7 @@ class Norm(nn.Module):
         else:
             raise InputError(f"unknown mode '{mode}': use train, calibrate or eval")
         factor = scale * lax.rsqrt(var + NORM_EPSILON)
-        return x * factor + (bias - mean * factor)
+        return (wide * factor + (bias - mean * factor)).astype(x.dtype)
 
 
 class Activation(nn.Module):
@@ -199,8 +201,8 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         weight = self.param("kernel", drawn("kernel"), (x.shape[-1], self.features))
-        y = x @ weight
-        return y + self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else y
+        y = x @ weight.astype(x.dtype)
+        return y + bias_like(self, self.features, y) if self.bias else y
 
 
 class Variance(nn.Module):
@@ -224,7 +226,7 @@ class ChannelConv(nn.Module):
         several = (len(vectors),) if len(vectors) > 1 else ()
         weight = self.param("channel_filter", drawn("channel_filter"), (self.kernel, *several))
         # One convolution rather than a sum of shifts: it compiles several times faster inside every branch.
-        kernel = weight.reshape(self.kernel, len(vectors), 1)
+        kernel = weight.reshape(self.kernel, len(vectors), 1).astype(vectors[0].dtype)
         x = jnp.stack(vectors, axis=-1)
         return lax.conv_general_dilated(x, kernel, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))[..., 0]
 
@@ -234,7 +236,8 @@ class Softmax(nn.Module):
 
     @nn.compact
     def __call__(self, vectors: tuple[Array, ...], temperature: Array | float = 1.0) -> tuple[Array, ...]:
-        shares = jax.nn.softmax(jnp.stack(vectors) / temperature, axis=0)
+        stacked = jnp.stack(vectors)
+        shares = jax.nn.softmax(stacked / jnp.asarray(temperature, stacked.dtype), axis=0)
         return tuple(shares[position] for position in range(len(vectors)))
 
 
@@ -243,7 +246,7 @@ class Scale(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, factor: Array) -> Array:
-        return x * factor[:, None, None, :]
+        return x * factor[:, None, None, :].astype(x.dtype)
 
 
 class Add(nn.Module):
@@ -303,9 +306,10 @@ class Pool(nn.Module):
         if self.padding == "ceil":
             padding = [(0, 0), *((0, (self.kernel - size) % self.stride) for size in x.shape[1:3]), (0, 0)]
         if self.function == "max":
-            return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, padding)
-        inside = lax.reduce_window(jnp.ones((1, *x.shape[1:3], 1), x.dtype), 0.0, lax.add, window, strides, padding)
-        return lax.reduce_window(x, 0.0, lax.add, window, strides, padding) / inside
+            return lax.reduce_window(x, np.array(-np.inf, x.dtype), lax.max, window, strides, padding)
+        zero = np.array(0, x.dtype)
+        inside = lax.reduce_window(jnp.ones((1, *x.shape[1:3], 1), x.dtype), zero, lax.add, window, strides, padding)
+        return lax.reduce_window(x, zero, lax.add, window, strides, padding) / inside
 
 
 class QuantizationNoise(nn.Module):
@@ -346,4 +350,9 @@ def residual(x: Array, y: Array, inp: Channels, out: Channels, stride: int) -> A
     same = inp.equal(out)
     if isinstance(same, bool):
         return Add()(x, y) if same else y
-    return Add()(FitChannels(out.size)(x) * same, y)
+    return Add()(FitChannels(out.size)(x) * same.astype(x.dtype), y)
+
+
+def bias_like(module: nn.Module, features: int, like: Array) -> Array:
+    """The parameter `bias [features]` in the type of `like`; call inside a module's compact method."""
+    return module.param("bias", nn.initializers.zeros, (features,)).astype(like.dtype)

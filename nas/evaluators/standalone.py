@@ -19,6 +19,7 @@ from jax import Array
 from hw_models.errors import InputError
 from nas.evaluators._images import described, splits_for
 from nas.training import standalone as alone
+from nas.training.epoch import Diverged
 from nas.training.images import EVALUATION_BATCH, normalise
 from nas.training.loss import wrong
 from nas.training.recipe import Recipe
@@ -76,7 +77,7 @@ def evaluator(
         try:
             variables = alone.train(network, images, recipe, key)
             mistakes = count_mistakes(network, variables, splits.validation_images, splits.validation_labels, images)
-        except alone.Diverged as error:
+        except Diverged as error:
             raise CandidateFailure(str(error)) from error
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):

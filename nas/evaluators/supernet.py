@@ -1,8 +1,9 @@
 """Shared weights: train one supernet, then rank any network of the space by its validation error.
 
-Training draws one network uniformly at every step (single path, Guo et al. 2020, https://arxiv.org/abs/1904.00420).
-Evaluation recalibrates the normalisation statistics of each candidate on fixed training images, then counts its
-mistakes on the validation images; the test images are never read here.
+Training draws one network uniformly at every step (single path, Guo et al. 2020, https://arxiv.org/abs/1904.00420), or
+several by another rule of `nas.training.paths`. Batches are spread over all devices. Evaluation recalibrates the
+normalisation statistics of each candidate on fixed training images, then counts its mistakes on the validation images;
+the test images are never read here.
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array, lax
 
 from hw_models.errors import InputError
 from nas.data import Data, Splits, check_fits, content_hash, split
 from nas.data_source import load, reference
 from nas.stratify import drawn
-from nas.training.images import EVALUATION_BATCH, normalise, shift_and_flip
-from nas.training.loss import cross_entropy, wrong
+from nas.training.batches import feed
+from nas.training.epoch import run_epoch
+from nas.training.images import EVALUATION_BATCH, normalise
+from nas.training.loss import wrong
+from nas.training.parallel import spread
+from nas.training.paths import paths as paths_named
 from nas.training.recipe import Recipe
+from nas.training.shared import Weights, shared_step, started
 from nas.training.standalone import pooled_statistics
 from nas.types import Evaluator, Key, Quality
 from search_spaces.space import SearchSpace
@@ -33,11 +38,15 @@ NO_LABEL = -1  # no answer equals it
 
 
 class State(NamedTuple):
-    """Shared parameters `{slot: {kind: {"params": ...}}}`, the optimiser's state, and the rounds done, int32 `[]`."""
+    """Shared parameters `{slot: {kind: {"params": ...}}}`, the optimiser's state, and the rounds done, int32 `[]`.
+
+    `average` is the moving average of the parameters, which networks are evaluated with; None where there is none.
+    """
 
     params: Any
     momentum: Any
     round: Array
+    average: Any = None
 
 
 def evaluator(
@@ -54,6 +63,15 @@ def evaluator(
     smoothing: float = 0.0,
     shift: int = 0,
     flip: bool = True,
+    optimizer: str = "sgd",
+    warmup: float = 0.05,
+    ema: float = 0.0,
+    cutout: int = 0,
+    mixup: float = 0.0,
+    accumulate: int = 1,
+    precision: str = "float32",
+    paths: str = "uniform",
+    placement: str = "auto",
     calibration: int = 500,
     chunk: int = 4,
     depthwise: str = "auto",
@@ -63,10 +81,13 @@ def evaluator(
     `data` is anything `nas.data_source.load` takes, or `Splits`. `seed` chooses the split; `validation` and `train` are
     numbers of images (`train=None`: the rest). `calibration` training images, a fixed random sample, set the
     normalisation statistics of each candidate. The defaults suit short training: shared weights underfit, so they are
-    not smoothed or shifted.
+    not smoothed or shifted. `paths` says which networks a step trains (`nas.training.paths`: `uniform`, `fair`,
+    `sandwich[random=2]`, `progressive`), `placement` where the training images wait (`nas.training.batches`), and the
+    other options of training are those of `nas.training.recipe.Recipe`. Networks are evaluated in float32.
 
     Raises:
-        InputError: images or classes that do not match the space, fewer images than a batch, a value out of range.
+        InputError: images or classes that do not match the space, fewer images than a batch, a batch that the devices
+            cannot share, a value out of range.
 
     Example:
         >>> from search_spaces.spaces import tiny
@@ -77,8 +98,22 @@ def evaluator(
     if epochs < 1:
         raise InputError(f"epochs={epochs} is out of range: give at least 1")
     recipe = Recipe(
-        epochs, batch, learning_rate, weight_decay=weight_decay, smoothing=smoothing, shift=shift, flip=flip
+        epochs,
+        batch,
+        learning_rate,
+        weight_decay=weight_decay,
+        smoothing=smoothing,
+        shift=shift,
+        flip=flip,
+        optimizer=optimizer,
+        warmup=warmup,
+        ema=ema,
+        cutout=cutout,
+        mixup=mixup,
+        accumulate=accumulate,
+        precision=precision,
     )
+    over = spread(recipe)
     splits = (
         data
         if isinstance(data, Splits)
@@ -94,49 +129,25 @@ def evaluator(
     if chunk < 1:
         raise InputError(f"chunk={chunk} is out of range: give at least 1")
     supernet = Supernet(space, depthwise)
-    steps = count // batch
-    optimizer = recipe.optimizer(epochs * steps)
+    rule = paths_named(space, paths)
+    source = feed(splits.train_images, splits.train_labels, over, placement)
+    steps = count // batch * epochs
+    step = shared_step(supernet, recipe, rule, steps, splits.mean, splits.std, over)
     mean, std = jnp.asarray(splits.mean), jnp.asarray(splits.std)
-    images, labels = jnp.asarray(splits.train_images), jnp.asarray(splits.train_labels)
 
     def init(key: Key) -> State:
-        params = _only("params", supernet.init(key))
-        return State(params, optimizer.init(params), jnp.int32(0))
-
-    @jax.jit
-    def step(
-        params: Any, momentum: Any, images: Array, labels: Array, index: Array, key: Key, progress: Array
-    ) -> tuple[Any, Any, Array]:
-        genes_key, image_key = jax.random.split(key)
-        x = shift_and_flip(image_key, normalise(images[index], mean, std), recipe.shift, recipe.flip)
-
-        def loss_of(params: Any) -> Array:
-            logits = supernet.apply(params, x, space.sample(genes_key), "train", progress)
-            return cross_entropy(logits, labels[index], recipe.smoothing)
-
-        loss, gradient = jax.value_and_grad(loss_of)(params)
-        change, momentum = optimizer.update(gradient, momentum, params)
-        return optax.apply_updates(params, change), momentum, loss
+        first = started(_only("params", supernet.init(key)), recipe, steps)
+        return State(first.params, first.momentum, jnp.int32(0), first.average)
 
     def train_round(key: Key, state: State) -> tuple[State, dict[str, float]]:
         began = time.perf_counter()
-        params, momentum = state.params, state.momentum
-        order = jax.random.permutation(key, count)[: steps * batch].reshape(steps, batch)
-        losses = []
-        for position in range(steps):
-            step_key = jax.random.fold_in(key, position)
-            progress = jnp.float32((int(state.round) * steps + position) / (epochs * steps))
-            params, momentum, loss = step(params, momentum, images, labels, order[position], step_key, progress)
-            losses.append(loss)
-        average = float(jnp.stack(losses).mean())
-        if not np.isfinite(average):
-            raise InputError(
-                f"the supernet's loss is {average} in epoch {int(state.round)}: lower the learning rate "
-                f"(now {learning_rate})"
-            )
+        # copies: a step overwrites what it is given, and the state has to survive a round that is broken off
+        weights = over.copied(Weights(state.params, state.momentum, state.average))
+        done = int(state.round)
+        weights, average = run_epoch(step, weights, source, recipe, done, key, "the supernet's loss", state)
         seconds = time.perf_counter() - began
-        metrics = {"loss": average, "images_per_s": steps * batch / seconds}
-        return State(params, momentum, state.round + 1), metrics
+        metrics = {"loss": average, "images_per_s": count // batch * batch / seconds}
+        return State(weights.params, weights.momentum, state.round + 1, weights.average), metrics
 
     calibration_images = _whole_batches(splits.train_images[drawn(count, calibration)])
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _only("batch_stats", supernet.shapes()))
@@ -165,16 +176,19 @@ def evaluator(
 
         return lax.fori_loop(0, number, body, jnp.full((genes.shape[0],), jnp.nan, jnp.float32))
 
+    def judged(state: State) -> Any:
+        return state.average if ema else state.params
+
     def evaluate(key: Key, state: State, genes: Any, index: Any) -> Quality:
         # One program for any number of rows: the padding is never run.
         rows = np.asarray(genes, np.int32)
         padded = np.zeros((max(chunk, len(rows)), rows.shape[1]), np.int32)
         padded[: len(rows)] = rows
-        return Quality(errors(state.params, jnp.asarray(padded), jnp.int32(len(rows)))[: len(rows)])
+        return Quality(errors(judged(state), jnp.asarray(padded), jnp.int32(len(rows)))[: len(rows)])
 
     def version(state: State) -> str:
         digest = hashlib.sha256(fixed.encode())
-        for leaf in jax.tree.leaves(state.params):
+        for leaf in jax.tree.leaves(judged(state)):
             digest.update(np.asarray(leaf).tobytes())
         return digest.hexdigest()[:16]
 
@@ -194,6 +208,14 @@ def evaluator(
         "smoothing": smoothing,
         "shift": shift,
         "flip": flip,
+        "optimizer": optimizer,
+        "warmup": warmup,
+        "ema": ema,
+        "cutout": cutout,
+        "mixup": mixup,
+        "accumulate": accumulate,
+        "precision": precision,
+        "paths": dict(rule.describe),
         "calibration": calibration,
         "execution": "sampled",
         "depthwise": depthwise,

@@ -176,20 +176,24 @@ def _inherited(run: Run, whole: SearchSpace, space: SearchSpace, genes: Any, see
 
 
 def _shared_params(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """`{slot: {kind: {"params": ...}}}` from the arrays by path of an evaluator's state with a field `params`.
+    """`{slot: {kind: {"params": ...}}}` from the arrays by path of an evaluator's state, from its field `average` (what
+    networks were judged with) or else `params`.
 
     Example:
         >>> list(_shared_params({".params['stem/0']['conv']['params']['w']": np.ones(1), ".round": np.ones(1)}))
         ['stem/0']
     """
-    tree: dict[str, Any] = {}
-    for name, array in arrays.items():
-        inside = re.fullmatch(r"(?:\.params|\['params'\])((?:\['[^']*'\])+)", name)
-        if inside is None:
-            continue
-        *path, last = re.findall(r"\['([^']*)'\]", inside.group(1))
-        branch = tree
-        for part in path:
-            branch = branch.setdefault(part, {})
-        branch[last] = jnp.asarray(array)
-    return tree
+    for field in ("average", "params"):
+        tree: dict[str, Any] = {}
+        for name, array in arrays.items():
+            inside = re.fullmatch(rf"(?:\.{field}|\['{field}'\])((?:\['[^']*'\])+)", name)
+            if inside is None:
+                continue
+            *path, last = re.findall(r"\['([^']*)'\]", inside.group(1))
+            branch = tree
+            for part in path:
+                branch = branch.setdefault(part, {})
+            branch[last] = jnp.asarray(array)
+        if tree:
+            return tree
+    return {}

@@ -1,25 +1,65 @@
-"""How weights are trained: one frozen dataclass of settings and the optimiser it stands for."""
+"""How weights are trained: one frozen dataclass of settings, the optimiser and the average of weights it stands for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
+from jax import Array
 
+from hw_models.discover import unknown
 from hw_models.errors import InputError
 from search_spaces.options import check
+
+CHOICES = {"optimizer": ("sgd", "adamw"), "precision": ("float32", "bfloat16")}
+LIMITS: dict[str, tuple[float, float]] = {
+    "epochs": (0, 10_000),
+    "batch": (1, 65_536),
+    "learning_rate": (0.0, 100.0),
+    "momentum": (0.0, 0.999),
+    "weight_decay": (0.0, 1.0),
+    "smoothing": (0.0, 0.9),
+    "shift": (0, 64),
+    "warmup": (0.0, 0.9),
+    "ema": (0.0, 0.99999),
+    "cutout": (0, 1024),
+    "mixup": (0.0, 10.0),
+    "accumulate": (1, 65_536),
+}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Settings of a training run.
 
-    Stochastic gradient descent with Nesterov momentum, linear warm-up over the first twentieth and cosine decay to
-    zero. `learning_rate` is for the batch size given; `shift` is in pixels.
+    Linear warm-up over the share `warmup` of the steps, then cosine decay to zero. `learning_rate` is for the batch
+    size and the optimizer given: AdamW wants about a hundredth of what SGD does.
+
+    Attributes:
+        epochs: passes over the images.
+        batch: images of one step.
+        learning_rate: its peak.
+        momentum: of SGD (Nesterov's), and AdamW's first decay rate.
+        weight_decay: of matrices and filters; vectors (norms, biases) are spared.
+        smoothing: share of a label that goes to all classes.
+        shift: pixels, how far images move at most.
+        flip: whether half of the images are mirrored.
+        optimizer: `sgd` or `adamw` (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101).
+        warmup: share of the steps.
+        ema: decay of the exponential moving average of the weights, which is what is evaluated and returned; 0 for
+            none.
+        cutout: pixels, side of the square that is blanked (DeVries & Taylor 2017, https://arxiv.org/abs/1708.04552).
+        mixup: alpha of the Beta distribution by which pairs of images are mixed (Zhang et al. 2018,
+            https://arxiv.org/abs/1710.09412); 0 for none.
+        accumulate: parts that a batch is cut into, one after another, for less memory; normalisation sees one part.
+        precision: `bfloat16` computes layers in it, while weights, their gradients, statistics and the loss stay in
+            float32 (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740).
 
     Raises:
-        InputError: a value of another type or out of range.
+        InputError: a value of another type or out of range, a batch that `accumulate` does not divide.
 
     Example:
         >>> Recipe(epochs=3).epochs
@@ -34,33 +74,92 @@ class Recipe:
     smoothing: float = 0.1
     shift: int = 2
     flip: bool = True
+    optimizer: str = "sgd"
+    warmup: float = 0.05
+    ema: float = 0.0
+    cutout: int = 0
+    mixup: float = 0.0
+    accumulate: int = 1
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
-        limits = {
-            "epochs": (0, 10_000),
-            "batch": (1, 65_536),
-            "learning_rate": (0.0, 100.0),
-            "momentum": (0.0, 0.999),
-            "weight_decay": (0.0, 1.0),
-            "smoothing": (0.0, 0.9),
-            "shift": (0, 64),
-        }
         for field in fields(self):
-            low, high = limits.get(field.name, (None, None))
             value = getattr(self, field.name)
             check(field.name, value, str(field.type))
-            if low is not None and not low <= value <= high:
+            low, high = LIMITS.get(field.name, (None, None))
+            if low is not None and high is not None and not low <= value <= high:
                 raise InputError(f"{field.name}={value} is out of range: give {low} to {high}")
+            if field.name in CHOICES and value not in CHOICES[field.name]:
+                raise unknown(field.name, value, CHOICES[field.name])
+        if self.batch % self.accumulate:
+            raise InputError(
+                f"accumulate={self.accumulate} does not divide a batch of {self.batch}: give a divisor of the batch"
+            )
 
-    def optimizer(self, steps: int) -> optax.GradientTransformation:
-        """The optimiser for a run of `steps` steps; weight decay spares vectors (norms, biases)."""
-        rate = optax.warmup_cosine_decay_schedule(0.0, self.learning_rate, max(1, steps // 20), max(2, steps))
+    def schedule(self, steps: int) -> optax.Schedule:
+        """The learning rate by step, for a run of `steps` steps.
+
+        Example:
+            >>> rate = Recipe(learning_rate=0.4).schedule(40)
+            >>> [round(float(rate(step)), 3) for step in (0, 2, 40)]
+            [0.0, 0.4, 0.0]
+        """
+        warm = max(1, int(steps * self.warmup)) if self.warmup else 0
+        return optax.warmup_cosine_decay_schedule(
+            0.0 if warm else self.learning_rate, self.learning_rate, warm, max(2, steps)
+        )
+
+    def update_rule(self, steps: int) -> optax.GradientTransformation:
+        """The optimiser for a run of `steps` steps, gradients clipped to a norm of 5.
+
+        Example:
+            >>> rule = Recipe().update_rule(10)
+            >>> _ = rule.init({"w": jnp.zeros((2, 2))})
+        """
+        rate = self.schedule(steps)
 
         def is_matrix(params: optax.Params) -> optax.Params:
             return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
+        clip = optax.clip_by_global_norm(5.0)
+        if self.optimizer == "adamw":
+            return optax.chain(
+                clip, optax.adamw(rate, b1=self.momentum, weight_decay=self.weight_decay, mask=is_matrix)
+            )
         return optax.chain(
-            optax.clip_by_global_norm(5.0),
+            clip,
             optax.add_decayed_weights(self.weight_decay, mask=is_matrix),
             optax.sgd(rate, self.momentum, nesterov=True),
         )
+
+    def narrowed(self, params: Any) -> Any:
+        """Parameters as layers want them at this precision: depthwise filters in the type of their input.
+
+        Other layers convert their own weights. Inside a derivative, so that gradients are those of float32 weights.
+
+        Example:
+            >>> Recipe(precision="bfloat16").narrowed({"filters": jnp.ones((3, 3, 2, 1))})["filters"].dtype
+            dtype(bfloat16)
+        """
+        if self.precision == "float32":
+            return params
+
+        def narrow(path: Any, leaf: Array) -> Array:
+            return leaf.astype(self.precision) if path[-1].key == "filters" else leaf
+
+        return jax.tree_util.tree_map_with_path(narrow, params)
+
+    def averaged(self, average: Any, params: Any, step: Array) -> Any:
+        """The moving average of the weights after step `step` (int32 `[]`, from 0); None where there is none.
+
+        Its decay starts low, `min(ema, (1 + step) / (10 + step))`, so that the first weights are soon forgotten (the
+        rule of TensorFlow's `ExponentialMovingAverage`). Leaves of `average` and `params` have the same shapes.
+
+        Example:
+            >>> Recipe(ema=0.9).averaged({"w": jnp.zeros(1)}, {"w": jnp.ones(1)}, jnp.int32(0))["w"].tolist()
+            [0.8999999761581421]
+        """
+        if not self.ema:
+            return None
+        decay = jnp.minimum(self.ema, (1.0 + step) / (10.0 + step))
+        return optax.incremental_update(params, average, 1.0 - decay)

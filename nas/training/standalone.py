@@ -1,35 +1,32 @@
-"""Training of one stand-alone network, from scratch or from inherited weights."""
+"""Training of one stand-alone network: from scratch or from inherited weights, with or without a teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array
+from jax import Array, lax
+from jax.tree_util import Partial
 
 from hw_models.errors import InputError
 from nas.stratify import drawn
-from nas.training.images import EVALUATION_BATCH, normalise, shift_and_flip
-from nas.training.loss import cross_entropy
+from nas.training.batches import feed
+from nas.training.checkpoints import Checkpoints, identity
+from nas.training.epoch import Clock, run_epoch
+from nas.training.images import EVALUATION_BATCH, augment, normalise
+from nas.training.loss import smoothed, soft_cross_entropy, taught
+from nas.training.parallel import Spread, spread
 from nas.training.recipe import Recipe
 from search_spaces.network import Network, fresh
 from search_spaces.space import SearchSpace
 
 SETTLING_IMAGES = 2000
-
-
-class Diverged(InputError):
-    """Raised where the loss of a training is not finite: a lower learning rate helps, or another network.
-
-    Example:
-        >>> issubclass(Diverged, InputError)
-        True
-    """
 
 
 class Images(NamedTuple):
@@ -41,6 +38,15 @@ class Images(NamedTuple):
     std: np.ndarray
 
 
+class Trained(NamedTuple):
+    """Parameters and running statistics of `Network(space)`, the optimiser's state, the moving average or None."""
+
+    params: Any
+    statistics: Any
+    momentum: Any
+    average: Any
+
+
 def train(
     space: SearchSpace,
     data: Images,
@@ -48,75 +54,128 @@ def train(
     key: Array,
     variables: Any = None,
     report: Callable[[int, float], None] | None = None,
+    *,
+    teacher: Callable[[Array], Array] | None = None,
+    distillation: float = 0.5,
+    checkpoint: str | Path | None = None,
+    placement: str = "auto",
+    depthwise: str = "auto",
 ) -> Any:
     """Variables of `Network(space)` after training; the key is consumed.
 
-    `variables` are where to start (inherited weights), fresh ones when None. `report(epoch, loss)` is called after
-    every epoch. At the end the normalisation statistics are set from training images without augmentation,
-    a fixed random sample of them.
+    At the end the normalisation statistics are set from training images without augmentation, a fixed random sample of
+    them. Batches are spread over all devices.
+
+    Args:
+        space: a frozen space.
+        data: what to train on.
+        recipe: how.
+        key: typed random key.
+        variables: where to start (inherited weights), fresh ones when None.
+        report: `report(epoch, loss)` is called after every epoch.
+        teacher: normalised float32 images `[N, H, W, C]` to logits `[N, classes]`, such as
+            `nas.training.teacher.supernet_teacher(...)`; None for none.
+        distillation: share of the loss that follows the teacher in place of the labels (Kullback-Leibler divergence).
+        checkpoint: a folder that keeps the training after every epoch; a training that was killed goes on from there
+            and ends with the very weights it would have had.
+        placement: where the images wait, see `nas.training.batches.feed`.
+        depthwise: implementation of depthwise convolution, see `search_spaces.kernels.depthwise`.
 
     Raises:
-        InputError: fewer images than a batch.
-        Diverged: a loss that is not finite.
+        InputError: fewer images than a batch; a batch that the devices cannot share; a checkpoint of something else.
+        Diverged: a loss that is not finite (an InputError as well).
     """
     count = len(data.images)
     if count < recipe.batch:
         raise InputError(f"{count} training images are fewer than a batch of {recipe.batch}: lower the batch")
+    if not 0 <= distillation <= 1:
+        raise InputError(f"distillation={distillation} is out of range: give 0 to 1")
+    over = spread(recipe)
     start_key, run_key = jax.random.split(key)
-    state = fresh(space, start_key) if variables is None else variables
-    steps_per_epoch = count // recipe.batch
-    optimizer = recipe.optimizer(recipe.epochs * steps_per_epoch)
-    momentum = optimizer.init(state["params"])
-    step = _step(space, recipe, recipe.epochs * steps_per_epoch)
-    images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
-    mean, std = jnp.asarray(data.mean), jnp.asarray(data.std)
-    for epoch in range(recipe.epochs):
-        epoch_key = jax.random.fold_in(run_key, epoch)
-        order = jax.random.permutation(epoch_key, count)[: steps_per_epoch * recipe.batch]
-        losses = []
-        for position, index in enumerate(order.reshape(steps_per_epoch, recipe.batch)):
-            step_key = jax.random.fold_in(epoch_key, position)
-            progress = jnp.float32((epoch * steps_per_epoch + position) / (recipe.epochs * steps_per_epoch))
-            state, momentum, loss = step(state, momentum, images, labels, index, mean, std, step_key, progress)
-            losses.append(loss)
-        average = float(jnp.stack(losses).mean())
-        if not np.isfinite(average):
-            raise Diverged(
-                f"the loss of epoch {epoch} is {average}: lower the learning rate (now {recipe.learning_rate})"
-            )
+    first = fresh(space, start_key) if variables is None else variables
+    steps = recipe.epochs * (count // recipe.batch)
+    average = first["params"] if recipe.ema else None
+    momentum = recipe.update_rule(steps).init(first["params"])
+    state = over.copied(Trained(first["params"], first["batch_stats"], momentum, average))
+    jitted = _step(space, recipe, steps, distillation, depthwise, over)
+    guide = teacher if teacher is None or isinstance(teacher, Partial) else Partial(teacher)
+    mean, std = over.placed((jnp.asarray(data.mean), jnp.asarray(data.std)))
+
+    def step(state: Trained, images: Array, labels: Array, key: Array, clock: Clock) -> tuple[Trained, Array]:
+        return jitted(state, images, labels, mean, std, key, clock, guide)
+
+    source = feed(data.images, data.labels, over, placement)
+    done, kept = 0, None
+    if checkpoint is not None:
+        shares = distillation if teacher is not None else 0.0
+        kept = Checkpoints(checkpoint, identity(space, data, recipe, key, variables, shares))
+        done, state = kept.restored(state)
+    for epoch in range(done, recipe.epochs):
+        # what a step is given it overwrites, and the last good state should outlive a loss that is not finite
+        state, average_loss = run_epoch(
+            step, over.copied(state), source, recipe, epoch, jax.random.fold_in(run_key, epoch), start=state
+        )
+        if kept is not None:
+            kept.save(epoch + 1, state)
         if report is not None:
-            report(epoch, average)
+            report(epoch, average_loss)
+    trained = {"params": state.average if recipe.ema else state.params, "batch_stats": state.statistics}
     rows = drawn(count, min(count, SETTLING_IMAGES))
-    return settle(space, state, data._replace(images=data.images[rows], labels=data.labels[rows]))
+    return settle(space, trained, data._replace(images=data.images[rows], labels=data.labels[rows]), depthwise)
 
 
 @lru_cache(maxsize=8)
-def _step(space: SearchSpace, recipe: Recipe, steps: int) -> Callable[..., Any]:
-    network, optimizer = Network(space), recipe.optimizer(steps)
+def _step(
+    space: SearchSpace, recipe: Recipe, steps: int, distillation: float, depthwise: str, over: Spread
+) -> Callable[..., tuple[Trained, Array]]:
+    network, optimizer, parts = Network(space, depthwise), recipe.update_rule(steps), recipe.accumulate
 
-    @jax.jit
-    def step(
-        state: Any, momentum: Any, images: Array, labels: Array, index: Array, mean: Array, std: Array, key: Array,
-        progress: Array,
-    ) -> Any:  # fmt: skip
-        x = shift_and_flip(key, normalise(images[index], mean, std), recipe.shift, recipe.flip)
+    def gradient_of(
+        params: Any, statistics: Any, x: Array, targets: Array, progress: Array, teacher: Any
+    ) -> tuple[Any, Any]:
+        goal = targets if teacher is None else taught(targets, teacher(x), distillation)
 
         def loss_of(params: Any) -> tuple[Array, Any]:
-            variables = {**state, "params": params}
-            logits, updated = network.apply(variables, x, "train", progress, mutable=["batch_stats"])
-            return cross_entropy(logits, labels[index], recipe.smoothing), updated["batch_stats"]
+            variables = {"params": recipe.narrowed(params), "batch_stats": statistics}
+            narrow = x.astype(recipe.precision)
+            logits, updated = network.apply(variables, narrow, "train", progress, mutable=["batch_stats"])
+            return soft_cross_entropy(logits, goal), updated["batch_stats"]
 
-        (loss, statistics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state["params"])
-        change, momentum = optimizer.update(gradient, momentum, state["params"])
-        params = optax.apply_updates(state["params"], change)
-        return {"params": params, "batch_stats": statistics}, momentum, loss
+        return jax.value_and_grad(loss_of, has_aux=True)(params)
 
-    return step
+    def looped(
+        params: Any, statistics: Any, x: Array, targets: Array, progress: Array, teacher: Any
+    ) -> tuple[Any, Any]:
+        """As `gradient_of`, over the parts of a batch; statistics move with each of them."""
+        cut = tuple(over.rows(a.reshape(parts, len(a) // parts, *a.shape[1:]), 1) for a in (x, targets))
+
+        def body(carry: Any, part: Any) -> tuple[Any, None]:
+            total, losses, statistics = carry
+            (loss, statistics), gradient = gradient_of(params, statistics, part[0], part[1], progress, teacher)
+            return (jax.tree.map(lambda a, b: a + b / parts, total, gradient), losses + loss / parts, statistics), None
+
+        start = (jax.tree.map(jnp.zeros_like, params), jnp.float32(0), statistics)
+        (total, loss, statistics), _ = lax.scan(body, start, cut)
+        return (loss, statistics), total
+
+    def step(
+        state: Trained, images: Array, labels: Array, mean: Array, std: Array, key: Array, clock: Clock, teacher: Any
+    ) -> tuple[Trained, Array]:
+        x = normalise(over.rows(images), mean, std)
+        x, targets = augment(key, x, smoothed(labels, space.classes, recipe.smoothing), recipe)
+        x = over.rows(x)
+        compute = gradient_of if parts == 1 else looped
+        (loss, statistics), gradient = compute(state.params, state.statistics, x, targets, clock.progress, teacher)
+        change, momentum = optimizer.update(gradient, state.momentum, state.params)
+        params = optax.apply_updates(state.params, change)
+        return Trained(params, statistics, momentum, recipe.averaged(state.average, params, clock.step)), loss
+
+    return jax.jit(step, donate_argnums=0)
 
 
-def settle(space: SearchSpace, variables: Any, data: Images) -> Any:
+def settle(space: SearchSpace, variables: Any, data: Images, depthwise: str = "auto") -> Any:
     """`variables` with normalisation statistics averaged over `data`, as an exported network needs them."""
-    program, mean, std = _statistics(space), jnp.asarray(data.mean), jnp.asarray(data.std)
+    program, mean, std = _statistics(space, depthwise), jnp.asarray(data.mean), jnp.asarray(data.std)
     usable = len(data.images) // EVALUATION_BATCH * EVALUATION_BATCH or len(data.images)
     size = min(EVALUATION_BATCH, usable)
     parts = [
@@ -128,8 +187,8 @@ def settle(space: SearchSpace, variables: Any, data: Images) -> Any:
 
 
 @lru_cache(maxsize=8)
-def _statistics(space: SearchSpace) -> Callable[..., Any]:
-    network = Network(space)
+def _statistics(space: SearchSpace, depthwise: str) -> Callable[..., Any]:
+    network = Network(space, depthwise)
 
     @jax.jit
     def statistics(variables: Any, images: Array, mean: Array, std: Array) -> Any:

@@ -10,6 +10,7 @@ from jax import Array, lax
 
 from search_spaces.channels import Channels
 from search_spaces.initial import drawn
+from search_spaces.layers import bias_like
 
 
 class ElasticGroups(nn.Module):
@@ -37,8 +38,10 @@ class ElasticGroups(nn.Module):
         else:
             dense = _spread(weight, x.shape[-1], *jnp.asarray(pairs)[index])
         strides = (self.stride, self.stride)
-        y = lax.conv_general_dilated(x, dense, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        return y + self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else y
+        y = lax.conv_general_dilated(
+            x, dense.astype(x.dtype), strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return y + bias_like(self, self.features, y) if self.bias else y
 
 
 def _spread(weight: Array, channels: int, inputs: Any, outputs: Any) -> Array:

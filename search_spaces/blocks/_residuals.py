@@ -68,6 +68,7 @@ def _beside(kind: str, x: Array, inp: Channels, out: Channels, io: BlockIO, mode
         return x
     if same is False:
         return _changed(kind, x, inp, out, io, mode)
+    same = same.astype(x.dtype)
     identity = FitChannels(out.size)(x) * same
     return identity if kind == "default" else identity + _changed(kind, x, inp, out, io, mode) * (1 - same)
 

@@ -173,7 +173,7 @@ def shortcut(kind: str, x: Array, inp: Channels, out: Channels, stride: int, mod
     # At stride 1 a matrix product is the quicker form of the same convolution.
     y = (Pointwise(out.size, name="shortcut") if stride == 1 else Conv(out.size, 1, stride, name="shortcut"))(y)
     y = out.mask(y if activated is not None else Norm(name="shortcut_norm")(y, mode))
-    return y if same is False else _fitted(x, out) * same + y * (1 - same)
+    return y if same is False else _fitted(x, out) * same.astype(y.dtype) + y * (1 - same).astype(y.dtype)
 
 
 def joined(x: Array | None, y: Array) -> Array:

@@ -12,6 +12,7 @@ from nas.data import split
 from nas.data_source import load
 from nas.evaluators import supernet
 from nas.stratify import drawn
+from nas.training.epoch import Diverged
 from nas.training.images import normalise
 from nas.training.loss import wrong
 from nas.training.standalone import pooled_statistics
@@ -134,6 +135,10 @@ def test_version_follows_the_weights(trained):
         (tiny.space(), {"data": "digits", "epochs": 0}, "epochs=0"),
         (tiny.space(), {"data": "digits", "learning_rate": -1.0}, "learning_rate=-1.0"),
         (tiny.space(), {"data": "digit"}, "did you mean 'digits'"),
+        (tiny.space(), {"data": "digits", "calibration": 100, "paths": "fare"}, "did you mean 'fair'"),
+        (tiny.space(), {"data": "digits", "optimizer": "adamx"}, "did you mean 'adamw'"),
+        (tiny.space(), {"data": "digits", "accumulate": 7}, "accumulate=7 does not divide a batch of 64"),
+        (tiny.space(), {"data": "digits", "calibration": 100, "placement": "disk"}, "unknown placement 'disk'"),
     ],
 )
 def test_bad_settings_are_named(space, options, said):
@@ -148,3 +153,60 @@ def test_the_description_says_how_to_load_the_images_again():
         for data in ("digits", load("digits"), split(load("digits"), 200, 0))
     ]
     assert found == ["digits", None, None]
+
+
+@pytest.fixture(scope="module")
+def averaged():
+    """Every option of training at once: the largest network teaches, AdamW, bfloat16, parts of batches, the host."""
+    options = {"paths": "sandwich[random=1,distillation=0.5]", "optimizer": "adamw", "learning_rate": 0.01, "ema": 0.9}
+    more = {"cutout": 2, "mixup": 0.1, "accumulate": 2, "precision": "bfloat16", "placement": "host", "warmup": 0.2}
+    settings = {**SETTINGS, "epochs": 3, **options, **more}
+    judge = supernet.evaluator(tiny.space(), data=sorted_digits(), seed=1, **settings)
+    state, losses = judge.init(jax.random.key(0)), []
+    before = jax.tree.map(np.asarray, state.params)
+    for round in range(judge.rounds):
+        given = state
+        state, metrics = judge.train(jax.random.fold_in(jax.random.key(1), round), state)
+        losses.append(metrics["loss"])
+    return judge, given, state, losses, before
+
+
+def test_all_options_of_training_together_learn(averaged):
+    judge, _, state, losses, _ = averaged
+    assert losses[-1] < losses[0] - 0.1
+    assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.average))} == {np.dtype("float32")}
+    assert judge.describe["paths"] == {"name": "sandwich", "random": 1, "distillation": 0.5}
+    assert judge.describe["precision"] == "bfloat16" and judge.describe["ema"] == 0.9
+
+
+def test_a_round_leaves_the_state_it_is_given_alone(averaged):
+    judge, given, _, _, before = averaged
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(given.params)), "not overwritten"
+    first = judge.init(jax.random.key(0))
+    assert all((a == b).all() for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(before), strict=True))
+
+
+def test_networks_are_judged_and_inherited_with_the_average(averaged):
+    from nas.exporters._source import _shared_params
+    from nas.plain import arrays_of
+
+    judge, _, state, _, _ = averaged
+    genes = genes_of(tiny.space(), 2)
+    found = judge.evaluate(jax.random.key(2), state, genes, np.arange(2)).error
+    swapped = state._replace(params=jax.tree.map(jnp.zeros_like, state.params))
+    assert (judge.evaluate(jax.random.key(2), swapped, genes, np.arange(2)).error == found).all()
+    assert judge.version(swapped) == judge.version(state)
+    kept = _shared_params(arrays_of(state))
+    assert all((a == b).all() for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(state.average), strict=True)), (
+        "what an export inherits"
+    )
+
+
+def test_a_diverging_supernet_names_the_step_and_keeps_the_last_good_state():
+    judge = supernet.evaluator(tiny.space(), data=sorted_digits(), **{**SETTINGS, "learning_rate": 90.0, "epochs": 2})
+    state = judge.init(jax.random.key(0))
+    state = state._replace(params=jax.tree.map(lambda leaf: leaf * np.nan, state.params))
+    said = r"the supernet's loss of epoch 0 is nan at step 0, learning rate 0: .* \(now 90.0\)"
+    with pytest.raises(Diverged, match=said) as told:
+        judge.train(jax.random.key(1), state)
+    assert told.value.state is state

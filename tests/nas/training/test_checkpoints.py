@@ -1,0 +1,140 @@
+"""Checkpoints: a killed training ends with the weights of an undisturbed one; those of something else are refused."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from hw_models.errors import InputError
+from nas.data import split
+from nas.data_source import load
+from nas.training.checkpoints import Checkpoints
+from nas.training.epoch import Diverged
+from nas.training.recipe import Recipe
+from nas.training.standalone import Images, train
+from search_spaces.spaces import tiny
+
+GENES = [0, 0, 0, 0, 0, 0]
+RECIPE = {"epochs": 4, "batch": 64, "ema": 0.9, "cutout": 2, "mixup": 0.2}
+KILLED = f"""
+import os, sys, jax
+sys.path.append({str(Path(__file__).parent)!r})
+from test_checkpoints import digits
+from nas.training.recipe import Recipe
+from nas.training.standalone import train
+from search_spaces.spaces import tiny
+def report(epoch, loss):
+    if epoch == 1:
+        os._exit(9)
+train(tiny.space().freeze({GENES}), digits(), Recipe(**{RECIPE}), jax.random.key(3), None, report,
+      checkpoint=sys.argv[1])
+"""
+
+
+def digits(count=256):
+    splits = split(load("digits"), 200, 0, count)
+    return Images(splits.train_images, splits.train_labels, splits.mean, splits.std)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return tiny.space().freeze(GENES)
+
+
+def same(a, b):
+    return all((x == y).all() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@pytest.fixture(scope="module")
+def straight(network):
+    return train(network, digits(), Recipe(**RECIPE), jax.random.key(3))
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(network, straight, tmp_path):
+    folder = tmp_path / "kept"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(folder)], capture_output=True, check=False)
+    assert killed.returncode == 9, killed.stderr[-2000:]
+    epochs = []
+    resumed = train(
+        network,
+        digits(),
+        Recipe(**RECIPE),
+        jax.random.key(3),
+        report=lambda epoch, loss: epochs.append(epoch),
+        checkpoint=folder,
+    )
+    assert epochs == [2, 3] and same(resumed, straight)
+    again = train(network, digits(), Recipe(**RECIPE), jax.random.key(3), report=pytest.fail, checkpoint=folder)
+    assert same(again, straight), "a finished training is not trained again"
+
+
+def test_a_checkpoint_of_something_else_is_refused_by_name(network, tmp_path):
+    def go(space=network, data=None, key=0, variables=None, **changes):
+        recipe = Recipe(**{"epochs": 1, "batch": 64, **changes})
+        return train(space, data or digits(), recipe, jax.random.key(key), variables, checkpoint=tmp_path)
+
+    go()
+    other = tiny.space().freeze([1, 0, 0, 0, 0, 0])
+    for said, call in {
+        rf"space is tiny#{network.fingerprint} there and tiny#{other.fingerprint} here": lambda: go(other),
+        r"data is \w+ there and \w+ here": lambda: go(data=digits(192)),
+        r"recipe.learning_rate is 0.1 there and 0.2 here": lambda: go(learning_rate=0.2),
+        r"key is \[0, 0\] there and \[0, 1\] here": lambda: go(key=1),
+    }.items():
+        with pytest.raises(InputError, match=said + ": give another folder, or remove this one"):
+            call()
+
+
+def test_damaged_and_strange_folders_are_refused(tmp_path):
+    whose = {"space": "tiny"}
+    Checkpoints(tmp_path / "a", whose).save(3, {"w": np.ones(5)})
+    with pytest.raises(InputError, match="of another version"):
+        Checkpoints(tmp_path / "a", whose).restored({"w": np.ones(6)})
+    for file in (tmp_path / "a" / "3" / "state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    with pytest.raises(InputError, match=r"checkpoint 3 cannot be read \(.*\): give another folder"):
+        Checkpoints(tmp_path / "a", whose).restored({"w": np.ones(5)})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file: give a folder"):
+        Checkpoints(tmp_path / "file", whose)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match="holds other things than checkpoints"):
+        Checkpoints(tmp_path / "mine", whose)
+    assert Checkpoints(tmp_path / "new", whose).restored({"w": np.ones(5)})[0] == 0
+
+
+def test_a_loss_that_is_not_finite_names_its_step_and_leaves_the_last_good_state(network, tmp_path):
+    data = digits()
+    losses = []
+    recipe = Recipe(epochs=3, batch=64, shift=0, flip=False)
+
+    def poisoned(x):
+        """A teacher that fails from a step of the second epoch on."""
+        poisoned.calls += 1
+        return np.full((64, 10), np.nan if poisoned.calls > 6 else 0.0, np.float32)
+
+    poisoned.calls = 0
+
+    def teacher(x):
+        return jax.pure_callback(poisoned, jax.ShapeDtypeStruct((64, 10), np.float32), x)
+
+    with pytest.raises(
+        Diverged, match=r"loss of epoch 1 is nan at step 2, learning rate 0\.0\d+: lower .*now 0.1"
+    ) as told:
+        train(
+            network,
+            data,
+            recipe,
+            jax.random.key(0),
+            report=lambda epoch, loss: losses.append(loss),
+            teacher=teacher,
+            checkpoint=tmp_path,
+        )
+    assert (told.value.epoch, told.value.step, len(losses)) == (1, 2, 1)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(told.value.state.params))
+    assert [folder.name for folder in tmp_path.iterdir()] == ["1"], "the checkpoint is that of the last good epoch"
