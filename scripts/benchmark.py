@@ -1,11 +1,11 @@
 """Measures what the project claims about its own speed.
 
     python scripts/benchmark.py quickstart|freed_memory|spaces|tables [--json FILE]
-    python scripts/benchmark.py pricing|kernels [--json FILE] [--peers FOLDER]
+    python scripts/benchmark.py pricing|kernels|step [--json FILE] [--peers FOLDER]
 
 Every row is `{"name", "ours", "peer", "ratio", "goal", "met"}`; `peer` and `ratio` are null where there is nobody to
-compare with, `goal` and `met` where no goal was set. Units are in the names. `pricing` and `kernels` install other
-packages from PyPI, each into a virtual environment of its own below FOLDER, and reuse them afterwards.
+compare with, `goal` and `met` where no goal was set. Units are in the names. `pricing`, `kernels` and `step` install
+other packages from PyPI, each into a virtual environment of its own below FOLDER, and reuse them afterwards.
 """
 
 from __future__ import annotations
@@ -201,12 +201,12 @@ PEERS = Path(__file__).parents[1] / ".venv-peers"
 def main() -> None:
     """Run one benchmark, print its table, and write its rows if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=sorted((*BENCHMARKS, "pricing", "kernels")))
+    parser.add_argument("name", choices=sorted((*BENCHMARKS, "pricing", "kernels", "step")))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     parser.add_argument("--peers", type=Path, metavar="FOLDER", default=PEERS, help="environments of other packages")
     arguments = parser.parse_args()
     also: dict[str, Any] = {}
-    if arguments.name in ("pricing", "kernels"):
+    if arguments.name in ("pricing", "kernels", "step"):
         module = importlib.import_module(f"benchmark_{arguments.name}")
         rows, also["peers"] = module.rows(arguments.peers.resolve())
     else:

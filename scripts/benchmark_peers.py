@@ -21,6 +21,7 @@ PEERS: dict[str, tuple[str, ...]] = {
     "nni": ("nni==3.0", "torch==2.13.0", "pytorch-lightning==2.1.4", "setuptools==80.9.0"),  # needs pkg_resources
     "nn_meter": ("nn-meter==2.0", "onnx==1.23.2"),
     "torch": ("torch==2.13.0", "numpy==2.4.6"),
+    "ofa": ("ofa==0.1.0.post202307202001", "torch==2.13.0", "torchvision==0.28.0", "pyyaml==6.0.4", "pillow==13.0.0"),
     "zigzag": ("zigzag-dse==3.9.1", "six==1.17.0"),  # six: used, but not among what it requires
 }
 DONE = "installed.txt"

@@ -90,7 +90,7 @@ class Depthwise(nn.Module):
         self, x: Array, channels: Channels | None = None, heads_in_use: Array | None = None
     ) -> tuple[Array, ...]:
         shape = (self.kernel, self.kernel, x.shape[-1], self.heads)
-        weight = self.param("filters", drawn("filters"), shape)
+        weight = self.param("filters", drawn("filters"), shape).astype(x.dtype)
         active = None if channels is None else channels.active
         if heads_in_use is not None and active is None:
             active = jnp.int32(x.shape[-1])
@@ -123,7 +123,7 @@ class DepthwiseMaximum(nn.Module):
         attention: Callable[[tuple[Array, ...], tuple[Array, ...]], tuple[Array, ...]] | None = None,
     ) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1], self.heads)
-        weight = self.param("filters", drawn("filters"), shape)
+        weight = self.param("filters", drawn("filters"), shape).astype(x.dtype)
         active = None if channels is None else channels.active
         scale = None
         if attention is not None:

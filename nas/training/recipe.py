@@ -132,23 +132,6 @@ class Recipe:
             optax.sgd(rate, self.momentum, nesterov=True),
         )
 
-    def narrowed(self, params: Any) -> Any:
-        """Parameters as layers want them at this precision: depthwise filters in the type of their input.
-
-        Other layers convert their own weights. Inside a derivative, so that gradients are those of float32 weights.
-
-        Example:
-            >>> Recipe(precision="bfloat16").narrowed({"filters": jnp.ones((3, 3, 2, 1))})["filters"].dtype
-            dtype(bfloat16)
-        """
-        if self.precision == "float32":
-            return params
-
-        def narrow(path: Any, leaf: Array) -> Array:
-            return leaf.astype(self.precision) if path[-1].key == "filters" else leaf
-
-        return jax.tree_util.tree_map_with_path(narrow, params)
-
     def averaged(self, average: Any, params: Any, step: Array) -> Any:
         """The moving average of the weights after step `step` (int32 `[]`, from 0); None where there is none.
 

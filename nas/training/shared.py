@@ -70,7 +70,7 @@ def shared_step(supernet: Supernet, recipe: Recipe, rule: Paths, steps: int, mea
 
     def gradient_of(params: Any, x: Array, targets: Array, genes: Array, progress: Array) -> tuple[Any, Any]:
         def loss_of(params: Any) -> tuple[Array, Array]:
-            logits = supernet.apply(recipe.narrowed(params), x, genes, "train", progress)
+            logits = supernet.apply(params, x, genes, "train", progress)
             return soft_cross_entropy(logits, targets), logits
 
         return jax.value_and_grad(loss_of, has_aux=True)(params)

@@ -136,7 +136,7 @@ def _step(
         goal = targets if teacher is None else taught(targets, teacher(x), distillation)
 
         def loss_of(params: Any) -> tuple[Array, Any]:
-            variables = {"params": recipe.narrowed(params), "batch_stats": statistics}
+            variables = {"params": params, "batch_stats": statistics}
             narrow = x.astype(recipe.precision)
             logits, updated = network.apply(variables, narrow, "train", progress, mutable=["batch_stats"])
             return soft_cross_entropy(logits, goal), updated["batch_stats"]

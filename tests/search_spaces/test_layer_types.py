@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from hw_models import discover
-from nas.training.recipe import Recipe
 from search_spaces import layers
 from search_spaces.attention import ChannelAttention, HeadAttention
 from search_spaces.channels import Channels
@@ -20,6 +19,8 @@ CASES = {
     "conv": (layers.Conv(6, bias=True), (MAP,)),
     "grouped": (layers.Conv(8, groups=2, padding="valid"), (MAP,)),
     "pointwise": (layers.Pointwise(5), (MAP,)),
+    "depthwise": (layers.Depthwise(3, heads=2), (MAP,)),
+    "depthwise maximum": (layers.DepthwiseMaximum(3, 2, heads=2), (MAP,)),
     "linear": (layers.Linear(5), (VECTOR,)),
     "global pool": (layers.GlobalPool(), (MAP,)),
     "variance": (layers.Variance(), (MAP, VECTOR)),
@@ -65,11 +66,6 @@ def test_statistics_of_a_normalisation_are_those_of_float32():
     np.testing.assert_allclose(updated["batch_stats"]["var"], exact.var((0, 1, 2)), rtol=1e-3)
 
 
-def narrow_filters(shapes):
-    """Depthwise filters in bfloat16, as a training hands them to layers."""
-    return Recipe(precision="bfloat16").narrowed(shapes)
-
-
 SPACES = [
     pytest.param(name, marks=() if name == "tiny" else pytest.mark.slow)
     for name in discover.names("search_spaces.spaces")
@@ -87,7 +83,7 @@ def test_no_block_of_a_space_leaves_bfloat16(name):
     genes = jax.ShapeDtypeStruct((space.num_decisions,), jnp.int32)
 
     logits = jax.eval_shape(
-        lambda params, x, genes: net.apply(narrow_filters(params), x, genes, "train", jnp.float32(0.5)),
+        lambda params, x, genes: net.apply(params, x, genes, "train", jnp.float32(0.5)),
         net.shapes(),
         image,
         genes,
@@ -95,7 +91,7 @@ def test_no_block_of_a_space_leaves_bfloat16(name):
     assert logits.dtype == jnp.bfloat16
     frozen = space.freeze([0] * space.num_decisions)
     logits, updated = jax.eval_shape(
-        lambda v, x: Network(frozen, "xla").apply(narrow_filters(v), x, "train", mutable=["batch_stats"]),
+        lambda v, x: Network(frozen, "xla").apply(v, x, "train", mutable=["batch_stats"]),
         variable_shapes(frozen),
         image,
     )

@@ -270,7 +270,9 @@ def test_pools(function: str, kind: str) -> None:
 
 
 def test_every_leaf_layer_has_an_onnx_form() -> None:
-    assert {layer.__name__ for layer in LEAVES} == {*EMIT, "QuantizationNoise"}, "see nas/exporters/_emit.py"
+    # noise is for training only, and the fused maximum runs as the layers that it stands for when it is recorded
+    unseen = {"QuantizationNoise", "DepthwiseMaximum"}
+    assert {layer.__name__ for layer in LEAVES} == {*EMIT, *unseen}, "see nas/exporters/_emit.py"
 
 
 @pytest.mark.parametrize(("module", "seed"), [(quickstart, 5), (tiny, 1)])

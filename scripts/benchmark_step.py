@@ -1,0 +1,176 @@
+"""Steps of a supernet against once-for-all's and plain PyTorch's, for the same networks in alternating rounds.
+
+Run as a program it times ours: it reads a question from standard input as `peers/ask_ofa.py` does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import benchmark_peers
+from benchmark_kernels import KEPT_MEMORY
+from benchmark_rows import Row, row
+
+NETWORKS, ROUNDS = 5, 3
+SETTINGS = {"input_hw": 112, "classes": 10, "batch": 32, "spend_s": 2.0}
+KINDS = ("train", "evaluate")
+
+
+def rows(folder: Path) -> tuple[list[Row], list[dict[str, Any]]]:
+    """Median over networks of how long ours take, as a share of the peer's time; then every network.
+
+    Raises:
+        RuntimeError: ours and theirs are not the same networks.
+    """
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    question = {**SETTINGS, "threads": threads, "networks": _drawn()}
+    ours, peer, versions = [], [], []
+    try:
+        python = benchmark_peers.python_of("ofa", folder)
+        for number in range(ROUNDS):
+            print(f"step: round {number + 1} of {ROUNDS} ...", file=sys.stderr, flush=True)
+            script = benchmark_peers.SCRIPTS / "ask_ofa.py"
+            answer = benchmark_peers.ask(python, script, question, KEPT_MEMORY)
+            peer.append(answer["networks"])
+            versions = answer["versions"]
+            ours.append(benchmark_peers.ask(Path(sys.executable), Path(__file__), question))
+    except benchmark_peers.NotMeasured as error:
+        return [], [{"name": "ofa", "versions": list(benchmark_peers.PEERS["ofa"]), "reason": str(error)}]
+    for mine, theirs in zip(ours[0]["networks"], peer[0], strict=True):
+        if mine["params"] != theirs["params"]:
+            raise RuntimeError(f"not the same network: {mine['params']} parameters against {theirs['params']}")
+    return _compared(ours, peer), [{"name": "ofa", "versions": versions, "reason": None}]
+
+
+def _compared(ours: list[Any], peer: list[Any]) -> list[Row]:
+    summary, found = [], []
+    for rival, label in (("supernet", "ofa"), ("supernet_channels_last", "ofa_channels_last"), ("plain", "pytorch")):
+        for position, kind in enumerate(KINDS):
+            shares = []
+            for network in range(NETWORKS):
+                pairs = [
+                    (mine["networks"][network]["seconds"][position], theirs[network][rival][position])
+                    for mine, theirs in zip(ours, peer, strict=True)
+                ]
+                shares.append(statistics.median(a / b for a, b in pairs))
+                medians = [statistics.median(side) for side in zip(*pairs, strict=True)]
+                found.append(row(f"{kind}_network{network}_against_{label}_ms", *(1e3 * value for value in medians)))
+            speed = 1 / statistics.median(shares)
+            summary.append(row(f"{kind}_speed_of_{label}", speed, goal=None if label == "ofa_channels_last" else 1.0))
+    compiled = [round_["compile_s"] for round_ in ours]
+    summary += [row(f"{kind}_compile_s", statistics.median(each[kind] for each in compiled)) for kind in KINDS]
+    summary.append(row("recompilations", float(max(round_["recompilations"] for round_ in ours))))
+    return summary + found
+
+
+def _space() -> Any:
+    from search_spaces.spaces import mobilenet_v3
+
+    return mobilenet_v3.space(input_hw=SETTINGS["input_hw"], classes=SETTINGS["classes"], resolutions=1)
+
+
+def _drawn() -> list[dict[str, Any]]:
+    """Random networks of once-for-all's space, in its own terms."""
+    import random
+
+    rng = random.Random(0)
+    return [
+        {
+            "kernel": [rng.choice([3, 5, 7]) for _ in range(20)],
+            "expand": [rng.choice([3, 4, 6]) for _ in range(20)],
+            "depth": [rng.choice([2, 3, 4]) for _ in range(5)],
+        }
+        for _ in range(NETWORKS)
+    ]
+
+
+def _genes(space: Any, network: dict[str, Any]) -> Any:
+    """The same network in ours: stage 0 is fixed, stages 1 to 5 are once-for-all's five."""
+    chosen = {}
+    for stage in range(5):
+        chosen[f"stages/{stage + 1}/depth"] = network["depth"][stage]
+        for block in range(4):
+            for field in ("kernel", "expand"):
+                chosen[f"stages/{stage + 1}/{block}/{field}"] = network[field][4 * stage + block]
+    return space.canonical([each.values.index(chosen[each.name]) for each in space.decisions])
+
+
+def _seconds(call: Callable[[], Any], spend_s: float) -> float:
+    import jax
+
+    spent: list[float] = []
+    while sum(spent) < spend_s or len(spent) < 5:
+        began = time.perf_counter()
+        jax.block_until_ready(call())
+        spent.append(time.perf_counter() - began)
+    return sorted(spent)[len(spent) // 4]
+
+
+def _measure(question: dict[str, Any]) -> dict[str, Any]:
+    from experiments.process import keep_freed_memory
+
+    keep_freed_memory()
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from nas.testing_evaluators import Compilations
+    from nas.training.epoch import Clock
+    from nas.training.parallel import Spread
+    from nas.training.paths import Paths
+    from nas.training.recipe import Recipe
+    from nas.training.shared import shared_step, started
+    from search_spaces.supernet import Supernet
+
+    space = _space()
+    supernet = Supernet(space)
+    table = jnp.asarray(np.stack([_genes(space, network) for network in question["networks"]]), jnp.int32)
+    # the network is an operand, as in training: the progress of the clock says which
+    rule = Paths(lambda key, progress: table[(progress * len(table)).astype(jnp.int32)][None], (1.0,), 0.0, {})
+    recipe = Recipe(batch=question["batch"], learning_rate=0.01, weight_decay=1e-4, shift=0, flip=False, smoothing=0.0)
+    variables = supernet.init(jax.random.key(0))
+    params = {
+        slot: {kind: {"params": part["params"]} for kind, part in kinds.items()} for slot, kinds in variables.items()
+    }
+    step = shared_step(supernet, recipe, rule, 1000, 0.5, 0.25, Spread(None))
+    size = question["input_hw"]
+    images = jax.random.randint(jax.random.key(1), (question["batch"], size, size, 3), 0, 256).astype(jnp.uint8)
+    labels = jnp.arange(question["batch"], dtype=jnp.int32) % question["classes"]
+    evaluate = jax.jit(lambda variables, x, genes: supernet.apply(variables, x, genes, "eval"))
+    x = images.astype(jnp.float32)
+    weights = started(params, recipe, 1000)
+
+    def train_once(number: int) -> Any:
+        nonlocal weights
+        clock = Clock(np.int32(0), np.float32((number + 0.5) / len(table)))
+        weights, loss = step(weights, images, labels, jax.random.key(2), clock)
+        return loss
+
+    began = time.perf_counter()
+    jax.block_until_ready(train_once(0))
+    middle = time.perf_counter()
+    jax.block_until_ready(evaluate(variables, x, table[0]))
+    compile_s = {"train": middle - began, "evaluate": time.perf_counter() - middle}
+    found = []
+    with Compilations() as compilations:
+        for number in range(len(table)):
+            calls = (
+                lambda number=number: train_once(number),
+                lambda genes=table[number]: evaluate(variables, x, genes),
+            )
+            for call in calls:
+                jax.block_until_ready(call())
+            seconds = [_seconds(call, question["spend_s"]) for call in calls]
+            found.append({"params": space.freeze(np.asarray(table[number])).params, "seconds": seconds})
+    return {"networks": found, "compile_s": compile_s, "recompilations": len(compilations.events)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(json.load(sys.stdin))))
