@@ -5,7 +5,8 @@ lets the exporters record a network by watching their calls, so a block's `net` 
 its tensors; only a supernet masks and selects besides.
 
 Shapes: `x [N, H, W, C]`; vectors per channel are `[N, C]`. A layer computes in the type of `x`, float32 or bfloat16,
-and returns it; weights and the statistics of normalisation are float32 in either case.
+and returns it; weights and the statistics of normalisation are float32 in either case. Some zero-cost proxies run in
+float64 throughout.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, mode: str = "eval") -> Array:
-        width, wide = x.shape[-1], x.astype(jnp.float32)
+        width, wide = x.shape[-1], x.astype(jnp.promote_types(x.dtype, jnp.float32))
         scale = self.param("scale", nn.initializers.ones, (width,))
         bias = self.param("bias", nn.initializers.zeros, (width,))
         stored_mean = self.variable("batch_stats", "mean", jnp.zeros, (width,), jnp.float32)

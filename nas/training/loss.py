@@ -19,13 +19,13 @@ def smoothed(labels: Array, classes: int, smoothing: float = 0.0) -> Array:
 
 
 def soft_cross_entropy(logits: Array, targets: Array) -> Array:
-    """Mean cross-entropy `[]` of `logits [N, classes]` with probabilities of the same shape, in float32.
+    """Mean cross-entropy `[]` of `logits [N, classes]` with probabilities of the same shape, in float32 or above.
 
     Example:
         >>> float(soft_cross_entropy(jnp.zeros((2, 4)), jnp.eye(2, 4))) == float(jnp.log(4.0))
         True
     """
-    return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets).mean()
+    return optax.softmax_cross_entropy(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), targets).mean()
 
 
 def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> Array:
