@@ -136,8 +136,9 @@ def _measure(question: dict[str, Any]) -> dict[str, Any]:
     rule = Paths(lambda key, progress: table[(progress * len(table)).astype(jnp.int32)][None], (1.0,), 0.0, {})
     recipe = Recipe(batch=question["batch"], learning_rate=0.01, weight_decay=1e-4, shift=0, flip=False, smoothing=0.0)
     variables = supernet.init(jax.random.key(0))
-    params = {
-        slot: {kind: {"params": part["params"]} for kind, part in kinds.items()} for slot, kinds in variables.items()
+    params = {  # copies, because a step overwrites what it is given
+        slot: {kind: {"params": jax.tree.map(jnp.copy, part["params"])} for kind, part in kinds.items()}
+        for slot, kinds in variables.items()
     }
     step = shared_step(supernet, recipe, rule, 1000, 0.5, 0.25, Spread(None))
     size = question["input_hw"]

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from functools import reduce
 
 import torch
 from torch.nn.functional import conv2d
@@ -26,11 +27,12 @@ def main():
     found = []
     for batch, size, channels, kernel, stride, heads in question["shapes"]:
         x = torch.randn(batch, channels, size, size).to(memory_format=torch.channels_last).requires_grad_()
-        w = torch.randn(channels * heads, 1, kernel, kernel).to(memory_format=torch.channels_last).requires_grad_()
+        shape = (channels, 1, kernel, kernel)
+        filters = [torch.randn(shape).to(memory_format=torch.channels_last).requires_grad_() for _ in range(heads)]
 
-        def forward(x=x, w=w, stride=stride, kernel=kernel, heads=heads, channels=channels):
-            y = conv2d(x, w, None, stride, kernel // 2, groups=channels)
-            return y if heads == 1 else y.unflatten(1, (channels, heads)).amax(2)
+        # head by head: one convolution of all heads and `amax` over them takes twice as long forward
+        def forward(x=x, filters=filters, stride=stride, kernel=kernel, channels=channels):
+            return reduce(torch.maximum, [conv2d(x, w, None, stride, kernel // 2, groups=channels) for w in filters])
 
         g = torch.randn_like(forward()).to(memory_format=torch.channels_last)
 
@@ -38,8 +40,9 @@ def main():
             with torch.no_grad():
                 forward()
 
-        def with_gradients(forward=forward, x=x, w=w, g=g):
-            x.grad = w.grad = None
+        def with_gradients(forward=forward, x=x, filters=filters, g=g):
+            for leaf in (x, *filters):
+                leaf.grad = None
             forward().backward(g)
 
         found.append([seconds(call, question["spend_s"]) for call in (alone, with_gradients)])
