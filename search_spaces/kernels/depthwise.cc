@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
@@ -37,6 +38,7 @@ const Set& chosen_set() {
 #if defined(__x86_64__)
     // FLYNAS_KERNEL_ISA can only lower the choice: for tests and for comparing.
     const char* wish = std::getenv("FLYNAS_KERNEL_ISA");
+    if (wish != nullptr && *wish == 0) wish = nullptr;
     const bool no_avx512 = wish != nullptr && std::strcmp(wish, "avx512") != 0;
     const bool no_avx2 = no_avx512 && std::strcmp(wish, "avx2") != 0;
     __builtin_cpu_init();
@@ -65,7 +67,7 @@ const Tasks<bf16>& tasks() {
 // another thread has begun, so a pool whose threads are all busy or blocked cannot make it wait for ever.
 template <class P>
 struct Shared {
-  const P* problem;  // valid while work remains; a helper that comes too late does not look at it
+  const P* problem;  // valid while work remains; a thread that comes too late does not look at it
   void (*task)(const P&, int64_t);
   int64_t total, grain;
   std::atomic<int64_t> next{0};
@@ -102,7 +104,11 @@ ffi::Error run(ffi::ThreadPool& pool, const P& p, void (*task)(const P&, int64_t
   const int64_t useful = std::max<int64_t>(1, std::min(total, multiplications / 500000));
   const int64_t threads = std::min(std::max<int64_t>(1, pool.num_threads()), useful);
   shared->grain = std::max<int64_t>(1, total / (threads * 8));
-  for (int64_t i = 1; i < threads; ++i) pool.Schedule([shared] { shared->work(); });
+  try {
+    for (int64_t i = 1; i < threads; ++i) pool.Schedule([shared] { shared->work(); });
+  } catch (const std::bad_alloc&) {
+    // the threads that there are do it
+  }
   shared->work();
   std::unique_lock<std::mutex> hold(shared->lock);
   shared->finished.wait(hold, [&] { return shared->done == shared->total; });
@@ -231,11 +237,17 @@ ffi::Error moments(ffi::ThreadPool& pool, Any x, Any w, Sizes sizes, ffi::Result
   Problem<E> p;
   if (x.dimensions().size() != 4) return wrong("ranks do not fit");
   ffi::Error error = describe(p, x.dimensions(), w.dimensions(), Shape(x.dimensions(), stride).dims(), sizes, stride);
-  if (error.failure() || x.element_count() == 0) return error;
-  if (static_cast<int64_t>(mean->element_count()) != p.batch * p.all_heads * p.channels)
+  if (error.failure()) return error;
+  if (static_cast<int64_t>(mean->element_count()) != p.batch * p.all_heads * p.channels ||
+      mean->element_count() != variance->element_count())
     return wrong("shapes of means do not fit");
   p.x = static_cast<const E*>(x.untyped_data()), p.w = static_cast<const E*>(w.untyped_data());
   p.mean = mean->typed_data(), p.variance = variance->typed_data();
+  if (x.element_count() == 0) {  // the mean of nothing is not a number
+    std::fill_n(p.mean, mean->element_count(), std::nanf(""));
+    std::fill_n(p.variance, variance->element_count(), std::nanf(""));
+    return error;
+  }
   cut(p, p.out_h, kBand, pool.num_threads());
   return run(pool, p, tasks<E>().moments, p.batch * p.bands, work_of(p));
 }
@@ -253,11 +265,18 @@ ffi::Error scale_gradient(ffi::ThreadPool& pool, Any x, Any w, Any g, Bytes inde
   return run(pool, p, tasks<E>().scale_gradient, p.batch * p.bands, work_of(p));
 }
 
-#define BY_TYPE(TYPE, CALL, ...)                                    \
-  switch (TYPE) {                                                   \
-    case ffi::F32: return CALL<float>(__VA_ARGS__);                 \
-    case ffi::BF16: return CALL<bf16>(__VA_ARGS__);                 \
-    default: return wrong("only float32 and bfloat16 are computed"); \
+ffi::Error out_of_memory() { return ffi::Error(ffi::ErrorCode::kResourceExhausted, "depthwise: out of memory"); }
+
+// XLA expects no exceptions.
+#define BY_TYPE(TYPE, CALL, ...)                                       \
+  try {                                                                \
+    switch (TYPE) {                                                    \
+      case ffi::F32: return CALL<float>(__VA_ARGS__);                  \
+      case ffi::BF16: return CALL<bf16>(__VA_ARGS__);                  \
+      default: return wrong("only float32 and bfloat16 are computed"); \
+    }                                                                  \
+  } catch (const std::bad_alloc&) {                                    \
+    return out_of_memory();                                            \
   }
 
 ffi::Error Forward(ffi::ThreadPool pool, Any x, Any w, Floats scale, Sizes sizes, ffi::Result<Any> y,

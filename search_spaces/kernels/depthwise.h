@@ -84,23 +84,6 @@ struct Problem {
   }
 };
 
-// A row of sums over windows, in strides of elements: y[u] = sum over a, b of x[a][u * S + b] * w[a][b], added up over
-// heads or the largest of them.
-template <class E>
-struct Row {
-  const E* x;                    // the pixel under the first tap of the first output, perhaps outside the image
-  int64_t x_row, x_col, x_head;  // from one row, column, head to the next
-  const float* w;                // the first tap
-  int64_t w_row, w_col, w_head;
-  E* y;
-  int64_t y_col;
-  uint8_t* index;           // which head was the largest, or null
-  int64_t first_col, in_w;  // the column of that pixel; how many columns there are
-  int64_t taps_h, taps_w;   // rows of taps, all inside the image; columns of taps
-  int64_t outputs, heads;
-  bool maximum;
-};
-
 // The images whose products are summed for the gradient of the weights; `x` is at the first tap of output (0, 0).
 template <class E>
 struct Sums {

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from hw_models.discover import unknown
@@ -39,7 +40,8 @@ def depthwise(
 
     Where padding is uneven the extra row or column is at the end, as XLA and TensorFlow place it. Derivatives are
     reverse-mode and first-order. Under `vmap` the compiled kernel runs once per element, one after the other; where
-    the batch is spread over several devices, each computes its share.
+    the batch is spread over several devices, each computes its share (inside `jax.shard_map` derivatives of the
+    compiled kernel need `check_vma=False`).
 
     Args:
         x: images `[N, H, W, C]`, float32 or bfloat16 (sums are float32); by `scan` and `xla` also float64.
@@ -232,16 +234,20 @@ def _chosen(implementation: str) -> str:
     return name
 
 
-def _count(what: str, value: Array | int | None, least: int) -> Array | None:
+def _count(what: str, value: Any, least: int) -> Array | None:
     if value is None:
         return None
-    array = jnp.asarray(value, jnp.int32)
-    if array.shape:
-        raise InputError(f"depthwise: {what} of shape {array.shape} is not allowed: give one number")
-    if isinstance(value, int) and (value < least or (what == "kernel" and value % 2 == 0)):
-        odd = "an odd number" if what == "kernel" else "a number"
-        raise InputError(f"depthwise: {what}={value} is not allowed: give {odd} from {least}")
-    return array
+    if not isinstance(value, jax.core.Tracer):
+        number = np.asarray(value)
+        if number.shape:
+            raise InputError(f"depthwise: {what} of shape {number.shape} is not allowed: give one number")
+        whole = np.issubdtype(number.dtype, np.integer)
+        if not whole or number < least or (what == "kernel" and number % 2 == 0):
+            odd = "an odd number" if what == "kernel" else "a whole number"
+            raise InputError(f"depthwise: {what}={value} is not allowed: give {odd} from {least}")
+    elif value.shape:
+        raise InputError(f"depthwise: {what} of shape {value.shape} is not allowed: give one number")
+    return jnp.asarray(value, jnp.int32)
 
 
 def _sizes(x: Array, w: Array, active: Array | None, kernel: Array | None, heads: Array | None) -> Array:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import math
+import os
 from collections.abc import Callable
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -30,6 +32,7 @@ from hw_models.errors import InputError
 FOLDER = Path(__file__).parent
 RECORD = "_depthwise.json"
 REINSTALL = "a C++ compiler (g++ or clang++) and `pip install` of flynas again would build it"
+INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 OPERATIONS = ("forward", "input_gradient", "weight_gradient", "moments", "scale_gradient")
 
 
@@ -61,6 +64,10 @@ def load(folder: Path) -> Library:
         False
     """
     record = folder / RECORD
+    wish = os.environ.get("FLYNAS_KERNEL_ISA", "")
+    if wish not in ("", *INSTRUCTION_SETS):
+        known = ", ".join(INSTRUCTION_SETS)
+        return Library(False, f"FLYNAS_KERNEL_ISA={wish} is not known: set {known}, or nothing for the best", {})
     if not record.is_file():
         return Library(False, f"the kernel was never built (no {RECORD}): {REINSTALL}", {})
     build: dict[str, Any] = {}
@@ -133,6 +140,9 @@ def require() -> None:
     library = load(FOLDER)
     if not library.available:
         raise InputError(f"depthwise implementation 'native' is not available: {library.reason}")
+    if jax.default_backend() != "cpu":
+        reason = f"it computes on CPUs only, and this machine computes on {jax.default_backend()}: use 'auto' or 'xla'"
+        raise InputError(f"depthwise implementation 'native' is not available: {reason}")
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -236,21 +246,33 @@ def _results(operation: str, stride: int, statics: tuple[Any, ...], operands: tu
     return (per_map, per_map) if operation == "moments" else (per_map,)
 
 
-@cache
 def _operation(operation: str, stride: int, statics: tuple[Any, ...]) -> Callable[..., Any]:
     """One call of the kernel: sequential under `vmap`, and split over the batch where that is spread over devices."""
 
+    def run(*operands: Array) -> tuple[Array, ...]:
+        ranks = tuple(operand.ndim for operand in operands)
+        found: tuple[Array, ...] = _partitioned(operation, stride, statics, ranks)(*operands)
+        return found
+
+    return sequential_vmap(run)
+
+
+@cache
+def _partitioned(operation: str, stride: int, statics: tuple[Any, ...], ranks: tuple[int, ...]) -> Callable[..., Any]:
+    taken, given = _dimensions(operation, ranks, statics)
+
     def call(*operands: Array) -> tuple[Array, ...]:
         results = _results(operation, stride, statics, operands)
-        found = jax.ffi.ffi_call(_target(operation), results)(*operands, stride=np.int32(stride))
-        return tuple(found)
-
-    whole = custom_partitioning(call)
+        return tuple(jax.ffi.ffi_call(_target(operation), results)(*operands, stride=np.int32(stride)))
 
     def partition(mesh: Any, operands: Any, results: Any) -> Any:
         spec = operands[0].sharding.spec
         axes = spec[0] if len(spec) else None
-        dims = _dimensions(operation, [operand.ndim for operand in operands], statics)
+        if axes is not None:
+            names = axes if isinstance(axes, tuple) else (axes,)
+            # a batch that does not divide would be padded, and the weights' gradient would count the padding
+            if operands[0].shape[0] % math.prod(mesh.shape[name] for name in names):
+                axes = None
 
         def place(letters: str) -> Any:
             return NamedSharding(mesh, PartitionSpec(*(axes if letter == "n" else None for letter in letters.split())))
@@ -260,26 +282,23 @@ def _operation(operation: str, stride: int, statics: tuple[Any, ...]) -> Callabl
             # every device has seen its share of the batch
             return jax.lax.psum(found, axes) if operation == "weight_gradient" and axes is not None else found
 
-        taken, given = (tuple(place(letters) for letters in side) for side in dims)
-        return mesh, part, given, taken
+        return mesh, part, tuple(map(place, given)), tuple(map(place, taken))
 
-    def split(*operands: Array) -> tuple[Array, ...]:
-        taken, given = _dimensions(operation, [operand.ndim for operand in operands], statics)
-        letters = dict.fromkeys(letter for side in (*taken, *given) for letter in side.split() if letter != "n")
-        rule = f"{', '.join(taken)} -> {', '.join(given)}"
-        whole.def_partition(
-            partition=partition,
-            sharding_rule=rule,
-            need_replication_factors=tuple(letters),
-            **({"reduction_factors": ("n",)} if operation == "weight_gradient" else {}),
-        )
-        found: tuple[Array, ...] = whole(*operands)
-        return found
-
-    return sequential_vmap(split)
+    whole = custom_partitioning(call)
+    letters = dict.fromkeys(letter for side in (*taken, *given) for letter in side.split() if letter != "n")
+    whole.def_partition(
+        partition=partition,
+        sharding_rule=f"{', '.join(taken)} -> {', '.join(given)}",
+        need_replication_factors=tuple(letters),
+        **({"reduction_factors": ("n",)} if operation == "weight_gradient" else {}),
+    )
+    split: Callable[..., Any] = whole
+    return split
 
 
-def _dimensions(operation: str, ranks: list[int], statics: tuple[Any, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _dimensions(
+    operation: str, ranks: tuple[int, ...], statics: tuple[Any, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """A letter for each dimension of operands and results; only `n`, the batch, may be spread over devices."""
     image, out, filters, per_map, sizes = "n i j c", "n o p c", "e k l c", "n e c", "s"
 

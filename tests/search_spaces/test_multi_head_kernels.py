@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -248,10 +249,31 @@ assert len(jax.devices()) == 4 and found[1][0].sharding.is_equivalent_to(spread,
 for ours, right in zip(jax.tree.leaves(found), jax.tree.leaves(alone)):
     np.testing.assert_allclose(ours, right, rtol=1e-4, atol=1e-4 * np.abs(right).max())
 assert "all-gather(" not in run.lower(there[0], w, there[1]).compile().as_text()
+# three images cannot be shared by four devices: they are computed whole, not padded
+few = jax.jit(jax.grad(lambda w, x: (depthwise(x[:3], w[..., 0], implementation="native") ** 2).sum()))
+np.testing.assert_allclose(few(w, there[0]), few(w, x), rtol=1e-4, atol=1e-3)
 """
     flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+
+
+@needs_native
+def test_the_mean_of_no_pixels_is_not_a_number() -> None:
+    mean, variance = depthwise_moments(jnp.zeros((2, 0, 5, 3)), jnp.zeros((3, 3, 3, 2)), implementation="native")
+    assert np.isnan(mean).all() and np.isnan(variance).all() and mean.shape == (2, 3, 2)
+
+
+@needs_native
+def test_native_on_another_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native.jax, "default_backend", lambda: "gpu")
+    with pytest.raises(InputError, match="CPUs only, and this machine computes on gpu"):
+        depthwise(jnp.ones((1, 3, 3, 1)), jnp.ones((3, 3, 1)), implementation="native")
+
+
+def test_an_unknown_instruction_set_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FLYNAS_KERNEL_ISA", "avx1024")
+    assert "FLYNAS_KERNEL_ISA=avx1024 is not known: set baseline, avx2, avx512" in native.load(tmp_path).reason
 
 
 @needs_native
@@ -267,6 +289,8 @@ def test_only_the_compiled_kernel_saves_the_maps() -> None:
         ({"w": jnp.zeros((1, 1, 4, 0))}, "0 heads are out of range"),
         ({"scale": jnp.zeros((1, 2, 4))}, r"scale of shape \(1, 2, 4\) is not allowed: give \(1, 4, 2\)"),
         ({"heads": 0}, "heads=0 is not allowed"),
+        ({"kernel": np.int64(2)}, "kernel=2 is not allowed: give an odd number from 1"),
+        ({"active": 1.5}, "active=1.5 is not allowed: give a whole number from 0"),
         ({"heads": jnp.array([1, 2])}, "heads of shape"),
     ],
 )
