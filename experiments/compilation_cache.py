@@ -70,6 +70,6 @@ def switch_on() -> Path | None:
         if name not in os.environ:
             os.environ[name] = value  # also for the processes that this one starts
             if jax is not None:  # it has read its environment
-                kind = type(getattr(jax.config, name.lower()) or "")
-                jax.config.update(name.lower(), kind(value))
+                now = getattr(jax.config, name.lower())
+                jax.config.update(name.lower(), value if now is None else type(now)(value))
     return folder

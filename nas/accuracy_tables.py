@@ -18,6 +18,7 @@ import gzip
 import hashlib
 import math
 import tomllib
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from search_spaces.space import SearchSpace
 PACKAGE = "nas.tables"
 SUFFIX = ".csv.gz"
 HEADER = ("spaces", "task", "training", "source", "licence")
+LARGEST_GENE = 1 << 31
 LARGEST_KEY = 2**63  # keys are int64
 
 
@@ -100,7 +102,7 @@ def load_accuracy_table(name_or_path: str | Path) -> AccuracyTable:
     name, source, content = read_resource(PACKAGE, SUFFIX, "table of accuracies", name_or_path)
     try:
         text = gzip.decompress(content).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{source}: not a gzip file of text ({error}): pack the CSV with gzip") from error
     return parse_accuracy_table(text, name, source)
 
@@ -128,7 +130,7 @@ def parse_accuracy_table(text: str, name: str, source: str | None = None) -> Acc
     if len(lines) == head + 1:
         raise InputError(f"{source}: no rows: give at least one network")
     genes, errors = _rows([line.split(",") for line in lines[head + 1 :]], head + 2, len(columns), source)
-    radix = _radix(genes.max(0) + 1, source)
+    radix = _radix(genes.max(0).astype(np.int64) + 1, source)
     keys = genes.astype(np.int64) @ radix
     order = np.argsort(keys, kind="stable")
     twice = np.flatnonzero(np.diff(keys[order]) == 0)
@@ -163,12 +165,13 @@ def _rows(cells: list[list[str]], first: int, width: int, source: str) -> tuple[
         fits = genes.ndim == 2 and errors.shape[1:] == (width - 1,) and genes.min() >= 0
         if fits and ((errors >= 0) & (errors <= 1)).all():
             return genes, errors.astype(np.float32)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     decisions = len(cells[0][0].split("."))
     number, row = first, cells[0]
     for number, row in enumerate(cells, first):  # noqa: B007
         good = len(row) == width and row[0].replace(".", "").isdecimal() and row[0].count(".") == decisions - 1
+        good = good and all(int(gene) < LARGEST_GENE for gene in row[0].split("."))
         if not good or not all(_percent(cell) for cell in row[1:]):
             break
     raise InputError(

@@ -22,6 +22,7 @@ from nas.training import standalone as alone
 from nas.training.epoch import Diverged
 from nas.training.images import EVALUATION_BATCH, normalise
 from nas.training.loss import wrong
+from nas.training.parallel import spread
 from nas.training.recipe import Recipe
 from nas.types import CandidateFailure, Evaluator, Key, Quality
 from search_spaces.network import Network
@@ -66,6 +67,7 @@ def evaluator(
     recipe = Recipe(
         epochs, batch, learning_rate, weight_decay=weight_decay, smoothing=smoothing, shift=shift, flip=flip
     )
+    spread(recipe)  # a batch that the devices cannot share is refused here, not at the first candidate
     splits = splits_for(space, data, validation, seed, train)
     count = len(splits.train_images)
     if count < batch:

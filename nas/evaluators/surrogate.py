@@ -22,7 +22,7 @@ from hw_models import discover
 from hw_models.errors import InputError
 from nas.progress import InProcess
 from nas.surrogate import LEAST, MEMBERS, Ensemble, Prediction, fit
-from nas.types import Evaluator, Key, Quality
+from nas.types import CandidateFailure, Evaluator, Key, Quality
 from search_spaces.space import SearchSpace
 
 CHUNK = 1024
@@ -56,9 +56,9 @@ def evaluator(
 
     `base` is an `Evaluator`, or the name of one, made with `options` and, where it takes one, `seed`. Its own training
     rounds come first. Networks are drawn without repetition by `space.sample`, or, where the base knows a few networks
-    only (`tabular`), from those. A network that fails is left out and counted; rounds end the search where more than
-    half do. The `metrics` of a round are the out-of-bag `rmse` and `kendall_tau`, the networks they rest on, and the
-    failures so far.
+    only (`tabular`, given by name), from those. A network that fails is left out and counted, and fails again when it
+    is asked for; rounds end the search where more than half do. The `metrics` of a round are the out-of-bag `rmse` and
+    `kendall_tau`, the networks they rest on, and the failures so far.
 
     Raises:
         InputError: an unknown base or option, too few samples, more samples than there are networks; while training,
@@ -114,9 +114,15 @@ def evaluator(
     def evaluate(key: Key, state: State, genes: Any, index: Any) -> Quality:
         array = np.asarray(genes, np.int32)
         predicted = ensemble(space, state).predict(array).error
-        measured = _measured(np.asarray(state.genes).tobytes(), np.asarray(state.errors).tobytes(), array.shape[1])
-        known = np.asarray([measured.get(row.tobytes(), np.nan) for row in array], np.float32)
-        return Quality(np.where(np.isnan(known), predicted, known).astype(np.float32))
+        tried = slice(int(state.tried))
+        measured = _measured(
+            np.asarray(state.genes)[tried].tobytes(), np.asarray(state.errors)[tried].tobytes(), array.shape[1]
+        )
+        known = np.asarray([measured.get(row.tobytes(), np.inf) for row in array], np.float32)
+        if np.isnan(known).any():
+            network = space.text(array[int(np.isnan(known).argmax())])
+            raise CandidateFailure(f"evaluator {judge.name}, which the surrogate stands in for, failed on {network}")
+        return Quality(np.where(np.isinf(known), predicted, known).astype(np.float32))
 
     describe = {
         "base": {"name": judge.name, "rounds": judge.rounds, **judge.describe},
@@ -180,7 +186,7 @@ def _fitted(space: SearchSpace, genes: bytes, errors: bytes) -> Ensemble:
 def _measured(genes: bytes, errors: bytes, decisions: int) -> Mapping[bytes, float]:
     known = np.frombuffer(errors, np.float32)
     rows = np.frombuffer(genes, np.int32).reshape(len(known), decisions)
-    return {row.tobytes(): value for row, value in zip(rows, known, strict=True) if not np.isnan(value)}
+    return {row.tobytes(): value for row, value in zip(rows, known, strict=True)}
 
 
 def _base(space: SearchSpace, base: Any, seed: int, options: Mapping[str, Any]) -> tuple[Evaluator, np.ndarray | None]:

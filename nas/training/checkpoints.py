@@ -21,8 +21,19 @@ from nas.types import Key
 from search_spaces.space import SearchSpace
 
 
-def identity(space: SearchSpace, data: Any, recipe: Recipe, key: Key, variables: Any, distillation: float) -> Any:
+def identity(
+    space: SearchSpace,
+    data: Any,
+    recipe: Recipe,
+    key: Key,
+    variables: Any,
+    distillation: float,
+    teacher: Any = None,
+    runs: str = "",
+) -> Any:
     """What a checkpoint belongs to, as plain values; `data` and `variables` are PyTrees of arrays and kept as hashes.
+
+    `teacher` is what the teacher says to some images, None without one; `runs` what else the bits depend on.
 
     Example:
         >>> from search_spaces.spaces import tiny
@@ -36,6 +47,8 @@ def identity(space: SearchSpace, data: Any, recipe: Recipe, key: Key, variables:
         "start": "fresh" if variables is None else _hash(variables),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "distillation": distillation,
+        "teacher": "none" if teacher is None else _hash(teacher),
+        "runs": runs,
         **{f"recipe.{name}": value for name, value in dataclasses.asdict(recipe).items()},
     }
 

@@ -61,7 +61,7 @@ def spread(recipe: Recipe, devices: int | None = None) -> Spread:
         >>> spread(Recipe(), devices=1).mesh is None
         True
     """
-    found = jax.devices()
+    found = jax.local_devices()
     if devices is not None and not 1 <= devices <= len(found):
         raise InputError(f"devices={devices} is out of range: give 1 to {len(found)}, what this process sees")
     count = len(found) if devices is None else devices

@@ -23,10 +23,12 @@ from nas.training.images import EVALUATION_BATCH, augment, normalise
 from nas.training.loss import smoothed, soft_cross_entropy, taught
 from nas.training.parallel import Spread, spread
 from nas.training.recipe import Recipe
+from search_spaces.kernels.depthwise import select
 from search_spaces.network import Network, fresh
 from search_spaces.space import SearchSpace
 
 SETTLING_IMAGES = 2000
+TEACHER_SAMPLE = 8  # images by whose logits a checkpoint knows its teacher again
 
 
 class Images(NamedTuple):
@@ -108,7 +110,11 @@ def train(
     done, kept = 0, None
     if checkpoint is not None:
         shares = distillation if teacher is not None else 0.0
-        kept = Checkpoints(checkpoint, identity(space, data, recipe, key, variables, shares))
+        sample = normalise(jnp.asarray(data.images[:TEACHER_SAMPLE]), mean, std)
+        said = None if guide is None else np.asarray(guide(sample))
+        devices = 1 if over.mesh is None else over.mesh.size
+        runs = f"{devices} x {jax.default_backend()}, depthwise {select()[0] if depthwise == 'auto' else depthwise}"
+        kept = Checkpoints(checkpoint, identity(space, data, recipe, key, variables, shares, said, runs))
         done, state = kept.restored(state)
     for epoch in range(done, recipe.epochs):
         # what a step is given it overwrites, and the last good state should outlive a loss that is not finite

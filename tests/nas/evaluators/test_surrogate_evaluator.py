@@ -10,7 +10,7 @@ from nas.evaluators import surrogate, tabular
 from nas.loop import search
 from nas.strategies import random_search
 from nas.toy import ToySpace, toy_evaluator, toy_objective
-from nas.types import CandidateFailure, Quality
+from nas.types import CandidateFailure, Evaluator, Quality
 from search_spaces.spaces import macro, mnasnet, tiny
 
 
@@ -100,7 +100,8 @@ def test_failures_are_left_out_and_counted():
     genes, errors = np.asarray(state.genes), np.asarray(state.errors)
     assert np.array_equal(np.isnan(errors), (genes[:, 0] < 1) | (genes[:, 1] == 3))
     assert metrics[-1]["failed"] == np.isnan(errors).sum() > 5
-    assert np.isfinite(judge.evaluate(None, state, genes, np.arange(60)).error).all()
+    good = genes[~np.isnan(errors)]
+    assert np.isfinite(judge.evaluate(None, state, good, np.arange(len(good))).error).all()
 
 
 def test_too_many_failures_end_the_search():
@@ -158,3 +159,21 @@ def test_scores_of_proxies_are_learnt_too():
     state, (metrics,) = trained(judge)
     assert metrics["kendall_tau"] > 0.9 and judge.describe["error_is"].startswith("minus the score params")
     assert jnp.all(state.errors < 0)
+
+
+def test_a_network_that_the_base_failed_on_fails_again():
+    space = macro.space()
+
+    def evaluate(key, state, genes, index):
+        if (np.asarray(genes)[:, 0] == 0).any():
+            raise CandidateFailure("no such network")
+        return Quality(np.asarray(genes, np.float32).sum(1) / 100)
+
+    base = Evaluator(lambda key: (), lambda key, state: (state, {}), 0, evaluate, lambda state: "1", 1, "fussy")
+    judge = surrogate.evaluator(space, base=base, samples=60, rounds=1)
+    state, metrics = judge.train(jax.random.key(0), judge.init(jax.random.key(0)))
+    assert metrics["failed"] > 0
+    genes, failed = np.asarray(state.genes), np.isnan(np.asarray(state.errors))
+    with pytest.raises(CandidateFailure, match="evaluator fussy, which the surrogate stands in for, failed on macro"):
+        judge.evaluate(jax.random.key(1), state, genes[failed][:1], np.arange(1))
+    assert np.isfinite(judge.evaluate(jax.random.key(1), state, genes[~failed][:1], np.arange(1)).error).all()

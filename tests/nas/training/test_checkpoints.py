@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -72,16 +73,22 @@ def test_a_killed_training_goes_on_to_the_same_weights(network, straight, tmp_pa
 
 
 def test_a_checkpoint_of_something_else_is_refused_by_name(network, tmp_path):
-    def go(space=network, data=None, key=0, variables=None, **changes):
+    def go(space=network, data=None, key=0, variables=None, teacher=None, folder=tmp_path / "plain", **changes):
         recipe = Recipe(**{"epochs": 1, "batch": 64, **changes})
-        return train(space, data or digits(), recipe, jax.random.key(key), variables, checkpoint=tmp_path)
+        return train(
+            space, data or digits(), recipe, jax.random.key(key), variables, teacher=teacher, checkpoint=folder
+        )
 
     go()
+    go(teacher=lambda x: jnp.zeros((len(x), 10)), folder=tmp_path / "taught")
     other = tiny.space().freeze([1, 0, 0, 0, 0, 0])
     for said, call in {
         rf"space is tiny#{network.fingerprint} there and tiny#{other.fingerprint} here": lambda: go(other),
         r"data is \w+ there and \w+ here": lambda: go(data=digits(192)),
         r"recipe.learning_rate is 0.1 there and 0.2 here": lambda: go(learning_rate=0.2),
+        r"teacher is \w+ there and \w+ here": lambda: go(
+            teacher=lambda x: jnp.ones((len(x), 10)), folder=tmp_path / "taught"
+        ),
         r"key is \[0, 0\] there and \[0, 1\] here": lambda: go(key=1),
     }.items():
         with pytest.raises(InputError, match=said + ": give another folder, or remove this one"):
@@ -116,12 +123,12 @@ def test_a_loss_that_is_not_finite_names_its_step_and_leaves_the_last_good_state
     def poisoned(x):
         """A teacher that fails from a step of the second epoch on."""
         poisoned.calls += 1
-        return np.full((64, 10), np.nan if poisoned.calls > 6 else 0.0, np.float32)
+        return np.full((len(x), 10), np.nan if poisoned.calls > 7 else 0.0, np.float32)
 
-    poisoned.calls = 0
+    poisoned.calls = 0  # the first call is the checkpoint's, which knows its teacher by what it says
 
     def teacher(x):
-        return jax.pure_callback(poisoned, jax.ShapeDtypeStruct((64, 10), np.float32), x)
+        return jax.pure_callback(poisoned, jax.ShapeDtypeStruct((len(x), 10), np.float32), x)
 
     with pytest.raises(
         Diverged, match=r"loss of epoch 1 is nan at step 2, learning rate 0\.0\d+: lower .*now 0.1"
