@@ -73,7 +73,7 @@ def _compared(ours: list[Any], peer: list[Any]) -> list[Row]:
     return summary + found
 
 
-def _seconds(call: Callable[[], Any], spend_s: float) -> float:
+def seconds(call: Callable[[], Any], spend_s: float) -> float:
     """The lower quartile of several calls, after two that compile and warm up."""
     import jax
 
@@ -111,7 +111,7 @@ def _measure(question: dict[str, Any]) -> list[list[float]]:
         g = jax.random.normal(keys[2], jax.eval_shape(forward, x, w).shape)
         alone, both = jax.jit(forward), jax.jit(with_gradients)
         calls = (lambda alone=alone, x=x, w=w: alone(x, w), lambda both=both, x=x, w=w, g=g: both(x, w, g))
-        found.append([_seconds(call, question["spend_s"]) for call in calls])
+        found.append([seconds(call, question["spend_s"]) for call in calls])
     return found
 
 

@@ -10,12 +10,11 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import benchmark_peers
-from benchmark_kernels import KEPT_MEMORY
+from benchmark_kernels import KEPT_MEMORY, seconds
 from benchmark_rows import Row, row
 
 NETWORKS, ROUNDS = 5, 3
@@ -102,17 +101,6 @@ def _genes(space: Any, network: dict[str, Any]) -> Any:
     return space.canonical([each.values.index(chosen[each.name]) for each in space.decisions])
 
 
-def _seconds(call: Callable[[], Any], spend_s: float) -> float:
-    import jax
-
-    spent: list[float] = []
-    while sum(spent) < spend_s or len(spent) < 5:
-        began = time.perf_counter()
-        jax.block_until_ready(call())
-        spent.append(time.perf_counter() - began)
-    return sorted(spent)[len(spent) // 4]
-
-
 def _measure(question: dict[str, Any]) -> dict[str, Any]:
     from experiments.process import keep_freed_memory
 
@@ -166,10 +154,8 @@ def _measure(question: dict[str, Any]) -> dict[str, Any]:
                 lambda number=number: train_once(number),
                 lambda genes=table[number]: evaluate(variables, x, genes),
             )
-            for call in calls:
-                jax.block_until_ready(call())
-            seconds = [_seconds(call, question["spend_s"]) for call in calls]
-            found.append({"params": space.freeze(np.asarray(table[number])).params, "seconds": seconds})
+            spent = [seconds(call, question["spend_s"]) for call in calls]
+            found.append({"params": space.freeze(np.asarray(table[number])).params, "seconds": spent})
     return {"networks": found, "compile_s": compile_s, "recompilations": len(compilations.events)}
 
 

@@ -18,8 +18,7 @@ import numpy as np
 from jax import Array, lax
 
 from hw_models.errors import InputError
-from nas.data import Data, Splits, check_fits, content_hash, split
-from nas.data_source import load, reference
+from nas.evaluators._images import described, splits_for
 from nas.stratify import drawn
 from nas.training.batches import feed
 from nas.training.epoch import run_epoch
@@ -114,13 +113,7 @@ def evaluator(
         precision=precision,
     )
     over = spread(recipe)
-    splits = (
-        data
-        if isinstance(data, Splits)
-        else split(data if isinstance(data, Data) else load(data), validation, seed, train)
-    )
-    fix = "set input_hw, input_channels and classes of the space"
-    check_fits(splits, f"space {space.name}", space.image_hw, space.input_channels, space.classes, fix)
+    splits = splits_for(space, data, validation, seed, train)
     count = len(splits.train_images)
     if count < batch:
         raise InputError(f"{count} training images are fewer than a batch of {batch}: lower the batch")
@@ -193,14 +186,7 @@ def evaluator(
         return digest.hexdigest()[:16]
 
     describe = {
-        "data": splits.name,
-        "data_from": reference(data),
-        "data_source": splits.source,
-        "data_hash": content_hash(splits),
-        "seed": seed,
-        "train": count,
-        "validation": len(splits.validation_images),
-        "test": len(splits.test_images),
+        **described(splits, data, seed),
         "epochs": epochs,
         "batch": batch,
         "learning_rate": learning_rate,
