@@ -25,8 +25,8 @@ from setuptools.command.build_ext import build_ext
 
 FOLDER = Path("search_spaces/kernels")
 # relative to this file, as setuptools wants them
-SOURCES = sorted(str(FOLDER / path.name) for path in (Path(__file__).parent / FOLDER).glob("depthwise*.cc"))
-HEADERS = sorted(str(FOLDER / path.name) for path in (Path(__file__).parent / FOLDER).glob("depthwise*.h"))
+SOURCES = sorted(str(FOLDER / path.name) for path in (Path(__file__).parent / FOLDER).glob("*.cc"))
+HEADERS = sorted(str(FOLDER / path.name) for path in (Path(__file__).parent / FOLDER).glob("*.h"))
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-pthread"]
 
 
@@ -74,7 +74,7 @@ class BuildKernel(build_ext):
 
 def source_hash(sources: list[Path]) -> str:
     """SHA-256 of sources and headers in the order of their names; the package computes the same when it loads."""
-    files = sorted({*sources, *(path for source in sources for path in source.parent.glob("depthwise*.h"))})
+    files = sorted({*sources, *(path for source in sources for path in source.parent.glob("*.h"))})
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(files, key=lambda path: path.name))).hexdigest()
 
 

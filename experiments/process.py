@@ -9,7 +9,7 @@ import sys
 # Numbers of glibc's malloc.h, and what they are set to: blocks of any size come from a heap, no heap is cut at its top,
 # and the heaps of threads, 64 MB each, stay when they become empty.
 _LARGEST = 2**31 - 1
-MALLOPT = {-3: _LARGEST, -1: _LARGEST, -2: 64 << 20}
+MALLOPT = {-3: _LARGEST, -1: _LARGEST, -2: 64 << 20, -8: 1}
 
 
 def prepare(threads: int | str) -> str:

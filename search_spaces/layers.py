@@ -23,7 +23,10 @@ from hw_models.errors import InputError
 from search_spaces.channels import Channels
 from search_spaces.initial import drawn
 from search_spaces.kernels.depthwise import depthwise, depthwise_moments, largest_depthwise
+from search_spaces.kernels.normalise import available, moments
+from search_spaces.kernels.normalise import normalised as fused_norm
 from search_spaces.rearrange import FitChannels
+from search_spaces.switch import keep
 
 ACTIVATIONS = {
     "identity": lambda x: x,
@@ -52,13 +55,15 @@ class Conv(nn.Module):
     def __call__(self, x: Array) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.features)
         weight = self.param("kernel", drawn("kernel"), shape)
-        y = lax.conv_general_dilated(
-            x,
-            weight.astype(x.dtype),
-            (self.stride, self.stride),
-            self.padding.upper(),
-            feature_group_count=self.groups,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        y = keep(
+            lax.conv_general_dilated(
+                x,
+                weight.astype(x.dtype),
+                (self.stride, self.stride),
+                self.padding.upper(),
+                feature_group_count=self.groups,
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
         )
         return y + bias_like(self, self.features, y) if self.bias else y
 
@@ -71,7 +76,7 @@ class Pointwise(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         weight = self.param("kernel", drawn("kernel"), (x.shape[-1], self.features))
-        return (x.reshape(-1, x.shape[-1]) @ weight.astype(x.dtype)).reshape(*x.shape[:-1], self.features)
+        return keep((x.reshape(-1, x.shape[-1]) @ weight.astype(x.dtype)).reshape(*x.shape[:-1], self.features))
 
 
 class Depthwise(nn.Module):
@@ -98,7 +103,8 @@ class Depthwise(nn.Module):
         maps = []
         for head in range(self.heads):
             count = active if heads_in_use is None else jnp.where(head < heads_in_use, active, 0)  # type: ignore[arg-type]
-            maps.append(depthwise(x, weight[..., head], self.stride, active=count, implementation=self.implementation))
+            y = depthwise(x, weight[..., head], self.stride, active=count, implementation=self.implementation)
+            maps.append(keep(y))
         return tuple(maps)
 
 
@@ -132,9 +138,10 @@ class DepthwiseMaximum(nn.Module):
                 x, weight, self.stride, active=active, heads=heads_in_use, implementation=self.implementation
             )
             every = range(self.heads)
+            mean, variance = keep(mean), keep(variance)
             factors = attention(tuple(mean[..., head] for head in every), tuple(variance[..., head] for head in every))
             scale = jnp.stack(factors, axis=-1)
-        return largest_depthwise(
+        y = largest_depthwise(
             x,
             weight,
             self.stride,
@@ -143,17 +150,22 @@ class DepthwiseMaximum(nn.Module):
             heads=heads_in_use,
             implementation=self.implementation,
         )
+        return keep(y)
 
 
 class Norm(nn.Module):
     """Batch normalisation over N, H, W.
 
     Modes: `train` normalises with the batch (and moves the running statistics when they are mutable), `calibrate`
-    normalises with the batch and stores its statistics as they are, `eval` uses the stored ones.
+    normalises with the batch and stores its statistics as they are, `eval` uses the stored ones. `fused` names an
+    activation that follows, computed together with it by the compiled kernel on the leading `channels` in use; it is
+    for `normalised`, which knows where that is possible.
     """
 
+    fused: str | None = None
+
     @nn.compact
-    def __call__(self, x: Array, mode: str = "eval") -> Array:
+    def __call__(self, x: Array, mode: str = "eval", channels: Channels | None = None) -> Array:
         width, wide = x.shape[-1], x.astype(jnp.promote_types(x.dtype, jnp.float32))
         scale = self.param("scale", nn.initializers.ones, (width,))
         bias = self.param("bias", nn.initializers.zeros, (width,))
@@ -162,15 +174,21 @@ class Norm(nn.Module):
         if mode == "eval":
             mean, var = stored_mean.value, stored_var.value
         elif mode in ("train", "calibrate"):
-            mean = wide.mean((0, 1, 2))
-            # not E[x^2] - E[x]^2, which loses all digits where the mean is large beside the deviation
-            var = jnp.square(wide - mean).mean((0, 1, 2))
-            keep = NORM_MOMENTUM if mode == "train" else 0.0
+            if self.fused is not None:
+                mean, var = map(keep, moments(x))
+            else:
+                mean = keep(wide.mean((0, 1, 2)))
+                # not E[x^2] - E[x]^2, which loses all digits where the mean is large beside the deviation
+                var = keep(jnp.square(wide - mean).mean((0, 1, 2)))
+            share = NORM_MOMENTUM if mode == "train" else 0.0
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
-                stored_mean.value = keep * stored_mean.value + (1 - keep) * mean
-                stored_var.value = keep * stored_var.value + (1 - keep) * var
+                stored_mean.value = share * stored_mean.value + (1 - share) * mean
+                stored_var.value = share * stored_var.value + (1 - share) * var
         else:
             raise InputError(f"unknown mode '{mode}': use train, calibrate or eval")
+        if self.fused is not None:
+            active = None if channels is None else channels.active
+            return fused_norm(x, scale, bias, mean, var, NORM_EPSILON, self.fused, active)
         factor = scale * lax.rsqrt(var + NORM_EPSILON)
         return (wide * factor + (bias - mean * factor)).astype(x.dtype)
 
@@ -185,12 +203,34 @@ class Activation(nn.Module):
         return ACTIVATIONS[self.function](x)
 
 
+def normalised(
+    x: Array,
+    name: str,
+    mode: str,
+    activation: str | None = None,
+    channels: Channels | None = None,
+    implementation: str = "auto",
+) -> Array:
+    """`Norm` of that `name`, `Activation`, and the mask of `channels`; call inside a module's compact method.
+
+    On a CPU all three are one call of the compiled kernel while batch statistics are used; with those that are stored
+    they are plain layers, which exporters know and compilers fuse. `implementation` is that of depthwise convolutions.
+    """
+    soft = channels is not None and channels.soft
+    if mode in ("train", "calibrate") and not soft and available(x, activation or "identity", implementation):
+        return Norm(activation or "identity", name=name)(x, mode, channels)
+    y = Norm(name=name)(x, mode)
+    if activation is not None:
+        y = Activation(activation)(y)
+    return y if channels is None else channels.mask(y)
+
+
 class GlobalPool(nn.Module):
     """Mean over all pixels: `[N, H, W, C]` to `[N, C]`."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        return x.mean((1, 2))
+        return keep(x.mean((1, 2)))
 
 
 class Linear(nn.Module):
@@ -211,7 +251,7 @@ class Variance(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, mean: Array) -> Array:
-        return jnp.square(x - mean[:, None, None, :]).mean((1, 2))
+        return keep(jnp.square(x - mean[:, None, None, :]).mean((1, 2)))
 
 
 class ChannelConv(nn.Module):

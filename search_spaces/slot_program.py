@@ -17,6 +17,7 @@ from jax import Array, lax
 
 from search_spaces.block import Block, BlockIO, Selection, shared_shapes
 from search_spaces.slots import Case, Slot
+from search_spaces.switch import switch
 
 
 class Pick(NamedTuple):
@@ -134,26 +135,13 @@ class SlotProgram:
     def run(self, variables: Any, x: Array, pick: Pick, mode: str) -> Array:
         """The slot's output, with the custom derivative; mode `train` reads no statistics."""
         functions = [_forward(branch, self.io, mode) for branch in self.branches]
-        if not isinstance(pick.branch, jax.core.Tracer):
+        if len(functions) == 1 or not isinstance(pick.branch, jax.core.Tracer):
             return self._switch(pick, functions, variables, x, pick)
         params = variables
         if mode == "train":
             params = {kind: {"params": part["params"]} for kind, part in variables.items()}
 
-        @jax.custom_vjp
-        def call(params: Any, x: Array, pick: Pick) -> Array:
-            return self._switch(pick, functions, params, x, pick)
-
-        def forward(params: Any, x: Array, pick: Pick) -> tuple[Array, Any]:
-            return call(params, x, pick), (params, x, pick)
-
-        def backward(saved: Any, gradient: Array) -> tuple[Any, Array, None]:
-            params, x, pick = saved
-            parts = self._switch(pick, [pullback(function) for function in functions], params, x, pick, gradient)
-            return (*parts, None)
-
-        call.defvjp(forward, backward)
-        return call(params, x, pick)
+        return switch(pick.branch, functions, params, x, pick)
 
     def relaxed(self, variables: Any, x: Array, pick: Pick, mode: str) -> Array:
         """The results of all branches, mixed by their probabilities."""
@@ -184,22 +172,6 @@ def _forward(branch: tuple[Case, Block] | None, io: BlockIO, mode: str) -> Calla
         # Statistics are mutable only so that training needs none; the compiler drops what nobody reads.
         y, _ = block.net(io).apply(part, x, _selection(case, pick), mode, mutable=["batch_stats"])
         return y
-
-    return run
-
-
-def pullback(function: Callable[..., Array]) -> Callable[..., Any]:
-    """The derivative of `function(params, x, operands)` in its first two arguments; it runs the function again.
-
-    Example:
-        >>> pull = pullback(lambda a, x, b: a * x + b)
-        >>> [float(part) for part in pull(2.0, 3.0, 1.0, jnp.float32(1))]
-        [3.0, 2.0]
-    """
-
-    def run(params: Any, x: Array, pick: Pick, gradient: Array) -> Any:
-        _, pull = jax.vjp(lambda params, x: function(params, x, pick), params, x)
-        return pull(gradient)
 
     return run
 

@@ -21,8 +21,9 @@ from jax import Array, lax
 
 from hw_models.errors import InputError
 from search_spaces.initial import fill
-from search_spaces.slot_program import SlotProgram, pullback
+from search_spaces.slot_program import SlotProgram
 from search_spaces.space import SearchSpace
+from search_spaces.switch import switch
 
 
 class Supernet:
@@ -155,10 +156,9 @@ class Supernet:
         """The network at the resolution that the last gene selects; the backward pass recomputes it, as slots do."""
 
         def at(net: Supernet) -> Callable[..., Array]:
-            return lambda variables, x, genes, progress: net.apply(variables, net.fitted(x), genes, mode, progress)
+            return lambda variables, x, operands: net.apply(variables, net.fitted(x), operands[0], mode, operands[1])
 
         functions = [at(net) for net in self._sizes]
-        operands = (genes[:-1], progress)
         params = variables
         if mode == "train":
             params = {
@@ -166,20 +166,7 @@ class Supernet:
                 for slot, kinds in variables.items()
             }
 
-        @jax.custom_vjp
-        def call(params: Any, x: Array, size: Array, operands: Any) -> Array:
-            return lax.switch(size, functions, params, x, *operands)
-
-        def forward(params: Any, x: Array, size: Array, operands: Any) -> tuple[Array, Any]:
-            return call(params, x, size, operands), (params, x, size, operands)
-
-        def backward(saved: Any, gradient: Array) -> tuple[Any, Array, None, None]:
-            params, x, size, operands = saved
-            pulls = [pullback(lambda p, x, o, function=function: function(p, x, *o)) for function in functions]
-            return (*lax.switch(size, pulls, params, x, operands, gradient), None, None)
-
-        call.defvjp(forward, backward)
-        return call(params, x, genes[-1], operands)
+        return switch(genes[-1], functions, params, x, (genes[:-1], progress))
 
 
 def with_statistics(variables: Any, statistics: Any) -> Any:

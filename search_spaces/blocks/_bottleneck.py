@@ -14,7 +14,7 @@ from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces.block import BlockIO
 from search_spaces.channels import Channels, make_divisible
-from search_spaces.layers import Activation, Conv, Norm, Pointwise, residual
+from search_spaces.layers import Conv, Pointwise, normalised, residual
 from search_spaces.lowering import Plan, Tensor
 from search_spaces.rearrange import Interleave, Split
 
@@ -72,7 +72,15 @@ def project(plan: Plan, io: BlockIO, y: Tensor, *, groups: int = 1) -> Tensor:
 
 
 def widen(
-    x: Array, hidden: Channels, expand: float, activation: str, mode: str, *, groups: int = 1, keep: bool = False
+    x: Array,
+    hidden: Channels,
+    expand: float,
+    activation: str,
+    mode: str,
+    io: BlockIO,
+    *,
+    groups: int = 1,
+    keep: bool = False,
 ) -> Array:
     """The expansion of a network; call inside a module's compact method.
 
@@ -80,8 +88,8 @@ def widen(
     """
     if expand == 1 and not keep:
         return x
-    y = Norm(name="expand_norm")(_pointwise(hidden.size, groups, "expand")(x), mode)
-    y = hidden.mask(Activation(activation)(y))
+    y = _pointwise(hidden.size, groups, "expand")(x)
+    y = normalised(y, "expand_norm", mode, activation, hidden, io.depthwise)
     if groups == 1:
         return y
     share = hidden.map(lambda channels: channels // groups)
@@ -90,8 +98,8 @@ def widen(
 
 def narrow(x: Array, y: Array, inp: Channels, out: Channels, io: BlockIO, mode: str, *, groups: int = 1) -> Array:
     """The projection of `y` and the residual from `x`; call inside a module's compact method."""
-    y = Norm(name="project_norm")(_pointwise(out.size, groups, "project")(y), mode)
-    return residual(x, out.mask(y), inp, out, io.stride)
+    y = normalised(_pointwise(out.size, groups, "project")(y), "project_norm", mode, None, out, io.depthwise)
+    return residual(x, y, inp, out, io.stride)
 
 
 def _pointwise(features: int, groups: int, name: str) -> Conv | Pointwise:

@@ -10,7 +10,7 @@ from jax import Array
 
 from search_spaces.block import BlockIO
 from search_spaces.channels import Channels, select
-from search_spaces.layers import Add, Conv, Depthwise, Norm, Pointwise
+from search_spaces.layers import Add, Conv, Depthwise, Pointwise, normalised
 from search_spaces.lowering import Plan, Tensor
 from search_spaces.rearrange import Concat, FitChannels, Tile
 
@@ -77,12 +77,12 @@ def _changed(kind: str, x: Array, inp: Channels, out: Channels, io: BlockIO, mod
     """The residual where stride or width differ."""
     if kind == "conv3x3":
         r = Conv(out.size, KERNEL, io.stride, name="residual_conv")(x)
-        return out.mask(Norm(name="residual_conv_norm")(r, mode))
+        return normalised(r, "residual_conv_norm", mode, None, out, io.depthwise)
     if kind == "depthwise_pointwise":
         (r,) = Depthwise(KERNEL, io.stride, implementation=io.depthwise, name="residual_depthwise")(x, inp)
-        r = inp.mask(Norm(name="residual_depthwise_norm")(r, mode))
-        r = Norm(name="residual_pointwise_norm")(Pointwise(out.size, name="residual_pointwise")(r), mode)
-        return out.mask(r)
+        r = normalised(r, "residual_depthwise_norm", mode, None, inp, io.depthwise)
+        r = Pointwise(out.size, name="residual_pointwise")(r)
+        return normalised(r, "residual_pointwise_norm", mode, None, out, io.depthwise)
     return _light(x, inp, out, io, mode)
 
 
@@ -102,5 +102,5 @@ def _light(x: Array, inp: Channels, out: Channels, io: BlockIO, mode: str) -> Ar
             return shown
         source, count = Tile()(x, inp, missing), missing
     (filtered,) = Depthwise(KERNEL, io.stride, implementation=io.depthwise, name="residual_light")(source, count)
-    filtered = count.mask(Norm(name="residual_light_norm")(filtered, mode))
+    filtered = normalised(filtered, "residual_light_norm", mode, None, count, io.depthwise)
     return filtered if kept is None else Concat()((shown, filtered), (kept, count))

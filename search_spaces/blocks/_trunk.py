@@ -16,7 +16,7 @@ from hw_models.errors import InputError
 from search_spaces.block import BlockIO, check_kernel
 from search_spaces.blocks._grouped import ElasticGroups
 from search_spaces.channels import Channels
-from search_spaces.layers import Activation, Add, Conv, Norm, Pointwise
+from search_spaces.layers import Add, Conv, Pointwise, normalised
 from search_spaces.lowering import Plan, Tensor
 from search_spaces.rearrange import FitChannels, Subsample
 
@@ -128,12 +128,12 @@ def lower_pair(plan: Plan, x: Tensor, inner: int, out: int, *, kernel: Any, stri
 
 
 def pair(x: Array, inp: Channels, inner: Channels, out: Channels, *, kernel: Any, stride: int,
-         group_width: Any, activation: str, mode: str, norm: bool = True) -> Array:  # fmt: skip
+         group_width: Any, activation: str, mode: str, depthwise: str, norm: bool = True) -> Array:  # fmt: skip
     """The two convolutions of a network, normalised and activated in between; call inside a compact method."""
     y = conv(x, inp, inner, kernel=kernel, stride=stride, group_width=group_width, name="conv_1")
-    y = inner.mask(Activation(activation)(Norm(name="norm_1")(y, mode)))
+    y = normalised(y, "norm_1", mode, activation, inner, depthwise)
     y = conv(y, inner, out, kernel=kernel, group_width=group_width, name="conv_2")
-    return out.mask(Norm(name="norm_2")(y, mode) if norm else y)
+    return normalised(y, "norm_2", mode, None, out, depthwise) if norm else out.mask(y)
 
 
 def lower_shortcut(
@@ -155,7 +155,7 @@ def lower_shortcut(
     return plan.conv(x, channels, stride=stride)
 
 
-def shortcut(kind: str, x: Array, inp: Channels, out: Channels, stride: int, mode: str,
+def shortcut(kind: str, x: Array, inp: Channels, out: Channels, stride: int, mode: str, depthwise: str,
              activated: Array | None = None) -> Array | None:  # fmt: skip
     """The shortcut of a network; call inside a module's compact method.
 
@@ -172,7 +172,8 @@ def shortcut(kind: str, x: Array, inp: Channels, out: Channels, stride: int, mod
     y = x if activated is None else activated
     # At stride 1 a matrix product is the quicker form of the same convolution.
     y = (Pointwise(out.size, name="shortcut") if stride == 1 else Conv(out.size, 1, stride, name="shortcut"))(y)
-    y = out.mask(y if activated is not None else Norm(name="shortcut_norm")(y, mode))
+    plain = activated is not None
+    y = out.mask(y) if plain else normalised(y, "shortcut_norm", mode, None, out, depthwise)
     return y if same is False else _fitted(x, out) * same.astype(y.dtype) + y * (1 - same).astype(y.dtype)
 
 

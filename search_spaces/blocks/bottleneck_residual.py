@@ -17,7 +17,7 @@ from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concr
 from search_spaces.blocks import _trunk
 from search_spaces.blocks._bottleneck import expanded
 from search_spaces.choice import Choice
-from search_spaces.layers import Activation, Norm, Pointwise
+from search_spaces.layers import Activation, Pointwise, normalised
 from search_spaces.lowering import Plan
 
 
@@ -85,7 +85,7 @@ class BottleneckResidualNet(nn.Module):
         inner = out.map(block.inner_channels)
 
         def activated(y: Array, name: str) -> Array:
-            return inner.mask(Activation(block.activation)(Norm(name=name)(y, mode)))
+            return normalised(y, name, mode, block.activation, inner, self.io.depthwise)
 
         y = activated(Pointwise(inner.size, name="reduce")(x), "reduce_norm")
         y = _trunk.conv(
@@ -98,8 +98,8 @@ class BottleneckResidualNet(nn.Module):
             name="conv",
         )
         y = activated(y, "norm")
-        y = out.mask(Norm(name="widen_norm")(Pointwise(out.size, name="widen")(y), mode))
-        y = _trunk.joined(_trunk.shortcut(block.shortcut, x, inp, out, stride, mode), y)
+        y = normalised(Pointwise(out.size, name="widen")(y), "widen_norm", mode, None, out, self.io.depthwise)
+        y = _trunk.joined(_trunk.shortcut(block.shortcut, x, inp, out, stride, mode, self.io.depthwise), y)
         return out.mask(Activation(block.activation)(y))
 
 

@@ -12,7 +12,16 @@ from hw_models.discover import unknown
 from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
-from search_spaces.layers import Activation, Conv, GlobalPool, Linear, Norm, Pointwise, QuantizationNoise, check_levels
+from search_spaces.layers import (
+    Activation,
+    Conv,
+    GlobalPool,
+    Linear,
+    Pointwise,
+    QuantizationNoise,
+    check_levels,
+    normalised,
+)
 from search_spaces.lowering import Plan
 from search_spaces.rearrange import Flatten
 
@@ -103,10 +112,10 @@ class ClassifierNet(nn.Module):
         assert isinstance(block.end, str)
         classes = self.io.out_channels if isinstance(self.io.out_channels, int) else self.io.out_channels[0]
         if block.preactivation:
-            x = inp.mask(Activation(block.activation)(Norm(name="input_norm")(x, mode)))
+            x = normalised(x, "input_norm", mode, block.activation, inp, self.io.depthwise)
         if block.features:
             x = Pointwise(block.features, name="conv")(x)
-            x = Activation(block.activation)(Norm(name="norm")(x, mode))
+            x = normalised(x, "norm", mode, block.activation, None, self.io.depthwise)
         if block.end == "conv":
             x = Conv(classes, 1, bias=True, name="logits")(self._regularised(x, selection, mode))
             return GlobalPool()(Activation(block.activation)(x))

@@ -12,7 +12,7 @@ from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, check_padding, require_concrete
 from search_spaces.choice import Choice
-from search_spaces.layers import Activation, Conv, Norm
+from search_spaces.layers import Activation, Conv, normalised
 from search_spaces.lowering import Plan, output_size
 
 
@@ -79,7 +79,7 @@ class ConvNormNet(nn.Module):
         _, out = selection.channels(self.io)
         x = Conv(out.size, block.kernel, self.io.stride, 1, block.padding, block.bias, name="conv")(x)  # type: ignore[arg-type]
         if block.norm:
-            x = Norm(name="norm")(x, mode)
+            return normalised(x, "norm", mode, block.activation, out, self.io.depthwise)
         return out.mask(Activation(block.activation)(x))
 
 

@@ -16,7 +16,7 @@ from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
 from search_spaces.blocks import _growth, _trunk
 from search_spaces.choice import Choice
-from search_spaces.layers import Activation, Norm
+from search_spaces.layers import normalised
 from search_spaces.lowering import Plan
 
 
@@ -76,7 +76,7 @@ class DenseNet(nn.Module):
         block, stride = self.block, self.io.stride
         inp, out = selection.channels(self.io)
         kept, new = _growth.counts(block.growth, inp, out)  # type: ignore[arg-type]
-        y = inp.mask(Activation(block.activation)(Norm(name="norm")(x, mode)))
+        y = normalised(x, "norm", mode, block.activation, inp, self.io.depthwise)
         y = _trunk.conv(
             y,
             inp,

@@ -18,7 +18,7 @@ from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concr
 from search_spaces.blocks import _growth, _trunk
 from search_spaces.channels import Channels
 from search_spaces.choice import Choice
-from search_spaces.layers import Activation, Norm, Pointwise
+from search_spaces.layers import Pointwise, normalised
 from search_spaces.lowering import Plan
 
 LARGEST_BOTTLENECK = 64
@@ -92,9 +92,9 @@ class DenseBottleneckNet(nn.Module):
         inp, out = selection.channels(self.io)
         kept, new = _growth.counts(block.growth, inp, out)  # type: ignore[arg-type]
         inner = Channels((block.inner_channels,) * len(inp.values), inp.index)
-        y = inp.mask(Activation(block.activation)(Norm(name="reduce_norm")(x, mode)))
+        y = normalised(x, "reduce_norm", mode, block.activation, inp, self.io.depthwise)
         y = Pointwise(inner.size, name="reduce")(y)
-        y = Activation(block.activation)(Norm(name="norm")(y, mode))
+        y = normalised(y, "norm", mode, block.activation, None, self.io.depthwise)
         y = _trunk.conv(
             y,
             inner,

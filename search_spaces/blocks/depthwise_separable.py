@@ -15,7 +15,7 @@ from hw_models.discover import unknown
 from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
 from search_spaces.choice import Choice
-from search_spaces.layers import ACTIVATIONS, Activation, Depthwise, Norm, Pointwise
+from search_spaces.layers import ACTIVATIONS, Depthwise, Pointwise, normalised
 from search_spaces.lowering import Plan
 
 
@@ -66,9 +66,9 @@ class DepthwiseSeparableNet(nn.Module):
         block, io = self.block, self.io
         inp, out = selection.channels(io)
         (y,) = Depthwise(block.kernel, io.stride, implementation=io.depthwise, name="depthwise")(x, inp)  # type: ignore[arg-type]
-        y = inp.mask(Activation(block.activation)(Norm(name="depthwise_norm")(y, mode)))
-        y = Norm(name="project_norm")(Pointwise(out.size, name="project")(y), mode)
-        return out.mask(Activation(block.project_activation)(y))
+        y = normalised(y, "depthwise_norm", mode, block.activation, inp, io.depthwise)
+        y = Pointwise(out.size, name="project")(y)
+        return normalised(y, "project_norm", mode, block.project_activation, out, io.depthwise)
 
 
 block = DepthwiseSeparable

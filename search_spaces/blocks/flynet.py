@@ -29,12 +29,12 @@ from search_spaces.layers import (
     GlobalPool,
     HeadSum,
     Maximum,
-    Norm,
     Pointwise,
     QuantizationNoise,
     Scale,
     Variance,
     check_levels,
+    normalised,
 )
 from search_spaces.lowering import Plan, Tensor
 from search_spaces.rearrange import Subsample
@@ -161,16 +161,16 @@ class FlyNetNet(nn.Module):
         block, io = self.block, self.io
         inp, out = selection.channels(io)
         hidden = inp.map(block.hidden_channels)
-        wide = _bottleneck.widen(x, hidden, block.expand, block.activation, mode)  # type: ignore[arg-type]
+        wide = _bottleneck.widen(x, hidden, block.expand, block.activation, mode, io)  # type: ignore[arg-type]
         y = self._filtered(wide, hidden, selection)
-        y = hidden.mask(Norm(name="depthwise_norm")(y, mode))
+        y = normalised(y, "depthwise_norm", mode, None, hidden, io.depthwise)
         if block.expanded_residual:
             y = _Bridge(io, name="bridge")(wide, y, hidden, mode)
         kinds = options(block.attention)
         reduced_kinds = tuple("se" if kind == "se" else "none" for kind in kinds)
         if "se" in reduced_kinds:
             y = ChannelAttention(reduced_kinds, name="attention")(y, hidden, selection.field("attention"))
-        y = out.mask(Norm(name="project_norm")(Pointwise(out.size, name="project")(y), mode))
+        y = normalised(Pointwise(out.size, name="project")(y), "project_norm", mode, None, out, io.depthwise)
         y = _residuals.add(options(block.residual), selection.field("residual"), x, y, inp, out, io, mode)
         if block.quantization_levels and selection.regularise and mode == "train":
             y = QuantizationNoise(block.quantization_levels)(y)

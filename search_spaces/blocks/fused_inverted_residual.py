@@ -17,7 +17,7 @@ from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concr
 from search_spaces.blocks import _bottleneck
 from search_spaces.channels import Channels
 from search_spaces.choice import Choice, options
-from search_spaces.layers import Activation, Conv, Norm, residual
+from search_spaces.layers import Conv, normalised, residual
 from search_spaces.lowering import Plan
 
 
@@ -98,7 +98,7 @@ class FusedInvertedResidualNet(nn.Module):
         # Names of their own: the weights of one form are of no use to the other.
         name = "fused" if block.expand == 1 else "expand"
         y = Conv(filtered.size, block.kernel, io.stride, name=name)(x)  # type: ignore[arg-type]
-        y = filtered.mask(Activation(block.activation)(Norm(name=f"{name}_norm")(y, mode)))
+        y = normalised(y, f"{name}_norm", mode, block.activation, filtered, io.depthwise)
         y = self._attended(y, inp, filtered, selection)
         if block.expand == 1:
             return residual(x, y, inp, out, io.stride)

@@ -16,7 +16,7 @@ from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, check_kernel, require_concrete
 from search_spaces.choice import Choice
-from search_spaces.layers import Activation, Conv, Depthwise, Norm
+from search_spaces.layers import Conv, Depthwise, normalised
 from search_spaces.lowering import Plan
 from search_spaces.rearrange import Concat
 
@@ -80,14 +80,14 @@ class GhostNet(nn.Module):
         ratio = block.ratio
         _, out = selection.channels(io)
         count = out.map(lambda channels: channels // ratio)
-        primary = Norm(name="primary_norm")(Conv(count.size, block.kernel, io.stride, name="primary")(x), mode)
-        primary = count.mask(Activation(block.activation)(primary))
+        primary = Conv(count.size, block.kernel, io.stride, name="primary")(x)
+        primary = normalised(primary, "primary_norm", mode, block.activation, count, io.depthwise)
         maps = [primary]
         for position in range(ratio - 1):
             # A layer of its own for each set: it takes up its normalisation when deployed, as heads would not.
             name = f"cheap_{position}"
             (y,) = Depthwise(block.cheap_kernel, implementation=io.depthwise, name=name)(primary, count)
-            maps.append(count.mask(Activation(block.activation)(Norm(name=f"{name}_norm")(y, mode))))
+            maps.append(normalised(y, f"{name}_norm", mode, block.activation, count, io.depthwise))
         return Concat()(tuple(maps), (count,) * ratio)
 
 

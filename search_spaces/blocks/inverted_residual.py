@@ -18,7 +18,7 @@ from search_spaces.attention import ChannelAttention, check_kinds, check_squeeze
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
 from search_spaces.blocks import _bottleneck
 from search_spaces.choice import Choice, options
-from search_spaces.layers import Activation, Depthwise, Norm
+from search_spaces.layers import Depthwise, normalised
 from search_spaces.lowering import Plan, Tensor
 
 
@@ -123,10 +123,9 @@ class InvertedResidualNet(nn.Module):
         hidden = inp.map(block.hidden_channels)
         assert isinstance(block.expand, int | float)
         groups, keep = block.groups, block.keep_expansion
-        y = _bottleneck.widen(x, hidden, block.expand, block.activation, mode, groups=groups, keep=keep)
+        y = _bottleneck.widen(x, hidden, block.expand, block.activation, mode, io, groups=groups, keep=keep)
         (y,) = Depthwise(block.kernel, io.stride, implementation=io.depthwise, name="depthwise")(y, hidden)  # type: ignore[arg-type]
-        y = Norm(name="depthwise_norm")(y, mode)
-        y = hidden.mask(Activation(block.activation)(y))
+        y = normalised(y, "depthwise_norm", mode, block.activation, hidden, io.depthwise)
         attention = ChannelAttention(options(block.attention), block.squeeze_activation, block.gate, name="attention")
         y = attention(y, hidden, selection.field("attention"), inp.join(hidden, block.squeezed))
         return _bottleneck.narrow(x, y, inp, out, io, mode, groups=block.groups)

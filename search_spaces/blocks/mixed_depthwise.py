@@ -18,7 +18,7 @@ from search_spaces.block import FROZEN, Block, BlockIO, Selection, check_kernel,
 from search_spaces.blocks import _bottleneck
 from search_spaces.channels import Channels
 from search_spaces.choice import Choice, options
-from search_spaces.layers import Activation, Depthwise, Norm
+from search_spaces.layers import Depthwise, normalised
 from search_spaces.lowering import Plan, Tensor
 from search_spaces.rearrange import Concat, Split
 
@@ -129,7 +129,7 @@ class MixedDepthwiseNet(nn.Module):
         block, io = self.block, self.io
         inp, out = selection.channels(io)
         hidden = inp.map(block.hidden_channels)
-        y = _bottleneck.widen(x, hidden, block.expand, block.activation, mode)  # type: ignore[arg-type]
+        y = _bottleneck.widen(x, hidden, block.expand, block.activation, mode, io)  # type: ignore[arg-type]
         y = self._filtered(y, hidden, mode)
         y = ChannelAttention(options(block.attention), name="attention")(y, hidden, selection.field("attention"))
         return _bottleneck.narrow(x, y, inp, out, io, mode)
@@ -143,8 +143,7 @@ class MixedDepthwiseNet(nn.Module):
         for position, (part, count, kernel) in enumerate(zip(maps, counts, block.kernels, strict=True)):
             name = f"depthwise_{position}" if position else "depthwise"
             (part,) = Depthwise(kernel, io.stride, implementation=io.depthwise, name=name)(part, count)
-            part = Norm(name=f"{name}_norm")(part, mode)
-            filtered.append(count.mask(Activation(block.activation)(part)))
+            filtered.append(normalised(part, f"{name}_norm", mode, block.activation, count, io.depthwise))
         return filtered[0] if len(counts) == 1 else Concat()(tuple(filtered), counts)
 
 

@@ -18,7 +18,7 @@ from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concr
 from search_spaces.blocks import _trunk
 from search_spaces.blocks._bottleneck import expanded
 from search_spaces.choice import Choice
-from search_spaces.layers import Activation, Norm
+from search_spaces.layers import Activation, normalised
 from search_spaces.lowering import Plan
 
 
@@ -99,7 +99,7 @@ class ResidualNet(nn.Module):
         inp, out = selection.channels(self.io)
         activated = None
         if block.preactivation:
-            activated = inp.mask(Activation(block.activation)(Norm(name="input_norm")(x, mode)))
+            activated = normalised(x, "input_norm", mode, block.activation, inp, self.io.depthwise)
         y = _trunk.pair(
             x if activated is None else activated,
             inp,
@@ -110,9 +110,10 @@ class ResidualNet(nn.Module):
             group_width=block.group_width,
             activation=block.activation,
             mode=mode,
+            depthwise=self.io.depthwise,
             norm=not block.preactivation,
         )
-        y = _trunk.joined(_trunk.shortcut(block.shortcut, x, inp, out, stride, mode, activated), y)
+        y = _trunk.joined(_trunk.shortcut(block.shortcut, x, inp, out, stride, mode, self.io.depthwise, activated), y)
         return y if block.preactivation else out.mask(Activation(block.activation)(y))
 
 

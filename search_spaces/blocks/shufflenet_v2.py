@@ -17,7 +17,7 @@ from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
 from search_spaces.channels import Channels
 from search_spaces.choice import Choice
-from search_spaces.layers import Activation, Depthwise, Norm, Pointwise
+from search_spaces.layers import Depthwise, Pointwise, normalised
 from search_spaces.lowering import Plan
 from search_spaces.rearrange import Interleave, Split
 
@@ -117,13 +117,13 @@ class ShuffleNetV2Net(nn.Module):
         return Interleave()((passed, y))
 
     def _mixed(self, x: Array, channels: Channels, name: str, mode: str) -> Array:
-        y = Norm(name=f"{name}_norm")(Pointwise(channels.size, name=name)(x), mode)
-        return channels.mask(Activation(self.block.activation)(y))
+        y = Pointwise(channels.size, name=name)(x)
+        return normalised(y, f"{name}_norm", mode, self.block.activation, channels, self.io.depthwise)
 
     def _filtered(self, x: Array, channels: Channels, name: str, mode: str) -> Array:
         block, io = self.block, self.io
         (y,) = Depthwise(block.kernel, io.stride, implementation=io.depthwise, name=name)(x, channels)  # type: ignore[arg-type]
-        return channels.mask(Norm(name=f"{name}_norm")(y, mode))
+        return normalised(y, f"{name}_norm", mode, None, channels, io.depthwise)
 
 
 block = ShuffleNetV2

@@ -94,8 +94,9 @@ class SigmoidalResidualNet(nn.Module):
             group_width=block.group_width,
             activation=block.activation,
             mode=mode,
+            depthwise=self.io.depthwise,
         )
-        beside = _trunk.shortcut("projection", x, inp, out, stride, mode)
+        beside = _trunk.shortcut("projection", x, inp, out, stride, mode, self.io.depthwise)
         assert beside is not None
         # Inactive channels of the shortcut are zero, and with them the product.
         return Multiply()(beside, Activation("sigmoid")(y))

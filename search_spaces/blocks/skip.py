@@ -14,7 +14,7 @@ from jax import Array
 from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
-from search_spaces.layers import Activation, Conv, Norm
+from search_spaces.layers import Conv, normalised
 from search_spaces.lowering import Plan
 from search_spaces.rearrange import FitChannels
 
@@ -74,8 +74,8 @@ class SkipNet(nn.Module):
         same = inp.equal(out) if stride == 1 else False
         if same is True:
             return x
-        y = Norm(name="project_norm")(Conv(out.size, 1, stride, name="project")(x), mode)
-        y = out.mask(Activation(self.block.activation)(y))
+        y = Conv(out.size, 1, stride, name="project")(x)
+        y = normalised(y, "project_norm", mode, self.block.activation, out, self.io.depthwise)
         # Where widths are searched, whether they agree is traced.
         return y if same is False else FitChannels(out.size)(x) * same + y * (1 - same)
 

@@ -13,7 +13,7 @@ from jax import Array
 
 from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
-from search_spaces.layers import Activation, Norm, Pointwise, Pool
+from search_spaces.layers import Pointwise, Pool, normalised
 from search_spaces.lowering import Plan
 
 
@@ -53,7 +53,7 @@ class TransitionNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         inp, out = selection.channels(self.io)
-        y = inp.mask(Activation(self.block.activation)(Norm(name="norm")(x, mode)))
+        y = normalised(x, "norm", mode, self.block.activation, inp, self.io.depthwise)
         y = out.mask(Pointwise(out.size, name="conv")(y))
         return y if self.io.stride == 1 else Pool("mean", 2, 2)(y)
 

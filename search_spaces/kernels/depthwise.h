@@ -10,6 +10,8 @@
 #include <cstring>
 #include <new>
 
+#include "normalise.h"
+
 namespace flynas {
 
 constexpr int64_t kBand = 256;              // channels of one task
@@ -107,12 +109,16 @@ struct Tasks {
   void (*scale_gradient)(const Problem<E>&, int64_t);
 };
 
-// The same for both types of numbers.
+// The same for both types of numbers, and what normalise.h describes.
 struct Set {
   const char* name;
   Tasks<float> of_float32;
   Tasks<bf16> of_bfloat16;
+  NormaliseTasks normalise;
 };
+
+// The best instruction set of this machine, chosen when the library is first used.
+const Set& chosen_set();
 
 extern const Set kBaseline;
 #if defined(__x86_64__)

@@ -7,6 +7,7 @@
 // and multiplied with every tap of a kernel row that meets it there.
 
 #include "depthwise.h"
+#include "normalise_tasks.h"
 
 #define INLINE inline __attribute__((always_inline)) TARGET
 
@@ -633,6 +634,8 @@ TARGET void scale_gradient_task(const Problem<E>& p, int64_t task) {
    NAMESPACE::moments_task<E>, NAMESPACE::scale_gradient_task<E>}
 #define NAME_OF(set) TEXT_OF(set)
 #define TEXT_OF(set) #set
-extern const Set SET{NAME_OF(NAMESPACE), TASKS(float), TASKS(bf16)};
+extern const Set SET{NAME_OF(NAMESPACE), TASKS(float), TASKS(bf16),
+                     {NAMESPACE::moments_of_rows, NAMESPACE::normalise_rows, NAMESPACE::sums_of_rows,
+                      NAMESPACE::gradient_of_rows}};
 
 }  // namespace flynas

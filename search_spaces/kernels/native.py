@@ -51,7 +51,7 @@ def source_hash(folder: Path) -> str | None:
         >>> source_hash(Path("/nonexistent")) is None
         True
     """
-    files = sorted([*folder.glob("depthwise*.cc"), *folder.glob("depthwise*.h")], key=lambda path: path.name)
+    files = sorted([*folder.glob("*.cc"), *folder.glob("*.h")], key=lambda path: path.name)
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest() if files else None
 
 
@@ -82,6 +82,9 @@ def load(folder: Path) -> Library:
         for operation in OPERATIONS:
             target = _target(operation)
             # XLA compares the interface version the library was built for with its own here.
+            jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
+        for operation in ("moments", "forward", "backward"):
+            target = f"flynas_normalise_{operation}"
             jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
         library.flynas_depthwise_isa.restype = ctypes.c_char_p
         build["instruction_set"] = library.flynas_depthwise_isa().decode()

@@ -1,0 +1,37 @@
+// What the parts of the compiled normalisation share (normalise.cc, and normalise_tasks.h for each instruction set).
+
+#pragma once
+
+#include <cstdint>
+
+namespace flynas {
+
+constexpr int64_t kChunkBytes = 128 * 1024;  // rows of one task
+
+// The order is that of `ACTIVATIONS` in normalise.py.
+enum Activation : int32_t { kIdentity, kRelu, kRelu6, kHardSwish };
+
+// Float32 rows of channels, `[rows, channels]`, cut into chunks of rows; vectors are `[channels]`.
+struct Rows {
+  int64_t rows, channels, active, chunk_rows, chunks;
+  Activation activation;
+  const float* x;
+  const float* g;       // gradient of y
+  const float* factor;  // y = activation(x * factor + shift)
+  const float* shift;
+  const float* mean;
+  const float* by_row;    // the gradient of x is factor * g - by_row - (x - mean) * by_value,
+  const float* by_value;  // g being taken behind the activation
+  float* y;
+  float* dx;
+  float* partial;  // [chunks, 2, channels]: sums of a chunk
+};
+
+struct NormaliseTasks {
+  void (*moments)(const Rows&, int64_t);
+  void (*forward)(const Rows&, int64_t);
+  void (*sums)(const Rows&, int64_t);
+  void (*gradient)(const Rows&, int64_t);
+};
+
+}  // namespace flynas

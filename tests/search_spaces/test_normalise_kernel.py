@@ -1,0 +1,132 @@
+"""The compiled normalisation against its definition in float64, and against the plain layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import Array
+
+from search_spaces.channels import Channels
+from search_spaces.kernels import normalise
+from search_spaces.kernels.depthwise import fuses
+from search_spaces.layers import NORM_EPSILON, normalised
+
+pytestmark = pytest.mark.skipif(not fuses() or jax.device_count() > 1, reason="the compiled kernel does not run here")
+
+
+def expected(
+    x: np.ndarray, scale: np.ndarray, bias: np.ndarray, g: np.ndarray, activation: str, active: int
+) -> dict[str, Any]:
+    """The definition, differentiated by JAX, in float64."""
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(each, jnp.float64) for each in (x, scale, bias)]
+
+        def run(x: Array, scale: Array, bias: Array) -> Array:
+            axes = tuple(range(x.ndim - 1))
+            mean, variance = x.mean(axes), x.var(axes)
+            z = (x - mean) / jnp.sqrt(variance + NORM_EPSILON) * scale + bias
+            y = {"identity": lambda z: z, "relu": jax.nn.relu, "relu6": jax.nn.relu6, "hard_swish": jax.nn.hard_swish}
+            return jnp.where(jnp.arange(x.shape[-1]) < active, y[activation](z), 0)
+
+        y, pull = jax.vjp(run, *wide)
+        dx, dscale, dbias = pull(jnp.asarray(g, jnp.float64))
+        axes = tuple(range(x.ndim - 1))
+        mean, variance = wide[0].mean(axes), wide[0].var(axes)
+        return {"y": y, "mean": mean, "variance": variance, "dx": dx, "dscale": dscale, "dbias": dbias}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9), st.integers(1, 70)),
+    activation=st.sampled_from(normalise.ACTIVATIONS),
+    offset=st.sampled_from([0.0, 3.0, 200.0]),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+def test_it_is_its_definition(shape: tuple[int, ...], activation: str, offset: float, share: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = (rng.normal(size=shape) + offset * rng.normal(size=shape[-1])).astype(np.float32)
+    scale, bias = (rng.normal(size=(2, shape[-1])) + np.array([[1], [0]])).astype(np.float32)
+    g = rng.normal(size=shape).astype(np.float32)
+    active = round(share * shape[-1])
+    wanted = expected(x, scale, bias, g, activation, active)
+
+    def run(x: Array, scale: Array, bias: Array) -> Any:
+        mean, variance = normalise.moments(x)
+        y = normalise.normalised(x, scale, bias, mean, variance, NORM_EPSILON, activation, jnp.int32(active))
+        return y, (mean, variance)
+
+    y, pull, (mean, variance) = jax.vjp(run, *map(jnp.asarray, (x, scale, bias)), has_aux=True)
+    dx, dscale, dbias = pull(jnp.asarray(g))
+    found = {"y": y, "mean": mean, "variance": variance, "dx": dx, "dscale": dscale, "dbias": dbias}
+    # where there is no variance to speak of (one pixel), dividing by its root multiplies the rounding of the input
+    spread = np.sqrt(np.asarray(wanted["variance"]) + NORM_EPSILON)
+    loss = float(((np.abs(x).max((0, 1, 2)) + 1) / spread).max())
+    for name, value in found.items():
+        size = float(np.abs(wanted[name]).max(initial=1))
+        np.testing.assert_allclose(value, wanted[name], atol=size * 3e-6 * max(1.0, loss), rtol=0, err_msg=name)
+
+
+class Layers(nn.Module):
+    """What blocks compose."""
+
+    implementation: str
+
+    @nn.compact
+    def __call__(self, x: Array, index: Array, mode: str) -> Array:
+        channels = Channels((5, 11), index)
+        return normalised(x, "norm", mode, "hard_swish", channels, self.implementation)
+
+
+@pytest.mark.parametrize("mode", ["train", "calibrate", "eval"])
+@pytest.mark.parametrize("index", [0, 1])
+def test_it_is_what_the_plain_layers_compute(mode: str, index: int) -> None:
+    x = jax.random.normal(jax.random.key(0), (3, 4, 6, 11)) * 3 + 1
+    variables = Layers("xla").init(jax.random.key(1), x, jnp.int32(0), "train")
+    results = [
+        Layers(implementation).apply(variables, x, jnp.int32(index), mode, mutable=["batch_stats"])
+        for implementation in ("native", "xla")
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6, rtol=2e-6), *results)
+
+
+def test_many_candidates_at_once_are_one_after_the_other() -> None:
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4, 4, 5))
+    mean, variance = jax.vmap(normalise.moments)(x)
+    np.testing.assert_allclose(mean, x.mean((1, 2, 3)), atol=3e-6)
+    np.testing.assert_allclose(variance, x.var((1, 2, 3)), atol=3e-6)
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    """Chunks are fixed by the shape: what two rows of chunks give is what they give in one call or in two."""
+    x = jax.random.normal(jax.random.key(0), (40, 33, 33, 24))
+    first = jax.jit(normalise.moments)(x)
+    again = jax.jit(normalise.moments)(x)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+
+
+def test_what_is_not_a_number_shows() -> None:
+    x = jnp.ones((2, 3, 3, 4)).at[0, 1, 1, 2].set(jnp.nan)
+    mean, variance = normalise.moments(x)
+    assert np.isnan(np.asarray(mean)).tolist() == np.isnan(np.asarray(variance)).tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "activation", "implementation"),
+    [
+        ("bfloat16", "relu", "auto"),
+        ("float32", "silu", "auto"),
+        ("float32", "relu", "scan"),
+        ("float32", "relu", "xla"),
+    ],
+)
+def test_plain_layers_where_it_does_not_serve(dtype: str, activation: str, implementation: str) -> None:
+    assert not normalise.available(jnp.ones((1, 2, 2, 3), dtype), activation, implementation)
+    assert normalise.available(jnp.ones((1, 2, 2, 3)), "relu", "native")
