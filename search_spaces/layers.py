@@ -23,6 +23,7 @@ from hw_models.errors import InputError
 from search_spaces.channels import Channels
 from search_spaces.initial import drawn
 from search_spaces.kernels.depthwise import depthwise, depthwise_moments, largest_depthwise
+from search_spaces.kernels.window import windowed
 from search_spaces.rearrange import FitChannels
 
 ACTIVATIONS = {
@@ -39,7 +40,10 @@ NORM_MOMENTUM = 0.9
 
 
 class Conv(nn.Module):
-    """Full or grouped convolution, padding `same` or `valid`; bias only where asked for."""
+    """Full or grouped convolution, padding `same` or `valid`; bias only where asked for.
+
+    `window` (traced, padding `same` only) is the odd size of the taps in use, the centre of the kernel.
+    """
 
     features: int
     kernel: int = 3
@@ -49,9 +53,9 @@ class Conv(nn.Module):
     bias: bool = False
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, window: Array | None = None) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.features)
-        weight = self.param("kernel", drawn("kernel"), shape)
+        weight = windowed(self.param("kernel", drawn("kernel"), shape), window, x.shape, self.stride)
         y = lax.conv_general_dilated(
             x,
             weight.astype(x.dtype),
@@ -78,7 +82,7 @@ class Depthwise(nn.Module):
     """`heads` depthwise convolutions of the same input: a tuple of maps `[N, H, W, C]`.
 
     `channels` says which leading channels are active, `heads_in_use` (traced) how many heads; what is inactive comes
-    out as zero and costs next to nothing.
+    out as zero and costs next to nothing. `window` (traced) is the odd size of the taps in use, the kernel's centre.
     """
 
     kernel: int
@@ -88,7 +92,11 @@ class Depthwise(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, channels: Channels | None = None, heads_in_use: Array | None = None
+        self,
+        x: Array,
+        channels: Channels | None = None,
+        heads_in_use: Array | None = None,
+        window: Array | None = None,
     ) -> tuple[Array, ...]:
         shape = (self.kernel, self.kernel, x.shape[-1], self.heads)
         weight = self.param("filters", drawn("filters"), shape).astype(x.dtype)
@@ -98,7 +106,8 @@ class Depthwise(nn.Module):
         maps = []
         for head in range(self.heads):
             count = active if heads_in_use is None else jnp.where(head < heads_in_use, active, 0)  # type: ignore[arg-type]
-            maps.append(depthwise(x, weight[..., head], self.stride, active=count, implementation=self.implementation))
+            in_use = {"active": count, "kernel": window}
+            maps.append(depthwise(x, weight[..., head], self.stride, **in_use, implementation=self.implementation))
         return tuple(maps)
 
 
@@ -121,28 +130,20 @@ class DepthwiseMaximum(nn.Module):
         x: Array,
         channels: Channels | None = None,
         heads_in_use: Array | None = None,
+        window: Array | None = None,
         attention: Callable[[tuple[Array, ...], tuple[Array, ...]], tuple[Array, ...]] | None = None,
     ) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1], self.heads)
         weight = self.param("filters", drawn("filters"), shape).astype(x.dtype)
         active = None if channels is None else channels.active
+        in_use = {"active": active, "kernel": window, "heads": heads_in_use}
         scale = None
         if attention is not None:
-            mean, variance = depthwise_moments(
-                x, weight, self.stride, active=active, heads=heads_in_use, implementation=self.implementation
-            )
+            mean, variance = depthwise_moments(x, weight, self.stride, **in_use, implementation=self.implementation)
             every = range(self.heads)
             factors = attention(tuple(mean[..., head] for head in every), tuple(variance[..., head] for head in every))
             scale = jnp.stack(factors, axis=-1)
-        return largest_depthwise(
-            x,
-            weight,
-            self.stride,
-            scale=scale,
-            active=active,
-            heads=heads_in_use,
-            implementation=self.implementation,
-        )
+        return largest_depthwise(x, weight, self.stride, scale=scale, **in_use, implementation=self.implementation)
 
 
 class Norm(nn.Module):
