@@ -14,6 +14,7 @@ would store a map for each size.
 from __future__ import annotations
 
 import itertools
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +27,7 @@ from hw_models.errors import InputError
 from search_spaces.block import Block, BlockIO, Selection, cut_to, shared_shapes, variable_shapes
 from search_spaces.choice import Choice, options
 from search_spaces.slot_program import Pick, SlotProgram
-from search_spaces.slots import Case, Slot
+from search_spaces.slots import Case
 
 EXECUTIONS = ("switch", "masks")
 
@@ -66,17 +67,18 @@ class Form(NamedTuple):
 class MaskedProgram(SlotProgram):
     """The branches of one slot, of which all run. Where genes are known while tracing only theirs does.
 
-    Raises:
-        InputError: a block whose masked form has other variables than its branches.
+    What runs raises InputError for a block whose masked form has other variables than its branches.
     """
 
-    def __init__(self, slot: Slot, depthwise: str):
-        super().__init__(slot, depthwise)
-        self.forms: list[Form] = []
+    @cached_property
+    def forms(self) -> list[Form]:
+        """What runs side by side: every kind of block, and of it one form for each combination that is not masked."""
+        forms: list[Form] = []
         start = 0
-        for case in slot.cases:
-            self.forms += _forms(case, self.io, start, len(self.branches))
+        for case in self.slot.cases:
+            forms += _forms(case, self.io, start, len(self.branches))
             start += len(case.branches())
+        return forms
 
     def run(self, variables: Any, x: Array, pick: Pick, mode: str) -> Array:
         """The slot's output; mode `train` reads no statistics. Every derivative is the automatic one."""
