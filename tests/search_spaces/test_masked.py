@@ -34,6 +34,7 @@ SMALL = {  # options by which a space is small; what is fixed in a space stays
     "proxylessnas": {"width": 0.25},
     "resnet": {"width": 0.25},
 }
+STAGES = {"resnet": 1}
 
 
 def everything(supernet, variables, x, genes):
@@ -229,6 +230,8 @@ def test_every_block_is_the_same_in_both_executions(name):
 @pytest.mark.parametrize("name", SPACES)
 def test_every_space_is_the_same_in_both_executions(name):
     space = discover.load("search_spaces.spaces", name, "space")(input_hw=8, classes=4, **SMALL.get(name, {}))
+    # every kind of block and of decision occurs in the first stages, and compiling takes minutes and gigabytes
+    space = dataclasses.replace(space, stages=space.stages[: STAGES.get(name, 2)])
     population = np.stack([np.asarray(space.sample(jax.random.key(seed))) for seed in range(3)])
     # shared weights of some spaces reach sums of many thousand terms
     check_executions(space, population, 1e-3)
