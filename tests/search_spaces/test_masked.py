@@ -21,6 +21,7 @@ from search_spaces.blocks.inverted_residual import InvertedResidual
 from search_spaces.blocks.residual import Residual
 from search_spaces.choice import Choice, options
 from search_spaces.layers import Conv
+from search_spaces.space import Stage
 from search_spaces.spaces import tiny
 from search_spaces.supernet import Supernet, with_statistics
 from search_spaces.testing import check_executions, check_masks, randomised, samples, space_with
@@ -56,18 +57,19 @@ def assert_close(found, expected, tolerance=1e-4):
 
 
 def test_a_population_equals_the_compiled_switch():
-    """The switch as a search compiles it: kinds, kernel, expansion (left out as well), depth and widths.
+    """The switch as a search compiles it: kinds, kernel, expansion (left out as well), depth and a width.
 
     Filters that differ between candidates are those of XLA's grouped convolution.
     """
     kinds = Choice(InvertedResidual(Choice(3, 5), Choice(1, 3), activation="relu"), ConvNorm(3))
-    space = space_with(kinds, width=Choice(8, 16), depth=Choice(1, 2))
+    space = space_with(kinds, stem=Choice(8, 16))
+    space = dataclasses.replace(space, stages=(Stage(kinds, 8), Stage(ConvNorm(3), 8, Choice(1, 2))))
     switch, masks = (Supernet(space, "xla", execution) for execution in ("switch", "masks"))
-    assert [len(program.forms) for program in masks._programs] == [1, 2, 2, 1]
+    assert [len(program.forms) for program in masks._programs] == [1, 2, 1, 1, 1]
     variables = randomised(switch.init(jax.random.key(0)), 0)
     x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
     population = jnp.asarray(samples(space, 4))
-    assert set(population[:, space.names.index("stages/0/depth")].tolist()) == {0, 1}
+    assert set(population[:, space.names.index("stages/1/depth")].tolist()) == {0, 1}
     together = jax.jit(jax.vmap(lambda genes: everything(masks, variables, x, genes)))(population)
     expected = jax.jit(lambda genes: everything(switch, variables, x, genes))
     for row, genes in enumerate(population):
