@@ -1,6 +1,6 @@
 """Measures what the project claims about its own speed.
 
-    python scripts/benchmark.py quickstart|freed_memory|spaces|tables [--json FILE]
+    python scripts/benchmark.py quickstart|engine|freed_memory|spaces|tables [--json FILE]
     python scripts/benchmark.py pricing|kernels|step [--json FILE] [--peers FOLDER]
 
 Every row is `{"name", "ours", "peer", "ratio", "goal", "met"}`; `peer` and `ratio` are null where there is nobody to
@@ -189,8 +189,16 @@ def tables() -> list[Row]:
     return rows
 
 
+def engine() -> list[Row]:
+    """Both executions of a supernet, training and evaluating: which is the faster on this machine."""
+    import benchmark_engine
+
+    return benchmark_engine.rows()
+
+
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "quickstart": quickstart,
+    "engine": engine,
     "freed_memory": freed_memory,
     "spaces": spaces,
     "tables": tables,

@@ -22,8 +22,10 @@ from jax import Array
 from hw_models.discover import unknown
 from hw_models.errors import InputError
 from hw_models.workload import Layer
-from search_spaces.channels import Channels
+from search_spaces.channels import Channels, is_soft
 from search_spaces.choice import Choice, options
+from search_spaces.kernels.depthwise import fuses
+from search_spaces.kernels.window import Window
 from search_spaces.layers import ACTIVATIONS
 from search_spaces.options import check as check_type
 
@@ -63,7 +65,7 @@ class Selection(NamedTuple):
     Attributes:
         width: which pair of input and output width is in use; None in a frozen network. An index, or a probability
             for each (relaxed execution).
-        fields: the same for the values of the block's elastic fields, by name.
+        fields: the same for the values of the block's elastic fields, by name; of its masked fields an index.
         progress: share of the training that is done, 0 to 1; None stands for 1.
         regularise: whether layers that act only as a regulariser of large networks are on.
     """
@@ -74,15 +76,51 @@ class Selection(NamedTuple):
     regularise: bool = False
 
     def field(self, name: str) -> Array | None:
-        """What is chosen for an elastic field, None when it is not searched."""
+        """What is chosen for an elastic or masked field, None when it is not searched."""
         return None if self.fields is None else self.fields.get(name)
 
     def channels(self, io: BlockIO) -> tuple[Channels, Channels]:
         """Input and output channels of a block at `io`."""
-        return tuple(  # type: ignore[return-value]
-            Channels(value if isinstance(value, tuple) else (value,), self.width)
-            for value in (io.in_channels, io.out_channels)
-        )
+        inp, out = self.sizes(io)
+        return inp, out
+
+    def sizes(self, io: BlockIO, **fields: Any) -> tuple[Channels, ...]:
+        """Input and output channels of a block at `io`, and the values of masked `fields`, which may be no counts.
+
+        All of them share one index, over every pair of widths with every value of the fields, so that what follows from
+        several of them is computed value by value (`Channels.join`).
+
+        Example:
+            >>> chosen = Selection(fields={"expand": jnp.int32(1)})
+            >>> inp, out, expand = chosen.sizes(BlockIO(8, 8, 8, 16), expand=Choice(3, 6))
+            >>> inp.join(expand, lambda channels, ratio: channels * ratio).active.item()
+            48
+        """
+        widths = [value if isinstance(value, tuple) else (value,) for value in (io.in_channels, io.out_channels)]
+        values = [options(value) for value in fields.values()]
+        rows = [(*pair, *each) for pair in zip(*widths, strict=True) for each in itertools.product(*values)]
+        index = self.width
+        for name, several in zip(fields, values, strict=True):
+            if len(several) > 1:
+                chosen = self.field(name)
+                assert chosen is not None and not is_soft(chosen)
+                index = chosen if index is None else index * len(several) + chosen
+        return tuple(Channels(column, index) for column in zip(*rows, strict=True))
+
+    def largest(self, name: str, field: Any) -> tuple[int, Window | None]:
+        """The largest of the kernels in `field`, and which is in use (traced or mixed; None where there is only one).
+
+        Example:
+            >>> size, window = Selection(fields={"kernel": jnp.int32(0)}).largest("kernel", Choice(3, 5, 7))
+            >>> size, window.active.item(), FROZEN.largest("kernel", 5)
+            (7, 3, (5, None))
+        """
+        values = options(field)
+        if len(values) == 1:
+            return values[0], None
+        chosen = self.field(name)
+        assert chosen is not None
+        return max(values), Window(values, chosen)
 
 
 FROZEN = Selection()
@@ -96,6 +134,11 @@ class Block(ABC):
         kind: the name of the file and of the block.
         BRANCHES: fields whose values become true-size branches of the supernet (kernel, expand).
         ELASTIC: fields decided by traced operands inside a branch (heads, attention).
+        MASKED: those of `BRANCHES` that `net` also takes as a `Choice` and then decides by the selection, at the
+            largest size and with masks: `Selection.sizes` and `Selection.largest`. For execution under `vmap`
+            (`search_spaces/masked.py`); the others run once for every value there. See `masked`.
+        TRACED: those of `MASKED` that are no branches where the compiled depthwise kernel runs, but decided inside one:
+            kernels of depthwise convolutions, since it computes the window in use and nothing else.
         HEAD: whether the block ends a network: its result are the logits.
         KEEPS_WIDTH: whether the output must have as many channels as the input.
         LEAST_EXPAND: smallest ratio `expand` of hidden channels, where a block has such a field.
@@ -106,6 +149,8 @@ class Block(ABC):
     kind: ClassVar[str]
     BRANCHES: ClassVar[tuple[str, ...]] = ()
     ELASTIC: ClassVar[tuple[str, ...]] = ()
+    MASKED: ClassVar[tuple[str, ...]] = ()
+    TRACED: ClassVar[tuple[str, ...]] = ()
     LEAST_EXPAND: ClassVar[float] = 1
     HEAD: ClassVar[bool] = False
     KEEPS_WIDTH: ClassVar[bool] = False
@@ -125,7 +170,10 @@ class Block(ABC):
 
     @abstractmethod
     def net(self, io: BlockIO) -> nn.Module:
-        """The Flax module, called as `net(x [N,H,W,C], selection, mode)`; `BRANCHES` fields concrete."""
+        """The Flax module, called as `net(x [N,H,W,C], selection, mode)`; `BRANCHES` fields concrete.
+
+        But for those that `masked` names, which may be a `Choice`.
+        """
 
     def output_size(self, io: BlockIO) -> tuple[int, int]:
         """Rows and columns of the result."""
@@ -164,9 +212,26 @@ class Block(ABC):
         """The same block with some fields replaced."""
         return dataclasses.replace(self, **values)
 
-    def branches(self) -> list[Block]:
-        """The block once for every combination of its branch fields, first field slowest."""
-        fields = [name for name in self.BRANCHES if isinstance(getattr(self, name), Choice)]
+    def branches(self, without: tuple[str, ...] = ()) -> list[Block]:
+        """The block once for every combination of its branch fields but those in `without`, first field slowest."""
+        names = (name for name in self.BRANCHES if name not in without)
+        return self._each([name for name in names if isinstance(getattr(self, name), Choice)])
+
+    def traced(self, depthwise: str) -> tuple[str, ...]:
+        """The searched fields in `TRACED` that a branch decides under this implementation of depthwise convolution."""
+        return tuple(name for name in self.masked() if name in self.TRACED) if fuses(depthwise) else ()
+
+    def masked(self) -> tuple[str, ...]:
+        """The searched fields in `MASKED`. A block overrides this where some of its settings allow fewer."""
+        return tuple(name for name in self.MASKED if isinstance(getattr(self, name), Choice))
+
+    def forms(self) -> list[Block]:
+        """The block once for every combination of those branch fields that are not masked, first field slowest."""
+        kept = self.masked()
+        names = (name for name in self.BRANCHES if name not in kept)
+        return self._each([name for name in names if isinstance(getattr(self, name), Choice)])
+
+    def _each(self, fields: list[str]) -> list[Block]:
         combinations = itertools.product(*(options(getattr(self, name)) for name in fields))
         return [self.with_values(**dict(zip(fields, values, strict=True))) for values in combinations]
 
@@ -239,7 +304,7 @@ def variable_shapes(block: Block, io: BlockIO) -> Any:
 def _variable_shapes(block: Block, io: BlockIO) -> Any:
     zero = jnp.int32(0)
     selection = FROZEN if isinstance(io.in_channels, int) else Selection(zero)
-    selection = selection._replace(fields={name: zero for name in block.ELASTIC})
+    selection = selection._replace(fields={name: zero for name in (*block.ELASTIC, *block.MASKED)})
     net = block.net(io)
 
     def variables(x: Array) -> Any:

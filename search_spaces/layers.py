@@ -25,6 +25,7 @@ from search_spaces.initial import drawn
 from search_spaces.kernels.depthwise import depthwise, depthwise_moments, largest_depthwise
 from search_spaces.kernels.normalise import available, moments
 from search_spaces.kernels.normalise import normalised as fused_norm
+from search_spaces.kernels.window import Window
 from search_spaces.rearrange import FitChannels
 from search_spaces.switch import keep
 
@@ -42,7 +43,10 @@ NORM_MOMENTUM = 0.9
 
 
 class Conv(nn.Module):
-    """Full or grouped convolution, padding `same` or `valid`; bias only where asked for."""
+    """Full or grouped convolution, padding `same` or `valid`; bias only where asked for.
+
+    `window` (padding `same` only) says which taps are in use, the centre of the kernel.
+    """
 
     features: int
     kernel: int = 3
@@ -52,9 +56,10 @@ class Conv(nn.Module):
     bias: bool = False
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, window: Window | None = None) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.features)
         weight = self.param("kernel", drawn("kernel"), shape)
+        weight = weight if window is None else window.applied(weight, x.shape, self.stride)
         y = keep(
             lax.conv_general_dilated(
                 x,
@@ -83,7 +88,7 @@ class Depthwise(nn.Module):
     """`heads` depthwise convolutions of the same input: a tuple of maps `[N, H, W, C]`.
 
     `channels` says which leading channels are active, `heads_in_use` (traced) how many heads; what is inactive comes
-    out as zero and costs next to nothing.
+    out as zero and costs next to nothing. `window` says which taps are in use, the kernel's centre.
     """
 
     kernel: int
@@ -93,17 +98,23 @@ class Depthwise(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, channels: Channels | None = None, heads_in_use: Array | None = None
+        self,
+        x: Array,
+        channels: Channels | None = None,
+        heads_in_use: Array | None = None,
+        window: Window | None = None,
     ) -> tuple[Array, ...]:
         shape = (self.kernel, self.kernel, x.shape[-1], self.heads)
         weight = self.param("filters", drawn("filters"), shape).astype(x.dtype)
+        weight, taps = _in_window(weight, window, x.shape, self.stride)
         active = None if channels is None else channels.active
         if heads_in_use is not None and active is None:
             active = jnp.int32(x.shape[-1])
         maps = []
         for head in range(self.heads):
             count = active if heads_in_use is None else jnp.where(head < heads_in_use, active, 0)  # type: ignore[arg-type]
-            y = depthwise(x, weight[..., head], self.stride, active=count, implementation=self.implementation)
+            in_use = {"active": count, "kernel": taps}
+            y = depthwise(x, weight[..., head], self.stride, **in_use, implementation=self.implementation)
             maps.append(keep(y))
         return tuple(maps)
 
@@ -127,30 +138,31 @@ class DepthwiseMaximum(nn.Module):
         x: Array,
         channels: Channels | None = None,
         heads_in_use: Array | None = None,
+        window: Window | None = None,
         attention: Callable[[tuple[Array, ...], tuple[Array, ...]], tuple[Array, ...]] | None = None,
     ) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1], self.heads)
         weight = self.param("filters", drawn("filters"), shape).astype(x.dtype)
+        weight, taps = _in_window(weight, window, x.shape, self.stride)
         active = None if channels is None else channels.active
+        in_use = {"active": active, "kernel": taps, "heads": heads_in_use}
         scale = None
         if attention is not None:
-            mean, variance = depthwise_moments(
-                x, weight, self.stride, active=active, heads=heads_in_use, implementation=self.implementation
-            )
+            mean, variance = depthwise_moments(x, weight, self.stride, **in_use, implementation=self.implementation)
             every = range(self.heads)
             mean, variance = keep(mean), keep(variance)
             factors = attention(tuple(mean[..., head] for head in every), tuple(variance[..., head] for head in every))
             scale = jnp.stack(factors, axis=-1)
-        y = largest_depthwise(
-            x,
-            weight,
-            self.stride,
-            scale=scale,
-            active=active,
-            heads=heads_in_use,
-            implementation=self.implementation,
+        return keep(
+            largest_depthwise(x, weight, self.stride, scale=scale, **in_use, implementation=self.implementation)
         )
-        return keep(y)
+
+
+def _in_window(weight: Array, window: Window | None, shape: tuple[int, ...], stride: int) -> tuple[Array, Array | None]:
+    """Filters and the size in use, which the kernel takes; mixed ones are filters of the largest size."""
+    if window is None:
+        return weight, None
+    return (window.applied(weight, shape, stride), None) if window.soft else (weight, window.active)
 
 
 class Norm(nn.Module):

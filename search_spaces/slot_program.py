@@ -40,9 +40,13 @@ class SlotProgram:
         self.io = slot.elastic_io(depthwise)
         self.branches: list[tuple[Case, Block] | None] = []
         for case in slot.cases:
-            self.branches += [(case, block) for block in case.branches()]
+            self.branches += [(case, block) for block in case.branches(self._traced(case))]
         if slot.depth is not None:
             self.branches.append(None)
+
+    def _traced(self, case: Case) -> tuple[str, ...]:
+        """Branch fields of `case` that are operands inside its branches all the same."""
+        return case.block.traced(self.io.depthwise)
 
     def shapes(self) -> Any:
         """Shapes of the shared variables of every kind."""
@@ -55,7 +59,7 @@ class SlotProgram:
         for case in self.slot.cases:
             step, row = 1, []
             decisions = dict(case.decisions)
-            for field in reversed(case.branch_fields):
+            for field in reversed(case.branch_fields(self._traced(case))):
                 row.append((decisions[field], step))
                 step *= len(getattr(case.block, field).values)
             strides.append(row)
@@ -70,7 +74,7 @@ class SlotProgram:
 
     def _pick(self, genes: Array, progress: Array | None) -> Pick:
         slot = self.slot
-        starts = np.cumsum([0] + [len(case.branches()) for case in slot.cases])
+        starts = np.cumsum([0] + [len(case.branches(self._traced(case))) for case in slot.cases])
         per_case = [
             sum((genes[decision] * step for decision, step in row), jnp.int32(start))
             for start, row in zip(starts[:-1], self._strides, strict=True)
@@ -98,7 +102,7 @@ class SlotProgram:
             if slot.kind_decision is not None:
                 chance = chance * gates[slot.kind_decision, position]
             for field, decision in case.decisions:
-                if field in case.branch_fields:
+                if field in case.branch_fields(self._traced(case)):
                     count = len(getattr(case.block, field).values)
                     chance = (chance[:, None] * gates[decision, :count]).ravel()
             parts.append(chance)
@@ -123,7 +127,7 @@ class SlotProgram:
 
     def _fields(self, value: Callable[[int], Array]) -> dict[str, dict[str, Array]]:
         return {
-            case.name: {name: value(d) for name, d in case.decisions if name in case.elastic_fields}
+            case.name: {name: value(d) for name, d in case.decisions if name in case.elastic_fields(self._traced(case))}
             for case in self.slot.cases
         }
 

@@ -72,19 +72,17 @@ class Case:
     block: Block
     decisions: tuple[tuple[str, int], ...]
 
-    @property
-    def branch_fields(self) -> tuple[str, ...]:
-        """Searched fields that become branches."""
-        return tuple(name for name, _ in self.decisions if name in self.block.BRANCHES)
+    def branch_fields(self, traced: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Searched fields that become branches, those in `traced` excepted."""
+        return tuple(name for name, _ in self.decisions if name in self.block.BRANCHES and name not in traced)
 
-    @property
-    def elastic_fields(self) -> tuple[str, ...]:
-        """Searched fields that are traced operands inside a branch."""
-        return tuple(name for name, _ in self.decisions if name in self.block.ELASTIC)
+    def elastic_fields(self, traced: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Searched fields that are traced operands inside a branch, those in `traced` among them."""
+        return tuple(name for name, _ in self.decisions if name in self.block.ELASTIC or name in traced)
 
-    def branches(self) -> list[Block]:
+    def branches(self, traced: tuple[str, ...] = ()) -> list[Block]:
         """The block once for every combination of its branch fields, first field slowest."""
-        return self.block.branches()
+        return self.block.branches(traced)
 
     def chosen(self, decisions: Sequence[Decision], genes: Any) -> Block:
         """The block with every field decided by `genes`."""

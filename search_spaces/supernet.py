@@ -1,12 +1,13 @@
-"""One set of shared weights for every network of a space, executed at each network's own size.
+"""One set of shared weights for every network of a space, in two executions that make the same numbers.
 
-At every slot a `lax.switch` picks the branch (kind, kernel, expand, or skip) and runs the frozen block on weights cut
-out of the shared ones; widths, heads and attention are traced operands inside the branch. The whole space is one
-compiled program, and a sub-network costs about what it would cost alone.
+`switch`, for CPUs: at every slot a `lax.switch` picks the branch (kind, kernel, expand, or skip) and runs the frozen
+block on weights cut out of the shared ones; widths, heads and attention are traced operands inside the branch. The
+whole space is one compiled program, and a sub-network costs about what it would cost alone. `lax.switch` under
+automatic differentiation keeps the residuals of every branch, which is slower than computing the largest network. So
+each slot has its own derivative rule: the backward pass is a second switch that recomputes the chosen branch and
+differentiates it.
 
-`lax.switch` under automatic differentiation keeps the residuals of every branch, which is slower than computing the
-largest network. So each slot has its own derivative rule: the backward pass is a second switch that recomputes the
-chosen branch and differentiates it.
+`masks`, for populations under `vmap` on GPUs and TPUs: see `search_spaces/masked.py`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from jax import Array, lax
 
 from hw_models.errors import InputError
 from search_spaces.initial import fill
+from search_spaces.masked import MaskedProgram, chosen_execution
 from search_spaces.slot_program import SlotProgram
 from search_spaces.space import SearchSpace
 from search_spaces.switch import switch
@@ -29,7 +31,12 @@ from search_spaces.switch import switch
 class Supernet:
     """The shared weights of `space` and the programs that run any of its networks.
 
-    Variables are `{slot name: {kind: {"params": ..., "batch_stats": ...}}}`, sized for the largest values.
+    Variables are `{slot name: {kind: {"params": ..., "batch_stats": ...}}}`, sized for the largest values. They are the
+    same for every `execution`: `switch`, `masks`, or `auto` for the one of this machine's backend (on CPUs `switch`).
+    Executions differ by rounding.
+
+    Raises:
+        InputError: an unknown execution.
 
     Example:
         >>> from search_spaces.spaces import tiny
@@ -40,11 +47,13 @@ class Supernet:
         (2, 10)
     """
 
-    def __init__(self, space: SearchSpace, depthwise: str = "auto"):
+    def __init__(self, space: SearchSpace, depthwise: str = "auto", execution: str = "auto"):
         self.space = space
         self.depthwise = depthwise
-        self._sizes = [Supernet(each, depthwise) for each in space.resolutions]
-        self._programs = [SlotProgram(slot, depthwise) for slot in space.slots]
+        self.execution = chosen_execution(execution)
+        self._sizes = [Supernet(each, depthwise, self.execution) for each in space.resolutions]
+        program = MaskedProgram if self.execution == "masks" else SlotProgram
+        self._programs = [program(slot, depthwise) for slot in space.slots]
 
     def init(self, key: Array) -> Any:
         """Fresh shared variables; the key is consumed."""
@@ -153,7 +162,10 @@ class Supernet:
         return x if x.shape[1] == size else jax.image.resize(x, (x.shape[0], size, size, x.shape[3]), "linear")
 
     def _resized(self, variables: Any, x: Array, genes: Array, mode: str, progress: Array | None) -> Array:
-        """The network at the resolution that the last gene selects; the backward pass recomputes it, as slots do."""
+        """The network at the resolution that the last gene selects; the backward pass recomputes it, as slots do.
+
+        Maps of different sizes cannot share a masked program: under `vmap` every resolution is computed.
+        """
 
         def at(net: Supernet) -> Callable[..., Array]:
             return lambda variables, x, operands: net.apply(variables, net.fitted(x), operands[0], mode, operands[1])

@@ -141,12 +141,16 @@ def check_shapes(kind: type[Block]) -> None:
 
 
 def check_supernet(kind: type[Block], candidates: int = 4) -> None:
-    """Networks of a supernet equal the stand-alone networks with inherited weights, at stride 1 and 2 in turn."""
-    for block in searched_blocks(kind):
+    """Networks of a supernet equal the stand-alone networks with inherited weights, at stride 1 and 2 in turn.
+
+    At stride 2 those of the masked execution do as well; `check_masks` has the rest of it.
+    """
+    for position, block in enumerate(searched_blocks(kind)):
         spaces = [space_with(block, stride, widths_of(kind), widths_of(kind)) for stride in (1, 2)]
+        masked = position == 0 and bool(kind.BRANCHES)
         for number, genes in enumerate(samples(spaces[0], candidates)):
             # the derivative of one network at each stride: it compiles as long as all the rest
-            check_genes(spaces[number % 2], genes, gradients=number < 2)
+            check_genes(spaces[number % 2], genes, gradients=number < 2, masks=masked and number % 2 == 1)
 
 
 def samples(space: SearchSpace, number: int) -> list[np.ndarray]:
@@ -165,8 +169,11 @@ def samples(space: SearchSpace, number: int) -> list[np.ndarray]:
     return found
 
 
-def check_genes(space: SearchSpace, genes: Any, gradients: bool = True) -> None:
-    """One network of `space`: sampled and relaxed execution equal the frozen network with inherited weights."""
+def check_genes(space: SearchSpace, genes: Any, gradients: bool = True, masks: bool = False) -> None:
+    """One network of `space`: sampled and relaxed execution equal the frozen network with inherited weights.
+
+    With `masks` the masked execution does as well.
+    """
     supernet, variables, relaxed = _supernet(space)
     x = jax.random.normal(jax.random.key(1), (4, space.image_hw, space.image_hw, space.input_channels))
     frozen, genes = space.freeze(genes), np.asarray(genes)
@@ -196,6 +203,8 @@ def check_genes(space: SearchSpace, genes: Any, gradients: bool = True) -> None:
     (sampled, statistics), expected, slopes = everything(variables, own, x)
     _close(sampled, expected, TOLERANCE, frozen)
     _close(relaxed(with_statistics(variables, statistics), x, genes), expected, TOLERANCE, frozen)
+    if masks:
+        _close(_masked(space)(variables, x, genes), expected, TOLERANCE, frozen)
     if gradients:
         found, own_slope = slopes
         _close(found, own_slope, 1e-3, frozen)
@@ -211,6 +220,48 @@ def _supernet(space: SearchSpace) -> tuple[Supernet, Any, Callable[..., Any]]:
         return supernet.relaxed(variables, x, one_hot(space, genes), "eval")
 
     return supernet, randomised(supernet.init(jax.random.key(0)), 0), relaxed
+
+
+@lru_cache(maxsize=2)
+def _masked(space: SearchSpace) -> Callable[..., Any]:
+    """The masked execution of `space` on batch statistics: one program for all genes."""
+    supernet = Supernet(space, execution="masks")
+    return jax.jit(lambda variables, x, genes: supernet.apply(variables, x, genes, "train"))
+
+
+def check_masks(kind: type[Block], candidates: int = 2) -> None:
+    """A population under `vmap` in the masked execution is the same networks one by one in the other execution.
+
+    Outputs in training and recalibrated, statistics, and derivatives in images and shared weights.
+    """
+    assert set(kind.MASKED) <= set(kind.BRANCHES), (kind.MASKED, kind.BRANCHES)
+    for block, stride in itertools.product(searched_blocks(kind), (1, 2)):
+        space = space_with(block, stride, widths_of(kind), widths_of(kind), depth=1 if stride > 1 else Choice(1, 2))
+        check_executions(space, np.stack(samples(space, candidates)))
+
+
+def check_executions(space: SearchSpace, population: np.ndarray, tolerance: float = 1e-4) -> None:
+    """Networks of `space`, genes `[P, D]`: masked under `vmap`, and by the switch one after the other."""
+    masked, switch = (Supernet(space, execution=execution) for execution in ("masks", "switch"))
+    variables = randomised(masked.init(jax.random.key(0)), 0)
+    x = jax.random.normal(jax.random.key(1), (4, space.image_hw, space.image_hw, space.input_channels))
+
+    def everything(supernet: Supernet, variables: Any, x: Any, genes: Any) -> Any:
+        def score(variables: Any, x: Any) -> Any:
+            logits = supernet.apply(variables, x, genes, "train")
+            return jnp.sin(logits).sum(), logits
+
+        slopes, logits = jax.grad(score, (0, 1), has_aux=True)(variables, x)
+        statistics = supernet.calibrate(variables, x, genes)
+        return logits, supernet.apply(with_statistics(variables, statistics), x, genes, "eval"), statistics, slopes
+
+    together = jax.jit(jax.vmap(lambda genes: everything(masked, variables, x, genes)))(population)
+    for row, genes in enumerate(population):
+        # known while compiling: the one network at its own size
+        alone = jax.jit(lambda variables, x, genes=genes: everything(switch, variables, x, genes))(variables, x)
+        pairs = zip(jax.tree_util.tree_leaves_with_path(together), jax.tree.leaves(alone), strict=True)
+        for (path, found), expected in pairs:
+            _close(found[row], expected, tolerance, (jax.tree_util.keystr(path), space.decode(genes)))
 
 
 def check_gates(kind: type[Block]) -> None:
@@ -243,6 +294,7 @@ def check_block(kind: type[Block]) -> None:
     check_shapes(kind)
     check_counts(kind)
     check_supernet(kind)
+    check_masks(kind)
     check_gates(kind)
     for block in searched_blocks(kind):
         space = space_with(block)

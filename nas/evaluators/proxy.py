@@ -85,7 +85,7 @@ def evaluator(
     x = normalise(jnp.asarray(splits.train_images[rows]), jnp.asarray(splits.mean), jnp.asarray(splits.std))
     y = jnp.asarray(splits.train_labels[rows])
     score = _scorer(space, proxy, depthwise, x, y)
-    supernet = Supernet(space, depthwise)
+    supernet = Supernet(space, depthwise, "switch")
 
     @lru_cache(maxsize=initialisations)
     def variables(words: bytes, implementation: str, draw: int) -> Any:
@@ -153,8 +153,8 @@ def _scorer(space: SearchSpace, proxy: str, depthwise: str, x: Array, y: Array) 
     """The score of the network of `genes [D]` cut out of shared variables."""
     function = SCORES[proxy]
     double = proxy in DOUBLE
-    # the compiled kernel knows float32 only
-    supernet = Supernet(linear(space) if proxy == "synflow" else space, "scan" if double else depthwise)
+    # One network at a time: at its own size. The compiled kernel knows float32 only.
+    supernet = Supernet(linear(space) if proxy == "synflow" else space, "scan" if double else depthwise, "switch")
     if proxy == "fisher" and not _has_norms(supernet.shapes()):
         raise InputError(f"proxy=fisher needs normalised maps and space {space.name} has none: choose another proxy")
 

@@ -74,6 +74,7 @@ def evaluator(
     calibration: int = 500,
     chunk: int = 4,
     depthwise: str = "auto",
+    execution: str = "auto",
 ) -> Evaluator:
     """Evaluator that trains the supernet of `space` for `epochs` rounds of one epoch each.
 
@@ -84,9 +85,14 @@ def evaluator(
     `sandwich[random=2]`, `progressive`), `placement` where the training images wait (`nas.training.batches`), and the
     other options of training are those of `nas.training.recipe.Recipe`. Networks are evaluated in float32.
 
+    `execution` is that of the supernet: `switch` trains and evaluates networks at their own size, one after the other;
+    `masks` runs all of them at the largest size and evaluates `chunk` of them side by side, whose maps must fit into
+    memory together; `auto` takes `switch` on CPUs and `masks` elsewhere. Errors are the same up to rounding, by which
+    an image may tip. So the run is described, and its errors are kept, with the execution that made them.
+
     Raises:
         InputError: images or classes that do not match the space, fewer images than a batch, a batch that the devices
-            cannot share, a value out of range.
+            cannot share, a value out of range, an unknown name.
 
     Example:
         >>> from search_spaces.spaces import tiny
@@ -121,7 +127,8 @@ def evaluator(
         raise InputError(f"calibration={calibration} is out of range: give 1 to {count}, the training images")
     if chunk < 1:
         raise InputError(f"chunk={chunk} is out of range: give at least 1")
-    supernet = Supernet(space, depthwise)
+    supernet = Supernet(space, depthwise, execution)
+    side_by_side = supernet.execution == "masks"
     rule = paths_named(space, paths)
     source = feed(splits.train_images, splits.train_labels, over, placement)
     steps = count // batch * epochs
@@ -163,6 +170,9 @@ def evaluator(
     @jax.jit
     def errors(params: Any, genes: Array, number: Array) -> Array:
         x, y = _padded_batches(splits.validation_images, 0), _padded_batches(splits.validation_labels, NO_LABEL)
+        if side_by_side:
+            each = jax.vmap(one_error, (None, 0, None, None))
+            return lax.map(lambda rows: each(params, rows, x, y), genes.reshape(-1, chunk, genes.shape[1])).ravel()
 
         def body(row: Array, found: Array) -> Array:
             return found.at[row].set(one_error(params, genes[row], x, y))
@@ -173,9 +183,9 @@ def evaluator(
         return state.average if ema else state.params
 
     def evaluate(key: Key, state: State, genes: Any, index: Any) -> Quality:
-        # One program for any number of rows: the padding is never run.
+        # One program for up to `chunk` rows: the padding is never run, or runs along side by side.
         rows = np.asarray(genes, np.int32)
-        padded = np.zeros((max(chunk, len(rows)), rows.shape[1]), np.int32)
+        padded = np.zeros((-(-max(1, len(rows)) // chunk) * chunk, rows.shape[1]), np.int32)
         padded[: len(rows)] = rows
         return Quality(errors(judged(state), jnp.asarray(padded), jnp.int32(len(rows)))[: len(rows)])
 
@@ -203,7 +213,7 @@ def evaluator(
         "precision": precision,
         "paths": dict(rule.describe),
         "calibration": calibration,
-        "execution": "sampled",
+        "execution": supernet.execution,
         "depthwise": depthwise,
     }
     fixed = f"{space.fingerprint} {describe}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 from jax import Array
 
 from hw_models.errors import InputError
@@ -16,7 +17,7 @@ from search_spaces.block import BlockIO
 from search_spaces.channels import Channels, make_divisible
 from search_spaces.layers import Conv, Pointwise, normalised, residual
 from search_spaces.lowering import Plan, Tensor
-from search_spaces.rearrange import Interleave, Split
+from search_spaces.rearrange import FitChannels, Interleave, Split
 
 
 def expanded(in_channels: int, expand: float) -> int:
@@ -74,7 +75,7 @@ def project(plan: Plan, io: BlockIO, y: Tensor, *, groups: int = 1) -> Tensor:
 def widen(
     x: Array,
     hidden: Channels,
-    expand: float,
+    expand: Channels,
     activation: str,
     mode: str,
     io: BlockIO,
@@ -82,14 +83,18 @@ def widen(
     groups: int = 1,
     keep: bool = False,
 ) -> Array:
-    """The expansion of a network; call inside a module's compact method.
+    """The expansion of a network by the ratio `expand`; call inside a module's compact method.
 
-    Several `groups` need widths that are not searched; their channels are shuffled (ShuffleNet's channel shuffle).
+    Several `groups` need widths and ratios that are not searched; their channels are shuffled (ShuffleNet's channel
+    shuffle).
     """
-    if expand == 1 and not keep:
+    left_out = False if keep else expand.equal(expand.map(lambda _: 1))
+    if left_out is True:
         return x
     y = _pointwise(hidden.size, groups, "expand")(x)
     y = normalised(y, "expand_norm", mode, activation, hidden, io.depthwise)
+    if left_out is not False:
+        return jnp.where(left_out == 1, FitChannels(hidden.size)(x), y)
     if groups == 1:
         return y
     share = hidden.map(lambda channels: channels // groups)

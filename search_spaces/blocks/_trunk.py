@@ -16,6 +16,7 @@ from hw_models.errors import InputError
 from search_spaces.block import BlockIO, check_kernel
 from search_spaces.blocks._grouped import ElasticGroups
 from search_spaces.channels import Channels
+from search_spaces.kernels.window import Window
 from search_spaces.layers import Add, Conv, Pointwise, normalised
 from search_spaces.lowering import Plan, Tensor
 from search_spaces.rearrange import FitChannels, Subsample
@@ -95,11 +96,26 @@ def lower_conv(plan: Plan, x: Tensor, channels: int, *, kernel: Any, stride: int
     return plan.conv(x, channels, kernel=kernel, stride=stride, groups=groups, norm=norm)
 
 
+def masked(names: tuple[str, ...], group_width: Any) -> tuple[str, ...]:
+    """Those of `names` that a block can mask: none with groups, which are other channels for every inner width.
+
+    Example:
+        >>> masked(("kernel", "expand"), None), masked(("kernel", "expand"), 8)
+        (('kernel', 'expand'), ())
+    """
+    return names if group_width is None else ()
+
+
 def conv(x: Array, inp: Channels, out: Channels, *, kernel: Any, stride: int = 1, group_width: Any = None,
-         name: str) -> Array:  # fmt: skip
-    """The convolution of a network; call inside a module's compact method. Inactive channels are left unmasked."""
+         name: str, window: Window | None = None) -> Array:  # fmt: skip
+    """The convolution of a network; call inside a module's compact method. Inactive channels are left unmasked.
+
+    `window` (traced) is the size of the taps in use, where there are no groups.
+    """
     groups = inp.join(out, lambda i, o: group_count(i, o, group_width))
-    if group_width is None or (groups.fixed and groups.size == 1):
+    if group_width is None:
+        return Conv(out.size, kernel, stride, name=name)(x, window)
+    if groups.fixed and groups.size == 1:
         return Conv(out.size, kernel, stride, name=name)(x)
     inputs = inp.join(groups, lambda width, count: width // count)
     outputs = out.join(groups, lambda width, count: width // count)
@@ -128,11 +144,12 @@ def lower_pair(plan: Plan, x: Tensor, inner: int, out: int, *, kernel: Any, stri
 
 
 def pair(x: Array, inp: Channels, inner: Channels, out: Channels, *, kernel: Any, stride: int,
-         group_width: Any, activation: str, mode: str, depthwise: str, norm: bool = True) -> Array:  # fmt: skip
+         group_width: Any, activation: str, mode: str, depthwise: str, norm: bool = True,
+         window: Window | None = None) -> Array:  # fmt: skip
     """The two convolutions of a network, normalised and activated in between; call inside a compact method."""
-    y = conv(x, inp, inner, kernel=kernel, stride=stride, group_width=group_width, name="conv_1")
+    y = conv(x, inp, inner, kernel=kernel, stride=stride, group_width=group_width, name="conv_1", window=window)
     y = normalised(y, "norm_1", mode, activation, inner, depthwise)
-    y = conv(y, inner, out, kernel=kernel, group_width=group_width, name="conv_2")
+    y = conv(y, inner, out, kernel=kernel, group_width=group_width, name="conv_2", window=window)
     return normalised(y, "norm_2", mode, None, out, depthwise) if norm else out.mask(y)
 
 

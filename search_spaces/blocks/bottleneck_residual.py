@@ -37,6 +37,7 @@ class BottleneckResidual(Block):
 
     kind: ClassVar[str] = "bottleneck_residual"
     BRANCHES: ClassVar[tuple[str, ...]] = ("kernel", "expand", "group_width")
+    MASKED: ClassVar[tuple[str, ...]] = ("kernel", "expand")
     LEAST_EXPAND: ClassVar[float] = _trunk.LEAST_EXPAND
     EXAMPLES: ClassVar[dict[str, tuple[Any, ...]]] = {"expand": (0.25, 1.0), "group_width": (None, 4)}
 
@@ -46,10 +47,14 @@ class BottleneckResidual(Block):
     shortcut: str = "projection"
     activation: str = "relu"
 
-    def inner_channels(self, out_channels: int) -> int:
+    def inner_channels(self, out_channels: int, ratio: float | None = None) -> int:
         """Channels of the k x k convolution."""
-        assert not isinstance(self.expand, Choice)
-        return expanded(out_channels, self.expand)
+        expand = self.expand if ratio is None else ratio
+        assert not isinstance(expand, Choice)
+        return expanded(out_channels, expand)
+
+    def masked(self) -> tuple[str, ...]:
+        return _trunk.masked(super().masked(), self.group_width)
 
     def check(self, io: BlockIO) -> None:
         super().check(io)
@@ -81,8 +86,9 @@ class BottleneckResidualNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, stride = self.block, self.io.stride
-        inp, out = selection.channels(self.io)
-        inner = out.map(block.inner_channels)
+        inp, out, expand = selection.sizes(self.io, expand=block.expand)
+        kernel, window = selection.largest("kernel", block.kernel)
+        inner = out.join(expand, block.inner_channels)
 
         def activated(y: Array, name: str) -> Array:
             return normalised(y, name, mode, block.activation, inner, self.io.depthwise)
@@ -92,8 +98,9 @@ class BottleneckResidualNet(nn.Module):
             y,
             inner,
             inner,
-            kernel=block.kernel,
+            kernel=kernel,
             stride=stride,
+            window=window,
             group_width=block.group_width,
             name="conv",
         )

@@ -30,6 +30,7 @@ class ConvNorm(Block):
 
     kind: ClassVar[str] = "conv_norm"
     BRANCHES: ClassVar[tuple[str, ...]] = ("kernel",)
+    MASKED: ClassVar[tuple[str, ...]] = ("kernel",)
 
     kernel: int | Choice = 3
     activation: str = "relu"
@@ -40,6 +41,10 @@ class ConvNorm(Block):
     def output_size(self, io: BlockIO) -> tuple[int, int]:
         assert isinstance(self.kernel, int)
         return tuple(output_size(size, self.kernel, io.stride, self.padding) for size in (io.in_h, io.in_w))  # type: ignore[return-value]
+
+    def masked(self) -> tuple[str, ...]:
+        # without padding every kernel makes a map of another size
+        return super().masked() if self.padding == "same" else ()
 
     def check(self, io: BlockIO) -> None:
         super().check(io)
@@ -77,7 +82,8 @@ class ConvNormNet(nn.Module):
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block = self.block
         _, out = selection.channels(self.io)
-        x = Conv(out.size, block.kernel, self.io.stride, 1, block.padding, block.bias, name="conv")(x)  # type: ignore[arg-type]
+        kernel, window = selection.largest("kernel", block.kernel)
+        x = Conv(out.size, kernel, self.io.stride, 1, block.padding, block.bias, name="conv")(x, window)
         if block.norm:
             return normalised(x, "norm", mode, block.activation, out, self.io.depthwise)
         return out.mask(Activation(block.activation)(x))

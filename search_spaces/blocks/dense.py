@@ -37,12 +37,16 @@ class Dense(Block):
 
     kind: ClassVar[str] = "dense"
     BRANCHES: ClassVar[tuple[str, ...]] = ("kernel", "growth", "group_width")
+    MASKED: ClassVar[tuple[str, ...]] = ("kernel",)
     EXAMPLES: ClassVar[dict[str, tuple[Any, ...]]] = {"growth": (4, 6), "group_width": (None, 2)}
 
     kernel: int | Choice = 3
     growth: int | Choice = 4
     group_width: int | None | Choice = None
     activation: str = "relu"
+
+    def masked(self) -> tuple[str, ...]:
+        return _trunk.masked(super().masked(), self.group_width)
 
     def check(self, io: BlockIO) -> None:
         super().check(io)
@@ -75,14 +79,16 @@ class DenseNet(nn.Module):
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, stride = self.block, self.io.stride
         inp, out = selection.channels(self.io)
+        kernel, window = selection.largest("kernel", block.kernel)
         kept, new = _growth.counts(block.growth, inp, out)  # type: ignore[arg-type]
         y = normalised(x, "norm", mode, block.activation, inp, self.io.depthwise)
         y = _trunk.conv(
             y,
             inp,
             new,
-            kernel=block.kernel,
+            kernel=kernel,
             stride=stride,
+            window=window,
             group_width=block.group_width,
             name="conv",
         )

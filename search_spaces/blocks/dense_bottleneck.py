@@ -39,6 +39,7 @@ class DenseBottleneck(Block):
 
     kind: ClassVar[str] = "dense_bottleneck"
     BRANCHES: ClassVar[tuple[str, ...]] = ("kernel", "growth", "group_width", "bottleneck")
+    MASKED: ClassVar[tuple[str, ...]] = ("kernel",)
     EXAMPLES: ClassVar[dict[str, tuple[Any, ...]]] = {
         "growth": (4, 6),
         "group_width": (None, 2),
@@ -56,6 +57,9 @@ class DenseBottleneck(Block):
         """Channels of the 1x1 convolution."""
         assert isinstance(self.bottleneck, int) and isinstance(self.growth, int)
         return self.bottleneck * self.growth
+
+    def masked(self) -> tuple[str, ...]:
+        return _trunk.masked(super().masked(), self.group_width)
 
     def check(self, io: BlockIO) -> None:
         super().check(io)
@@ -90,6 +94,7 @@ class DenseBottleneckNet(nn.Module):
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, stride = self.block, self.io.stride
         inp, out = selection.channels(self.io)
+        kernel, window = selection.largest("kernel", block.kernel)
         kept, new = _growth.counts(block.growth, inp, out)  # type: ignore[arg-type]
         inner = Channels((block.inner_channels,) * len(inp.values), inp.index)
         y = normalised(x, "reduce_norm", mode, block.activation, inp, self.io.depthwise)
@@ -99,8 +104,9 @@ class DenseBottleneckNet(nn.Module):
             y,
             inner,
             new,
-            kernel=block.kernel,
+            kernel=kernel,
             stride=stride,
+            window=window,
             group_width=block.group_width,
             name="conv",
         )

@@ -34,6 +34,7 @@ class DepthwiseSeparable(Block):
 
     kind: ClassVar[str] = "depthwise_separable"
     BRANCHES: ClassVar[tuple[str, ...]] = ("kernel",)
+    MASKED: ClassVar[tuple[str, ...]] = ("kernel",)
 
     kernel: int | Choice = 3
     activation: str = "relu"
@@ -65,7 +66,8 @@ class DepthwiseSeparableNet(nn.Module):
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, io = self.block, self.io
         inp, out = selection.channels(io)
-        (y,) = Depthwise(block.kernel, io.stride, implementation=io.depthwise, name="depthwise")(x, inp)  # type: ignore[arg-type]
+        kernel, window = selection.largest("kernel", block.kernel)
+        (y,) = Depthwise(kernel, io.stride, implementation=io.depthwise, name="depthwise")(x, inp, window=window)
         y = normalised(y, "depthwise_norm", mode, block.activation, inp, io.depthwise)
         y = Pointwise(out.size, name="project")(y)
         return normalised(y, "project_norm", mode, block.project_activation, out, io.depthwise)

@@ -37,6 +37,7 @@ class Fire(Block):
 
     kind: ClassVar[str] = "fire"
     BRANCHES: ClassVar[tuple[str, ...]] = ("kernel", "squeeze")
+    MASKED: ClassVar[tuple[str, ...]] = ("kernel", "squeeze")
     EXAMPLES: ClassVar[dict[str, tuple[Any, ...]]] = {"squeeze": (0.125, 0.25)}
 
     kernel: int | Choice = 3
@@ -44,10 +45,11 @@ class Fire(Block):
     norm: bool = True
     activation: str = "relu"
 
-    def squeezed(self, out_channels: int) -> int:
-        """Channels between both stages."""
-        assert not isinstance(self.squeeze, Choice)
-        return max(1, round(self.squeeze * out_channels))
+    def squeezed(self, out_channels: int, ratio: float | None = None) -> int:
+        """Channels between both stages, by `ratio` where `squeeze` is still searched."""
+        squeeze = self.squeeze if ratio is None else ratio
+        assert not isinstance(squeeze, Choice)
+        return max(1, round(squeeze * out_channels))
 
     def check(self, io: BlockIO) -> None:
         super().check(io)
@@ -83,13 +85,13 @@ class FireNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, stride = self.block, self.io.stride
-        assert isinstance(block.kernel, int)
-        _, out = selection.channels(self.io)
-        squeezed, half = out.map(block.squeezed), out.map(lambda channels: channels // 2)
+        _, out, ratio = selection.sizes(self.io, squeeze=block.squeeze)
+        kernel, window = selection.largest("kernel", block.kernel)
+        squeezed, half = out.join(ratio, block.squeezed), out.map(lambda channels: channels // 2)
         made = partial(unit, norm=block.norm, activation=block.activation, mode=mode)
         x = made(x, squeezed, name="squeeze")
         small = made(x, half, name="expand_small", stride=stride)
-        large = made(x, half, name="expand_large", kernel=block.kernel, stride=stride)
+        large = made(x, half, name="expand_large", kernel=kernel, stride=stride, window=window)
         return Concat()((small, large), (half, half))
 
 

@@ -78,6 +78,8 @@ class FlyNet(Block):
     kind: ClassVar[str] = "flynet"
     BRANCHES: ClassVar[tuple[str, ...]] = ("kernel", "expand")
     ELASTIC: ClassVar[tuple[str, ...]] = ("heads", "attention", "reduction", "residual")
+    MASKED: ClassVar[tuple[str, ...]] = ("kernel", "expand")
+    TRACED: ClassVar[tuple[str, ...]] = ("kernel",)
     EXAMPLES: ClassVar[dict[str, tuple[Any, ...]]] = {
         "heads": (1, 3),
         "attention": ("none", "se", "eca", "mean_variance_softmax"),
@@ -96,12 +98,13 @@ class FlyNet(Block):
     hidden: int | None = None
     quantization_levels: int = 0
 
-    def hidden_channels(self, in_channels: int) -> int:
-        """Channels after the expansion."""
-        assert not isinstance(self.expand, Choice)
-        if self.hidden is not None and self.expand != 1:
+    def hidden_channels(self, in_channels: int, ratio: float | None = None) -> int:
+        """Channels after the expansion, by `ratio` where `expand` is still searched."""
+        expand = self.expand if ratio is None else ratio
+        assert not isinstance(expand, Choice)
+        if self.hidden is not None and expand != 1:
             return self.hidden
-        return _bottleneck.expanded(in_channels, self.expand)
+        return _bottleneck.expanded(in_channels, expand)
 
     def check(self, io: BlockIO) -> None:
         super().check(io)
@@ -159,9 +162,9 @@ class FlyNetNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, io = self.block, self.io
-        inp, out = selection.channels(io)
-        hidden = inp.map(block.hidden_channels)
-        wide = _bottleneck.widen(x, hidden, block.expand, block.activation, mode, io)  # type: ignore[arg-type]
+        inp, out, expand = selection.sizes(io, expand=block.expand)
+        hidden = inp.join(expand, block.hidden_channels)
+        wide = _bottleneck.widen(x, hidden, expand, block.activation, mode, io)
         y = self._filtered(wide, hidden, selection)
         y = normalised(y, "depthwise_norm", mode, None, hidden, io.depthwise)
         if block.expanded_residual:
@@ -189,13 +192,14 @@ class FlyNetNet(nn.Module):
         def factors(means: tuple[Array, ...], variances: tuple[Array, ...]) -> list[tuple[Array, ...]]:
             return attention(means, variances, selection.field("attention"), heads_index, selection.progress)
 
-        settings = (block.kernel, io.stride, max(counts), io.depthwise)
+        kernel, window = selection.largest("kernel", block.kernel)
+        settings = (kernel, io.stride, max(counts), io.depthwise)
         if not mixed and max(counts) > 1 and "sum" not in reductions and fuses(io.depthwise):
             scales = (lambda *seen: factors(*seen)[0]) if attention.scales else None
-            largest = DepthwiseMaximum(*settings, name="depthwise")(wide, hidden, in_use, scales)  # type: ignore[arg-type]
+            largest = DepthwiseMaximum(*settings, name="depthwise")(wide, hidden, in_use, window, scales)
             by_kind = [Maximum()((largest, source)) if kind == "funnel" else largest for kind in reductions]
             return select(reduction_index, by_kind)
-        maps = Depthwise(*settings, name="depthwise")(wide, hidden, in_use)  # type: ignore[arg-type]
+        maps = Depthwise(*settings, name="depthwise")(wide, hidden, in_use, window)
         scaled = [maps[:count] for count in counts] if mixed else [maps]
         if attention.scales:
             means = tuple(GlobalPool()(values) for values in maps)

@@ -42,6 +42,7 @@ class FusedInvertedResidual(Block):
     kind: ClassVar[str] = "fused_inverted_residual"
     BRANCHES: ClassVar[tuple[str, ...]] = ("kernel", "expand")
     ELASTIC: ClassVar[tuple[str, ...]] = ("attention",)
+    MASKED: ClassVar[tuple[str, ...]] = ("kernel", "expand")
     EXAMPLES: ClassVar[dict[str, tuple[Any, ...]]] = {"expand": (1, 3)}
 
     kernel: int | Choice = 3
@@ -52,14 +53,19 @@ class FusedInvertedResidual(Block):
     squeeze_activation: str = "silu"
     gate: str = "sigmoid"
 
-    def filtered_channels(self, in_channels: int, out_channels: int) -> int:
-        """Channels after the k x k convolution."""
-        assert not isinstance(self.expand, Choice)
-        return out_channels if self.expand == 1 else _bottleneck.expanded(in_channels, self.expand)
+    def filtered_channels(self, in_channels: int, out_channels: int, ratio: float | None = None) -> int:
+        """Channels after the k x k convolution, by `ratio` where `expand` is still searched."""
+        expand = self.expand if ratio is None else ratio
+        assert not isinstance(expand, Choice)
+        return out_channels if expand == 1 else _bottleneck.expanded(in_channels, expand)
 
     def squeezed(self, in_channels: int, filtered: int) -> int:
         """Channels inside squeeze-and-excitation."""
         return squeezed(self.squeeze_from, in_channels, filtered)
+
+    def masked(self) -> tuple[str, ...]:
+        # expand=1 is another form, with weights of its own
+        return tuple(name for name in super().masked() if name != "expand" or 1 not in options(self.expand))
 
     def check(self, io: BlockIO) -> None:
         super().check(io)
@@ -93,11 +99,13 @@ class FusedInvertedResidualNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, io = self.block, self.io
-        inp, out = selection.channels(io)
-        filtered = inp.join(out, block.filtered_channels)
+        inp, out, expand = selection.sizes(io, expand=block.expand)
+        values = zip(inp.values, out.values, expand.values, strict=True)
+        filtered = Channels(tuple(block.filtered_channels(*each) for each in values), inp.index)
+        kernel, window = selection.largest("kernel", block.kernel)
         # Names of their own: the weights of one form are of no use to the other.
         name = "fused" if block.expand == 1 else "expand"
-        y = Conv(filtered.size, block.kernel, io.stride, name=name)(x)  # type: ignore[arg-type]
+        y = Conv(filtered.size, kernel, io.stride, name=name)(x, window)
         y = normalised(y, f"{name}_norm", mode, block.activation, filtered, io.depthwise)
         y = self._attended(y, inp, filtered, selection)
         if block.expand == 1:

@@ -37,6 +37,7 @@ class Ghost(Block):
 
     kind: ClassVar[str] = "ghost"
     BRANCHES: ClassVar[tuple[str, ...]] = ("kernel", "ratio")
+    MASKED: ClassVar[tuple[str, ...]] = ("kernel",)
     EXAMPLES: ClassVar[dict[str, tuple[Any, ...]]] = {"kernel": (1, 3), "ratio": (2, 4)}
 
     kernel: int | Choice = 1
@@ -76,11 +77,12 @@ class GhostNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, io = self.block, self.io
-        assert isinstance(block.kernel, int) and isinstance(block.ratio, int)
+        assert isinstance(block.ratio, int)
         ratio = block.ratio
+        kernel, window = selection.largest("kernel", block.kernel)
         _, out = selection.channels(io)
         count = out.map(lambda channels: channels // ratio)
-        primary = Conv(count.size, block.kernel, io.stride, name="primary")(x)
+        primary = Conv(count.size, kernel, io.stride, name="primary")(x, window)
         primary = normalised(primary, "primary_norm", mode, block.activation, count, io.depthwise)
         maps = [primary]
         for position in range(ratio - 1):

@@ -20,6 +20,7 @@ from search_spaces.blocks._grouped import ElasticGroups
 from search_spaces.blocks.mixed_depthwise import check_kernels, divided, even_parts
 from search_spaces.channels import Channels
 from search_spaces.choice import Choice
+from search_spaces.kernels.window import Window
 from search_spaces.layers import Activation, Conv, Norm, Pool
 from search_spaces.lowering import Plan
 from search_spaces.rearrange import Concat
@@ -186,14 +187,16 @@ class InceptionNet(nn.Module):
 
 
 def unit(x: Array, out: Channels, *, name: str, norm: bool, activation: str, mode: str, kernel: int = 1,
-         stride: int = 1, source: Channels | None = None, group_width: int | None = None) -> Array:  # fmt: skip
+         stride: int = 1, source: Channels | None = None, group_width: int | None = None,
+         window: Window | None = None) -> Array:  # fmt: skip
     """Convolution, normalisation (or bias) and activation to `out` channels; call inside a module's compact method.
 
-    `group_width` channels of `source`, the channels of `x`, make a group; None makes one group of all.
+    `group_width` channels of `source`, the channels of `x`, make a group; None makes one group of all, of whose taps
+    the centre of `window` is in use (traced; None: all).
     """
     bias = not norm
     if group_width is None:
-        y = Conv(out.size, kernel, stride, bias=bias, name=name)(x)
+        y = Conv(out.size, kernel, stride, bias=bias, name=name)(x, window)
     else:
         assert source is not None
         per_group = source.join(out, lambda a, b: b * group_width // a)

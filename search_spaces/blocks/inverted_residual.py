@@ -44,6 +44,8 @@ class InvertedResidual(Block):
     kind: ClassVar[str] = "inverted_residual"
     BRANCHES: ClassVar[tuple[str, ...]] = ("kernel", "expand")
     ELASTIC: ClassVar[tuple[str, ...]] = ("attention",)
+    MASKED: ClassVar[tuple[str, ...]] = ("kernel", "expand")
+    TRACED: ClassVar[tuple[str, ...]] = ("kernel",)
 
     kernel: int | Choice = 3
     expand: float | Choice = 6
@@ -56,12 +58,13 @@ class InvertedResidual(Block):
     groups: int = 1
     keep_expansion: bool = False
 
-    def hidden_channels(self, in_channels: int) -> int:
-        """Channels after the expansion."""
-        assert not isinstance(self.expand, Choice)
-        if self.hidden is not None and self.expand != 1:
+    def hidden_channels(self, in_channels: int, ratio: float | None = None) -> int:
+        """Channels after the expansion, by `ratio` where `expand` is still searched."""
+        expand = self.expand if ratio is None else ratio
+        assert not isinstance(expand, Choice)
+        if self.hidden is not None and expand != 1:
             return self.hidden
-        return _bottleneck.expanded(in_channels, self.expand)
+        return _bottleneck.expanded(in_channels, expand)
 
     def squeezed(self, in_channels: int, hidden: int) -> int:
         """Channels inside squeeze-and-excitation."""
@@ -85,6 +88,10 @@ class InvertedResidual(Block):
                 raise InputError(
                     f"groups={groups} does not divide the {channels} {what} channels: change the width, or use groups=1"
                 )
+
+    def masked(self) -> tuple[str, ...]:
+        # the groups of every expansion are other channels
+        return tuple(name for name in super().masked() if self.groups == 1 or name != "expand")
 
     def check_elastic(self, io: BlockIO) -> None:
         if self.groups > 1:
@@ -119,12 +126,12 @@ class InvertedResidualNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, io = self.block, self.io
-        inp, out = selection.channels(io)
-        hidden = inp.map(block.hidden_channels)
-        assert isinstance(block.expand, int | float)
+        inp, out, expand = selection.sizes(io, expand=block.expand)
+        hidden = inp.join(expand, block.hidden_channels)
+        kernel, window = selection.largest("kernel", block.kernel)
         groups, keep = block.groups, block.keep_expansion
-        y = _bottleneck.widen(x, hidden, block.expand, block.activation, mode, io, groups=groups, keep=keep)
-        (y,) = Depthwise(block.kernel, io.stride, implementation=io.depthwise, name="depthwise")(y, hidden)  # type: ignore[arg-type]
+        y = _bottleneck.widen(x, hidden, expand, block.activation, mode, io, groups=groups, keep=keep)
+        (y,) = Depthwise(kernel, io.stride, implementation=io.depthwise, name="depthwise")(y, hidden, window=window)
         y = normalised(y, "depthwise_norm", mode, block.activation, hidden, io.depthwise)
         attention = ChannelAttention(options(block.attention), block.squeeze_activation, block.gate, name="attention")
         y = attention(y, hidden, selection.field("attention"), inp.join(hidden, block.squeezed))

@@ -77,6 +77,7 @@ class MixedDepthwise(Block):
     kind: ClassVar[str] = "mixed_depthwise"
     BRANCHES: ClassVar[tuple[str, ...]] = ("kernels", "expand")
     ELASTIC: ClassVar[tuple[str, ...]] = ("attention",)
+    MASKED: ClassVar[tuple[str, ...]] = ("expand",)
     EXAMPLES: ClassVar[dict[str, tuple[Any, ...]]] = {"kernels": ((3, 5), (3, 5, 7))}
 
     kernels: tuple[int, ...] | Choice = (3, 5)
@@ -84,10 +85,11 @@ class MixedDepthwise(Block):
     attention: str | Choice = "none"
     activation: str = "relu6"
 
-    def hidden_channels(self, in_channels: int) -> int:
-        """Channels after the expansion."""
-        assert not isinstance(self.expand, Choice)
-        return _bottleneck.expanded(in_channels, self.expand)
+    def hidden_channels(self, in_channels: int, ratio: float | None = None) -> int:
+        """Channels after the expansion, by `ratio` where `expand` is still searched."""
+        expand = self.expand if ratio is None else ratio
+        assert not isinstance(expand, Choice)
+        return _bottleneck.expanded(in_channels, expand)
 
     def check(self, io: BlockIO) -> None:
         super().check(io)
@@ -127,9 +129,9 @@ class MixedDepthwiseNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, io = self.block, self.io
-        inp, out = selection.channels(io)
-        hidden = inp.map(block.hidden_channels)
-        y = _bottleneck.widen(x, hidden, block.expand, block.activation, mode, io)  # type: ignore[arg-type]
+        inp, out, expand = selection.sizes(io, expand=block.expand)
+        hidden = inp.join(expand, block.hidden_channels)
+        y = _bottleneck.widen(x, hidden, expand, block.activation, mode, io)
         y = self._filtered(y, hidden, mode)
         y = ChannelAttention(options(block.attention), name="attention")(y, hidden, selection.field("attention"))
         return _bottleneck.narrow(x, y, inp, out, io, mode)

@@ -44,6 +44,7 @@ class Residual(Block):
 
     kind: ClassVar[str] = "residual"
     BRANCHES: ClassVar[tuple[str, ...]] = ("kernel", "expand", "group_width")
+    MASKED: ClassVar[tuple[str, ...]] = ("kernel", "expand")
     LEAST_EXPAND: ClassVar[float] = _trunk.LEAST_EXPAND
     EXAMPLES: ClassVar[dict[str, tuple[Any, ...]]] = {"expand": (0.5, 1.0), "group_width": (None, 4)}
 
@@ -54,10 +55,14 @@ class Residual(Block):
     activation: str = "relu"
     preactivation: bool = False
 
-    def inner_channels(self, out_channels: int) -> int:
+    def inner_channels(self, out_channels: int, ratio: float | None = None) -> int:
         """Channels between the two convolutions."""
-        assert not isinstance(self.expand, Choice)
-        return expanded(out_channels, self.expand)
+        expand = self.expand if ratio is None else ratio
+        assert not isinstance(expand, Choice)
+        return expanded(out_channels, expand)
+
+    def masked(self) -> tuple[str, ...]:
+        return _trunk.masked(super().masked(), self.group_width)
 
     def check(self, io: BlockIO) -> None:
         super().check(io)
@@ -96,16 +101,18 @@ class ResidualNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, stride = self.block, self.io.stride
-        inp, out = selection.channels(self.io)
+        inp, out, expand = selection.sizes(self.io, expand=block.expand)
+        kernel, window = selection.largest("kernel", block.kernel)
         activated = None
         if block.preactivation:
             activated = normalised(x, "input_norm", mode, block.activation, inp, self.io.depthwise)
         y = _trunk.pair(
             x if activated is None else activated,
             inp,
-            out.map(block.inner_channels),
+            out.join(expand, block.inner_channels),
             out,
-            kernel=block.kernel,
+            kernel=kernel,
+            window=window,
             stride=stride,
             group_width=block.group_width,
             activation=block.activation,

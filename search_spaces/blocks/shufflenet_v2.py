@@ -64,6 +64,7 @@ class ShuffleNetV2(Block):
 
     kind: ClassVar[str] = "shufflenet_v2"
     BRANCHES: ClassVar[tuple[str, ...]] = ("kernel",)
+    MASKED: ClassVar[tuple[str, ...]] = ("kernel",)
 
     kernel: int | Choice = 3
     activation: str = "relu"
@@ -107,12 +108,12 @@ class ShuffleNetV2Net(nn.Module):
         inp, out = selection.channels(self.io)
         half = out.map(lambda channels: channels // 2)
         if filters_all(self.io):
-            passed, y = self._filtered(x, inp, "passed_depthwise", mode), x
+            passed, y = self._filtered(x, inp, "passed_depthwise", selection, mode), x
             passed = self._mixed(passed, half, "passed", mode)
         else:
             passed, y = Split()(x, (half, half))
         y = self._mixed(y, half, "expand", mode)
-        y = self._mixed(self._filtered(y, half, "depthwise", mode), half, "project", mode)
+        y = self._mixed(self._filtered(y, half, "depthwise", selection, mode), half, "project", mode)
         # The shuffle of two groups: channel j of either half becomes channel 2 j or 2 j + 1.
         return Interleave()((passed, y))
 
@@ -120,10 +121,11 @@ class ShuffleNetV2Net(nn.Module):
         y = Pointwise(channels.size, name=name)(x)
         return normalised(y, f"{name}_norm", mode, self.block.activation, channels, self.io.depthwise)
 
-    def _filtered(self, x: Array, channels: Channels, name: str, mode: str) -> Array:
-        block, io = self.block, self.io
-        (y,) = Depthwise(block.kernel, io.stride, implementation=io.depthwise, name=name)(x, channels)  # type: ignore[arg-type]
-        return normalised(y, f"{name}_norm", mode, None, channels, io.depthwise)
+    def _filtered(self, x: Array, channels: Channels, name: str, selection: Selection, mode: str) -> Array:
+        kernel, window = selection.largest("kernel", self.block.kernel)
+        layer = Depthwise(kernel, self.io.stride, implementation=self.io.depthwise, name=name)
+        (y,) = layer(x, channels, window=window)
+        return normalised(y, f"{name}_norm", mode, None, channels, self.io.depthwise)
 
 
 block = ShuffleNetV2

@@ -21,6 +21,7 @@ from jax import Array
 from hw_models.discover import unknown
 from hw_models.errors import InputError
 from search_spaces.kernels import native, scan, xla
+from search_spaces.kernels.window import windowed
 
 IMPLEMENTATIONS = ("native", "scan", "xla")
 _PLAIN = {"scan": scan.depthwise, "xla": xla.depthwise}
@@ -68,7 +69,7 @@ def depthwise(
     active, kernel = _count("active", active, 0), _count("kernel", kernel, 1)
     if name == "native":
         return native.largest(x, w[None], _sizes(x, w[None], active, kernel, None), stride)
-    return _PLAIN[name](x, _window(w, kernel, x.shape, stride), stride, active)
+    return _PLAIN[name](x, windowed(w, kernel, x.shape, stride), stride, active)
 
 
 def largest_depthwise(
@@ -120,7 +121,7 @@ def largest_depthwise(
         return native.largest(x, filters, _sizes(x, filters, active, kernel, heads), stride, by_head)
     best = None
     for head in range(w.shape[3]):
-        y = _PLAIN[name](x, _window(w[..., head], kernel, x.shape, stride), stride, active)
+        y = _PLAIN[name](x, windowed(w[..., head], kernel, x.shape, stride), stride, active)
         y = y if scale is None else (y * scale[:, None, None, :, head]).astype(x.dtype)
         joined = y if best is None else jnp.maximum(best, y)
         best = joined if best is None or heads is None else jnp.where(head < heads, joined, best)
@@ -157,7 +158,7 @@ def depthwise_moments(
         return jnp.moveaxis(found[0], 1, 2), jnp.moveaxis(found[1], 1, 2)
     means, variances = [], []
     for head in range(w.shape[3]):
-        y = _PLAIN[name](x, _window(w[..., head], kernel, x.shape, stride), stride, active)
+        y = _PLAIN[name](x, windowed(w[..., head], kernel, x.shape, stride), stride, active)
         y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
         used = 1.0 if heads is None else jnp.where(head < heads, 1.0, 0.0)
         mean = y.mean((1, 2))
@@ -255,29 +256,6 @@ def _sizes(x: Array, w: Array, active: Array | None, kernel: Array | None, heads
     everything = (x.shape[-1], w.shape[1], w.shape[0])
     in_use = zip((active, kernel, heads), everything, strict=True)
     return jnp.stack([jnp.int32(most if value is None else value) for value, most in in_use])
-
-
-def _window(w: Array, kernel: Array | None, shape: tuple[int, ...], stride: int) -> Array:
-    """Filters with zeros outside the window in use, moved so that padding for all of them is right for the window."""
-    if kernel is None:
-        return w
-    size = w.shape[0]
-    taps = jnp.arange(size)
-    margin = (size - kernel) // 2
-
-    def shifted(in_size: int) -> Array:
-        reach = (-(-in_size // stride) - 1) * stride - in_size
-        before = jnp.maximum(reach + kernel, 0) // 2
-        # tap `margin` of the window meets pixel -before; all filters start at pixel -(padding of the largest)
-        return max(reach + size, 0) // 2 - before
-
-    rows, columns = shifted(shape[1]), shifted(shape[2])
-    row, column = taps - rows + margin, taps - columns + margin
-    inside_row = (taps >= rows) & (taps < rows + kernel)
-    inside_column = (taps >= columns) & (taps < columns + kernel)
-    moved = jnp.take(jnp.take(w, jnp.clip(row, 0, size - 1), axis=0), jnp.clip(column, 0, size - 1), axis=1)
-    inside = inside_row[:, None] & inside_column[None, :]
-    return jnp.where(inside[..., None], moved, jnp.zeros((), w.dtype))
 
 
 def _check(x: Array, w: Array, stride: int, rank: int, implementation: str) -> None:

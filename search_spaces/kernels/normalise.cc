@@ -36,7 +36,7 @@ ffi::Error describe(Rows& p, const Floats& x) {
   p.channels = x.dimensions().back();
   p.rows = p.channels == 0 ? 0 : static_cast<int64_t>(x.element_count()) / p.channels;
   p.active = p.channels;
-  p.chunk_rows = std::max<int64_t>(1, kChunkBytes / std::max<int64_t>(1, 4 * p.channels));
+  p.chunk_rows = kChunkRows;
   p.chunks = ceil_div(p.rows, p.chunk_rows);
   p.x = x.typed_data();
   return ffi::Error::Success();

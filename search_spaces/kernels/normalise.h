@@ -6,7 +6,7 @@
 
 namespace flynas {
 
-constexpr int64_t kChunkBytes = 128 * 1024;  // rows of one task
+constexpr int64_t kChunkRows = 128;  // rows of one task; float32 sums of more of them would lose digits
 
 // The order is that of `ACTIVATIONS` in normalise.py.
 enum Activation : int32_t { kIdentity, kRelu, kRelu6, kHardSwish };

@@ -18,10 +18,7 @@ def depthwise(x: Array, w: Array, stride: int, active: Array | None) -> Array:
         Array([9., 0.], dtype=float32)
     """
     channels = x.shape[-1]
-    if active is not None:
-        # The derivative of the selection also keeps the weights' gradient of idle channels at zero.
-        w = jnp.where(jnp.arange(channels) < active, w, jnp.zeros((), w.dtype))
-    return lax.conv_general_dilated(
+    y = lax.conv_general_dilated(
         x,
         w[:, :, None, :],
         (stride, stride),
@@ -30,3 +27,6 @@ def depthwise(x: Array, w: Array, stride: int, active: Array | None) -> Array:
         feature_group_count=channels,
         precision=jax.lax.Precision.HIGHEST,
     )
+    # The result is masked and not the filters: under `vmap` these stay the same for every candidate. The derivative of
+    # the selection keeps both gradients of idle channels at zero as well.
+    return y if active is None else jnp.where(jnp.arange(channels) < active, y, jnp.zeros((), y.dtype))

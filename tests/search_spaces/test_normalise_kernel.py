@@ -130,3 +130,18 @@ def test_what_is_not_a_number_shows() -> None:
 def test_plain_layers_where_it_does_not_serve(dtype: str, activation: str, implementation: str) -> None:
     assert not normalise.available(jnp.ones((1, 2, 2, 3), dtype), activation, implementation)
     assert normalise.available(jnp.ones((1, 2, 2, 3)), "relu", "native")
+
+
+def test_sums_over_many_rows_lose_no_digits() -> None:
+    """Sums of gradients nearly cancel, so that what is lost in them is all that one sees behind deep networks."""
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(16, 40, 40, 3)) * 0.1 + 2).astype(np.float32)
+    g, ones, zeros = rng.normal(size=x.shape).astype(np.float32), np.ones(3, np.float32), np.zeros(3, np.float32)
+    wanted = expected(x, ones, zeros, g, "identity", 3)
+    mean, variance = normalise.moments(jnp.asarray(x))
+    y, pull = jax.vjp(lambda x: normalise.normalised(x, ones, zeros, mean, variance, NORM_EPSILON), jnp.asarray(x))
+    (dx,) = pull(jnp.asarray(g))
+    np.testing.assert_allclose(mean, wanted["mean"], rtol=1e-7)
+    np.testing.assert_allclose(variance, wanted["variance"], rtol=1e-6)
+    for found, name in ((y, "y"), (dx, "dx")):
+        np.testing.assert_allclose(found, wanted[name], atol=float(np.abs(wanted[name]).max()) * 1e-6, err_msg=name)

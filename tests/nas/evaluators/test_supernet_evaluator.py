@@ -139,6 +139,11 @@ def test_version_follows_the_weights(trained):
         (tiny.space(), {"data": "digits", "optimizer": "adamx"}, "did you mean 'adamw'"),
         (tiny.space(), {"data": "digits", "accumulate": 7}, "accumulate=7 does not divide a batch of 64"),
         (tiny.space(), {"data": "digits", "calibration": 100, "placement": "disk"}, "unknown placement 'disk'"),
+        (
+            tiny.space(),
+            {"data": "digits", "calibration": 100, "execution": "mask"},
+            r"unknown execution 'mask': did you mean 'masks'\? \(known: auto, masks, switch\)",
+        ),
     ],
 )
 def test_bad_settings_are_named(space, options, said):
@@ -210,3 +215,15 @@ def test_a_diverging_supernet_names_the_step_and_keeps_the_last_good_state():
     with pytest.raises(Diverged, match=said) as told:
         judge.train(jax.random.key(1), state)
     assert told.value.state is state
+
+
+def test_networks_side_by_side_have_the_errors_of_one_after_the_other(trained):
+    """`masks` judges the same weights; its chunks are padded, and may be asked for more rows than one holds."""
+    space, judge, state, _ = trained
+    masks = supernet.evaluator(space, data=sorted_digits(), seed=1, execution="masks", **SETTINGS)
+    assert (judge.describe["execution"], masks.describe["execution"]) == ("switch", "masks")
+    assert judge.version(state) != masks.version(state), "rounding may tip an image"
+    genes = genes_of(space, 4)
+    expected = np.concatenate([judge.evaluate(jax.random.key(2), state, row[None], [0]).error for row in genes])
+    found = np.asarray(masks.evaluate(jax.random.key(2), state, genes, np.arange(4)).error)
+    assert found.shape == (4,) and np.abs(found - expected).max() <= 1.01 / VALIDATION
