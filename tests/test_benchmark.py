@@ -63,4 +63,4 @@ def test_the_command_names_every_benchmark():
     shown = subprocess.run(
         [sys.executable, SCRIPTS / "benchmark.py", "--help"], capture_output=True, text=True, check=True
     ).stdout
-    assert "{freed_memory,kernels,pricing,quickstart,spaces,step,tables}" in shown and "--peers FOLDER" in shown
+    assert "{freed_memory,kernels,pricing,quickstart,spaces,start,step,tables}" in shown and "--peers FOLDER" in shown
