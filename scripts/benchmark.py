@@ -1,6 +1,6 @@
 """Measures what the project claims about its own speed.
 
-    python scripts/benchmark.py quickstart|engine|freed_memory|spaces|tables [--json FILE]
+    python scripts/benchmark.py quickstart|engine|start|freed_memory|spaces|tables [--json FILE]
     python scripts/benchmark.py pricing|kernels|step [--json FILE] [--peers FOLDER]
 
 Every row is `{"name", "ours", "peer", "ratio", "goal", "met"}`; `peer` and `ratio` are null where there is nobody to
@@ -196,9 +196,17 @@ def engine() -> list[Row]:
     return benchmark_engine.rows()
 
 
+def start() -> list[Row]:
+    """Fresh processes until their first training step and evaluation, with and without kept programs."""
+    import benchmark_start
+
+    return benchmark_start.rows()
+
+
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "quickstart": quickstart,
     "engine": engine,
+    "start": start,
     "freed_memory": freed_memory,
     "spaces": spaces,
     "tables": tables,

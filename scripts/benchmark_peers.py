@@ -63,6 +63,15 @@ def ask(python: Path, script: Path, question: Any, environment: dict[str, str] |
         )
 
 
+def ask_ours(script: Path, question: Any, environment: dict[str, str] | None = None) -> Any:
+    """The answer of one of our own scripts, run by this interpreter with the packages of the checkout it lies in.
+
+    Raises:
+        NotMeasured: as `ask`.
+    """
+    return ask(Path(sys.executable), script, question, {"PYTHONPATH": str(script.parents[1])} | (environment or {}))
+
+
 def answer(name: str, folder: Path, question: Any) -> Any:
     """What the peer `name` answers, from `scripts/peers/ask_<name>.py`.
 

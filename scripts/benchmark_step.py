@@ -1,6 +1,7 @@
-"""Steps of a supernet against once-for-all's and plain PyTorch's, for the same networks in alternating rounds.
+"""Steps of a supernet against once-for-all's, plain PyTorch's and NNI's, for the same networks in alternating rounds.
 
-Run as a program it times ours: it reads a question from standard input as `peers/ask_ofa.py` does.
+Run as a program it times ours: it reads a question from standard input, with the text of a `space` and `networks` that
+are each what is `chosen` by the names of its decisions.
 """
 
 from __future__ import annotations
@@ -13,23 +14,35 @@ import time
 from pathlib import Path
 from typing import Any
 
+import benchmark_nni
 import benchmark_peers
 from benchmark_kernels import KEPT_MEMORY, seconds
 from benchmark_rows import Row, row
 
 NETWORKS, ROUNDS = 5, 3
 SETTINGS = {"input_hw": 112, "classes": 10, "batch": 32, "spend_s": 2.0}
+SPACE = "mobilenet_v3[input_hw=112,classes=10,resolutions=1]"
 KINDS = ("train", "evaluate")
 
 
 def rows(folder: Path) -> tuple[list[Row], list[dict[str, Any]]]:
+    """Speeds against once-for-all and PyTorch, then those of `benchmark_nni`.
+
+    Raises:
+        RuntimeError: ours and theirs are not the same networks.
+    """
+    (first, peers), (second, also) = _against_ofa(folder), benchmark_nni.rows(folder)
+    return first + second, peers + also
+
+
+def _against_ofa(folder: Path) -> tuple[list[Row], list[dict[str, Any]]]:
     """Median over networks of how long ours take, as a share of the peer's time; then every network.
 
     Raises:
         RuntimeError: ours and theirs are not the same networks.
     """
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    question = {**SETTINGS, "threads": threads, "networks": _drawn()}
+    question = {**SETTINGS, "space": SPACE, "threads": threads, "networks": _drawn()}
     ours, peer, versions = [], [], []
     try:
         python = benchmark_peers.python_of("ofa", folder)
@@ -39,7 +52,7 @@ def rows(folder: Path) -> tuple[list[Row], list[dict[str, Any]]]:
             answer = benchmark_peers.ask(python, script, question, KEPT_MEMORY)
             peer.append(answer["networks"])
             versions = answer["versions"]
-            ours.append(benchmark_peers.ask(Path(sys.executable), Path(__file__), question))
+            ours.append(benchmark_peers.ask_ours(Path(__file__), question))
     except benchmark_peers.NotMeasured as error:
         return [], [{"name": "ofa", "versions": list(benchmark_peers.PEERS["ofa"]), "reason": str(error)}]
     for mine, theirs in zip(ours[0]["networks"], peer[0], strict=True):
@@ -69,18 +82,12 @@ def _compared(ours: list[Any], peer: list[Any]) -> list[Row]:
     return summary + found
 
 
-def _space() -> Any:
-    from search_spaces.spaces import mobilenet_v3
-
-    return mobilenet_v3.space(input_hw=SETTINGS["input_hw"], classes=SETTINGS["classes"], resolutions=1)
-
-
 def _drawn() -> list[dict[str, Any]]:
-    """Random networks of once-for-all's space, in its own terms."""
+    """Random networks in once-for-all's terms, and in ours: stage 0 is fixed, 1 to 5 are once-for-all's five."""
     import random
 
     rng = random.Random(0)
-    return [
+    networks: list[dict[str, Any]] = [
         {
             "kernel": [rng.choice([3, 5, 7]) for _ in range(20)],
             "expand": [rng.choice([3, 4, 6]) for _ in range(20)],
@@ -88,16 +95,17 @@ def _drawn() -> list[dict[str, Any]]:
         }
         for _ in range(NETWORKS)
     ]
+    for network in networks:
+        network["chosen"] = {f"stages/{stage + 1}/depth": network["depth"][stage] for stage in range(5)} | {
+            f"stages/{stage + 1}/{block}/{field}": network[field][4 * stage + block]
+            for stage in range(5)
+            for block in range(4)
+            for field in ("kernel", "expand")
+        }
+    return networks
 
 
-def _genes(space: Any, network: dict[str, Any]) -> Any:
-    """The same network in ours: stage 0 is fixed, stages 1 to 5 are once-for-all's five."""
-    chosen = {}
-    for stage in range(5):
-        chosen[f"stages/{stage + 1}/depth"] = network["depth"][stage]
-        for block in range(4):
-            for field in ("kernel", "expand"):
-                chosen[f"stages/{stage + 1}/{block}/{field}"] = network[field][4 * stage + block]
+def _genes(space: Any, chosen: dict[str, Any]) -> Any:
     return space.canonical([each.values.index(chosen[each.name]) for each in space.decisions])
 
 
@@ -116,10 +124,11 @@ def _measure(question: dict[str, Any]) -> dict[str, Any]:
     from nas.training.recipe import Recipe
     from nas.training.shared import shared_step, started
     from search_spaces.supernet import Supernet
+    from search_spaces.texts import resolve
 
-    space = _space()
+    space = resolve(question["space"]).space
     supernet = Supernet(space)
-    table = jnp.asarray(np.stack([_genes(space, network) for network in question["networks"]]), jnp.int32)
+    table = jnp.asarray(np.stack([_genes(space, network["chosen"]) for network in question["networks"]]), jnp.int32)
     # the network is an operand, as in training: the progress of the clock says which
     rule = Paths(lambda key, progress: table[(progress * len(table)).astype(jnp.int32)][None], (1.0,), 0.0, {})
     recipe = Recipe(batch=question["batch"], learning_rate=0.01, weight_decay=1e-4, shift=0, flip=False, smoothing=0.0)

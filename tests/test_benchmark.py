@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from search_spaces.texts import resolve
+
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
@@ -59,8 +61,33 @@ def test_every_peer_is_pinned_and_has_its_script():
         assert all(requirement.count("==") == 1 for requirement in requirements)
 
 
+def test_networks_for_nni_are_networks_of_ours_and_speeds_are_of_the_same_ones(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    nni = script("benchmark_nni")
+    space = resolve(nni.SPACE).space
+    networks = nni.drawn()
+    for network in networks:
+        blocks = [network["chosen"][each.name] for each in space.decisions]
+        assert all(block in each.values for block, each in zip(blocks, space.decisions, strict=True))
+        used = sum(network["nni"].get(f"s{stage}_depth", 1) for stage in range(2, 8))
+        assert len(blocks) - blocks.count("skip") == used
+
+    side = {"networks": [{"params": 1, "seconds": [1.0, 2.0]}] * len(networks), "recompilations": 0}
+    ours = {"single": side, **dict.fromkeys(("all", "two"), {"seconds": 2.0, "compile_s": 9.0, "recompilations": 0})}
+    theirs = {"networks": [{"params": 1, "seconds": [3.0, 1.0]}] * len(networks)}
+    theirs["steps"] = {"darts": 9.0, "proxyless": 3.0}
+    found = {each["name"]: each for each in nni.compared([{**ours, "theirs": theirs}], "1_thread")}
+    assert found["train_speed_of_nni_1_thread"]["ours"] == 3 and not found["evaluate_speed_of_nni_1_thread"]["met"]
+    assert found["all_paths_speed_of_nni_darts_1_thread"]["met"]
+    assert not found["two_paths_speed_of_nni_proxyless_1_thread"]["met"]
+    theirs["networks"][0] = {"params": 2, "seconds": [3.0, 1.0]}
+    with pytest.raises(RuntimeError, match="not the same network: 1 parameters against 2"):
+        nni.compared([{**ours, "theirs": theirs}], "1_thread")
+
+
 def test_the_command_names_every_benchmark():
     shown = subprocess.run(
         [sys.executable, SCRIPTS / "benchmark.py", "--help"], capture_output=True, text=True, check=True
     ).stdout
-    assert "{engine,freed_memory,kernels,pricing,quickstart,spaces,step,tables}" in shown and "--peers FOLDER" in shown
+    names = "{engine,freed_memory,kernels,pricing,quickstart,spaces,start,step,tables}"
+    assert names in shown and "--peers FOLDER" in shown

@@ -20,6 +20,7 @@ from search_spaces.blocks.fused_inverted_residual import FusedInvertedResidual
 from search_spaces.blocks.inverted_residual import InvertedResidual
 from search_spaces.blocks.residual import Residual
 from search_spaces.choice import Choice, options
+from search_spaces.kernels.window import Window
 from search_spaces.layers import Conv
 from search_spaces.space import Stage
 from search_spaces.spaces import tiny
@@ -156,7 +157,8 @@ def test_a_window_of_a_convolution_is_the_cut_out_kernel(size):
     for stride, kernel in itertools.product((1, 2), (1, 3, 5)):
         cut = weight[(edge := (5 - kernel) // 2) : 5 - edge, edge : 5 - edge]
         expected = Conv(6, kernel, stride).apply({"params": {"kernel": cut}}, x)
-        found = Conv(6, 5, stride).apply({"params": {"kernel": weight}}, x, jnp.int32(kernel))
+        window = Window((1, 3, 5), jnp.int32(kernel // 2))
+        found = Conv(6, 5, stride).apply({"params": {"kernel": weight}}, x, window)
         assert jnp.abs(found - expected).max() < 1e-4
 
 
