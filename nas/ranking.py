@@ -110,7 +110,9 @@ def ceiling(first: Any, second: Any) -> Ceiling:
 def _judgements(score: Any, truth: Any) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(score, np.float64), np.asarray(truth, np.float64)
     if a.shape != b.shape or a.ndim != 1 or len(a) < LEAST:
-        raise InputError(f"judgements of {a.shape} and {b.shape} networks: give two rows of one length, at least {LEAST}")
+        raise InputError(
+            f"judgements of {a.shape} and {b.shape} networks: give two rows of one length, at least {LEAST}"
+        )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise InputError("a judgement is not finite: leave out networks that failed")
     return a, b

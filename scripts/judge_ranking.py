@@ -3,7 +3,8 @@
     python scripts/judge_ranking.py mobilenet_v3|flynet [--out FOLDER] [--workers N]
 
 Adds to `FOLDER/ranking_<space>.json` (docs/results) what is not in it yet, task by task, so that a run that was stopped
-goes on. Every task is a process of its own with one thread, which makes results independent of the number of workers.
+goes on, and writes `FOLDER/ranking.md` and its figure from what both spaces have. Networks trained alone come first,
+then supernets. Every task is a process of its own with one thread: results do not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from ranking_tasks import SPACES, Settings, run
+import ranking_page
+from ranking_tasks import HEADLINE, SPACES, Settings, run
 
 from experiments.process import cores, prepare
 from experiments.progress_view import clock
@@ -27,7 +29,16 @@ from hw_models.errors import InputError
 from nas import disk
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
-RANGES = {"networks": (4, 1000), "epochs": (1, 1000), "validation": (10, 50_000), "workers": (1, 256)}
+SCRATCH = Path(__file__).resolve().parent.parent / "runs" / "ranking"
+RULES = (HEADLINE, "sandwich[random=2]", "fair")
+PASSES = 24  # of every image through networks of the supernet: a tenth of what 30 networks take with two seeds
+RANGES = {
+    "networks": (4, 1000),
+    "epochs": (1, 1000),
+    "validation": (10, 50_000),
+    "workers": (1, 256),
+    "passes": (1, 1000),
+}
 
 
 class Store:
@@ -39,30 +50,40 @@ class Store:
 
     def __init__(self, path: Path, settings: Settings):
         self.path, self.rows = path, {"settings": dataclasses.asdict(settings)}
-        if not path.is_file():
+        self._read()
+
+    def _read(self) -> None:
+        if not self.path.is_file():
             return
         try:
-            with disk.explained(path, "read"):
-                found = json.loads(path.read_text())
+            with disk.explained(self.path, "read"):
+                found = json.loads(self.path.read_text())
         except ValueError as error:
-            raise InputError(f"{path} is damaged ({error}): restore it, or remove it to start again") from error
-        if found.get("settings") != self.rows["settings"]:
+            raise InputError(f"{self.path} is damaged ({error}): restore it, or remove it to start again") from error
+        if not isinstance(found, dict) or found.get("settings") != self.rows["settings"]:
+            there = found.get("settings") if isinstance(found, dict) else "something else"
             raise InputError(
-                f"{path} holds results of {found.get('settings')}, asked for are {self.rows['settings']}: "
+                f"{self.path} holds results of {there}, asked for are {self.rows['settings']}: "
                 "give the same settings, or another folder with --out"
             )
         self.rows = found
 
     def add(self, task: str, result: dict[str, Any]) -> None:
-        """Keep the result of a task; the file is the old or the new one at any time."""
+        """Keep the result of a task; the file is the old one or the new one at any time."""
+        self._read()  # another process may have added something
         self.rows[task] = result
         lines = [f"{json.dumps(key)}: {json.dumps(self.rows[key])}" for key in sorted(self.rows)]
         disk.replace(self.path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
-def tasks(settings: Settings) -> list[str]:
-    """All there is to do, in order: what is fixed and slow comes first."""
-    return [f"alone/{number}" for number in range(settings.networks)]
+def tasks(settings: Settings, rules: list[str], passes: int) -> list[str]:
+    """All there is to do, in order: what does not depend on the supernet comes first.
+
+    Example:
+        >>> tasks(Settings(networks=2), ["uniform"], 24)
+        ['alone/0', 'alone/1', 'shared/uniform/24']
+    """
+    return [f"alone/{number}" for number in range(settings.networks)] + [f"shared/{rule}/{passes}" for rule in rules]
 
 
 def in_own_process(command: list[str], task: str) -> dict[str, Any]:
@@ -108,11 +129,18 @@ def arguments_of(given: list[str] | None) -> argparse.Namespace:
     for field in dataclasses.fields(Settings):
         kind = type(getattr(defaults, field.name))
         parser.add_argument(f"--{field.name}", type=kind, default=getattr(defaults, field.name))
+    parser.add_argument("--rules", nargs="*", default=list(RULES), help="which networks a step of the supernet trains")
+    parser.add_argument("--passes", type=int, default=PASSES, help="of every image through networks of the supernet")
+    parser.add_argument("--scratch", type=Path, default=SCRATCH, help="for the supernet that is being trained")
     parser.add_argument("--task", help=argparse.SUPPRESS)
     arguments = parser.parse_args(given)
     for name, (low, high) in RANGES.items():
         if not low <= getattr(arguments, name) <= high:
             raise InputError(f"--{name} {getattr(arguments, name)} is out of range: give {low} to {high}")
+    from nas.training.paths import paths  # seconds: after what is quickly checked
+
+    for rule in arguments.rules:
+        paths(SPACES[arguments.space](), rule)
     return arguments
 
 
@@ -122,15 +150,19 @@ def main(given: list[str] | None = None) -> None:
     settings = Settings(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Settings)})
     if arguments.task:
         prepare(1)
-        print(json.dumps(run(arguments.space, arguments.task, settings)))
+        print(json.dumps(run(arguments.space, arguments.task, settings, arguments.scratch)))
         return
     with disk.explained(arguments.out):
         arguments.out.mkdir(parents=True, exist_ok=True)
     store = Store(arguments.out / f"ranking_{arguments.space}.json", settings)
     options = [part for name, value in dataclasses.asdict(settings).items() for part in (f"--{name}", str(value))]
     command = [sys.executable, str(Path(__file__).resolve()), arguments.space, *options]
-    missing = [task for task in tasks(settings) if task not in store.rows]
-    work_off(missing, store, command, arguments.workers)
+    command += ["--scratch", str(arguments.scratch.resolve()), "--rules"]  # none: a task names its own
+    missing = [task for task in tasks(settings, arguments.rules, arguments.passes) if task not in store.rows]
+    try:
+        work_off(missing, store, command, arguments.workers)
+    finally:
+        print(ranking_page.write(arguments.out))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from hw_models.errors import InputError
 SEEDS = (0, 1)  # of stand-alone trainings: two tell how far chance alone moves a ranking
 BATCH = 64  # images of a step, as in the quickstart
 SUPERNET_SEED = 0
+HEADLINE = "uniform"  # the rule that the goal is asked of, chosen before there were results
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Settings:
 def _early_strides(space: Any) -> Any:
     """Maps of 28, 14, 7 and 4 pixels as soon as the published layout shrinks them.
 
-    The spaces themselves keep the last strides and drop the first on small images, so that half of a network runs at 28x28:
-    two to three times the multiply-accumulates, and more than the quickstart's networks have.
+    The spaces themselves keep the last strides and drop the first on small images, so that half of a network runs at
+    28x28: up to three times the multiply-accumulates, and more than the quickstart's networks have.
     """
     shrinking = {1, len(space.stages) - 1}
     stages = tuple(
