@@ -70,7 +70,7 @@ def bootstrapped(score: Any, truth: Any, resamples: int = RESAMPLES, seed: int =
         '1.00 (1.00 to 1.00)'
     """
     a, b = _judgements(score, truth)
-    return _interval(_tau(a, b), [_tau(a[draw], b[draw]) for draw in _draws(len(a), resamples, seed)])
+    return _interval(_tau(a, b), _taus(a, b, _draws(len(a), resamples, seed)))
 
 
 def difference(score: Any, other: Any, truth: Any, resamples: int = RESAMPLES, seed: int = 0) -> Tau:
@@ -84,8 +84,7 @@ def difference(score: Any, other: Any, truth: Any, resamples: int = RESAMPLES, s
     """
     (a, truth_a), (b, _) = _judgements(score, truth), _judgements(other, truth)
     draws = _draws(len(a), resamples, seed)
-    found = [_tau(a[draw], truth_a[draw]) - _tau(b[draw], truth_a[draw]) for draw in draws]
-    return _interval(_tau(a, truth_a) - _tau(b, truth_a), found)
+    return _interval(_tau(a, truth_a) - _tau(b, truth_a), _taus(a, truth_a, draws) - _taus(b, truth_a, draws))
 
 
 def ceiling(first: Any, second: Any) -> Ceiling:
@@ -119,17 +118,29 @@ def _judgements(score: Any, truth: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _tau(a: np.ndarray, b: np.ndarray) -> float:
-    """NaN where all of one side tie."""
+    return float(_taus(a, b, np.ones((1, len(a))))[0])
+
+
+def _taus(a: np.ndarray, b: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Tau of `a [N]` and `b [N]` in each of `R` draws, `[R]`; NaN where all of one side tie.
+
+    `draws [R, N]` is how often each network is in the draw: a pair counts so many times as the product.
+    """
     above, beside = np.sign(a[:, None] - a), np.sign(b[:, None] - b)
-    pairs = np.sqrt(np.square(above).sum() * np.square(beside).sum())
-    return float((above * beside).sum() / pairs) if pairs else np.nan
+
+    def pairs(table: np.ndarray) -> np.ndarray:
+        return ((draws @ table) * draws).sum(1)
+
+    untied = np.sqrt(pairs(np.square(above)) * pairs(np.square(beside)))
+    return np.divide(pairs(above * beside), untied, out=np.full(len(draws), np.nan), where=untied > 0)
 
 
 def _draws(count: int, resamples: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, count, (resamples, count))
+    """How often each of `count` networks is drawn, `[resamples, count]`, `count` draws with replacement."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples).astype(np.float64)
 
 
-def _interval(value: float, resampled: list[float]) -> Tau:
+def _interval(value: float, resampled: np.ndarray) -> Tau:
     # a draw of one network again and again has no order
     low, high = np.nanquantile(resampled, (0.025, 0.975))
     return Tau(value, float(low), float(high))

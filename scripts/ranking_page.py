@@ -157,12 +157,14 @@ def figure(spaces: list[Judged]) -> Any:
     """Errors after training alone over those of the supernet, over MACs and over parameters: a row for each space."""
     import matplotlib.pyplot as plt
 
-    picture, axes = plt.subplots(len(spaces), 3, figsize=(10, 3.2 * len(spaces)), squeeze=False, layout="constrained")
+    picture, axes = plt.subplots(
+        len(spaces), 3, figsize=(10, 3.2 * len(spaces)), squeeze=False, sharey="row", layout="constrained"
+    )
     for row, (space, colour) in enumerate(zip(spaces, COLOURS, strict=False)):
         shown: list[tuple[str, np.ndarray | None, bool]] = [
             (f"supernet's test error, {HEADLINE}", None if space.headline is None else space.headline["test"], False),
-            ("MACs", space.counts["macs"], True),
-            ("parameters", space.counts["params"], True),
+            ("million MACs", space.counts["macs"] / 1e6, True),
+            ("thousand parameters", space.counts["params"] / 1e3, True),
         ]
         for axis, (label, score, more) in zip(axes[row], shown, strict=True):
             axis.set_xlabel(label)
@@ -218,4 +220,6 @@ the strides of 2 in the stem, the second and the last stage, so that networks ar
 trainings are short: this is how networks rank after {epochs} epochs, which need not be their order after thirty.
 
 ![Errors of networks trained alone, over what ranks them](ranking.png)
+
+Points are means of the two seeds, which are the ends of the bars.
 """

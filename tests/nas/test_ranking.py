@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from hw_models.errors import InputError
-from nas.ranking import bootstrapped, ceiling, difference, kendall
+from nas.ranking import _taus, bootstrapped, ceiling, difference, kendall
 
 
 def measured(count, noise, seed=0):
@@ -42,6 +42,14 @@ def test_intervals_hold_the_tau_and_are_wider_for_fewer_networks():
         assert found.low < found.value == kendall(first, second) < found.high
         widths.append(found.high - found.low)
     assert widths[0] > 2 * widths[1]
+
+
+def test_a_draw_counts_a_network_as_often_as_it_is_in_it():
+    _, first, second, _ = measured(8, 0.5)
+    order = np.random.default_rng(3).integers(0, 8, (20, 8))
+    often = np.stack([np.bincount(draw, minlength=8) for draw in order]).astype(float)
+    direct = [kendalltau(first[draw], second[draw]).statistic for draw in order]
+    np.testing.assert_allclose(_taus(first, second, often), direct)
 
 
 def test_a_paired_difference_is_surer_than_two_intervals():
