@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 SCRATCH = Path(__file__).resolve().parent.parent / "runs" / "ranking"
 RULES = (HEADLINE, "sandwich[random=2]", "fair")
 PASSES = 24  # of every image through networks of the supernet: a tenth of what 30 networks take with two seeds
+FAILURES = 3  # tasks that may fail before no other is started: one may run out of memory beside other work
 RANGES = {
     "networks": (4, 1000),
     "epochs": (1, 1000),
@@ -105,18 +106,34 @@ def in_own_process(command: list[str], task: str) -> dict[str, Any]:
 
 
 def work_off(missing: list[str], store: Store, command: list[str], workers: int) -> None:
-    """Do what is missing, so many tasks at a time."""
-    began = time.monotonic()
+    """Do what is missing, so many tasks at a time; what is running when too many fail is still kept.
+
+    Raises:
+        InputError: a task failed, the first one's line.
+    """
+    began, failures = time.monotonic(), []
     with ThreadPoolExecutor(workers) as pool:
-        running = {pool.submit(in_own_process, command, task): task for task in missing}
+        tasks_of = {pool.submit(in_own_process, command, task): task for task in missing}
+        waiting = set(tasks_of)
         try:
-            for number, future in enumerate(as_completed(running), 1):
-                store.add(running[future], future.result())
-                left = (time.monotonic() - began) / number * (len(missing) - number)
-                print(f"{running[future]}: {number} of {len(missing)} done, about {clock(left)} left", flush=True)
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    try:
+                        store.add(tasks_of[future], future.result())
+                    except InputError as error:
+                        failures.append(error)
+                        continue
+                    number = len(missing) - len(waiting)
+                    left = clock((time.monotonic() - began) / number * len(waiting))
+                    print(f"{tasks_of[future]}: {number} of {len(missing)} done, about {left} left", flush=True)
+                if len(failures) >= FAILURES:
+                    waiting = {future for future in waiting if not future.cancel()}
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    if failures:
+        raise failures[0]
 
 
 def arguments_of(given: list[str] | None) -> argparse.Namespace:

@@ -114,6 +114,19 @@ def test_a_task_that_fails_is_named(scripts):
         scripts[0].in_own_process(fails, "alone/7")
 
 
+def test_others_go_on_where_a_task_fails_until_too_many_do(scripts, tmp_path):
+    judge, _, tasks = scripts
+    said = "import sys; print('{}') if sys.argv[-1].startswith('a') else sys.exit(3)"
+    command = [sys.executable, "-c", said]
+    store = judge.Store(tmp_path / "store.json", tasks.Settings())
+    with pytest.raises(InputError, match="task x ended"):
+        judge.work_off(["a0", "x", "a1"], store, command, 1)
+    assert set(store.rows) == {"settings", "a0", "a1"}
+    with pytest.raises(InputError, match="task x ended"):
+        judge.work_off(["x", "y", "z", *(f"a{number}" for number in range(2, 60))], store, command, 1)
+    assert len(store.rows) < 60
+
+
 def test_more_networks_begin_with_the_same_ones_and_are_of_the_quickstarts_size(scripts):
     tasks = scripts[2]
     for make in tasks.SPACES.values():
