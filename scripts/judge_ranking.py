@@ -1,0 +1,191 @@
+"""How well a supernet ranks networks, against the same networks trained alone on Fashion-MNIST.
+
+    python scripts/judge_ranking.py mobilenet_v3|flynet [--out FOLDER] [--workers N]
+
+Adds to `FOLDER/ranking_<space>.json` (docs/results) what is not in it yet, task by task, so that a run that was stopped
+goes on, and writes `FOLDER/ranking.md` and its figure from what both spaces have. Networks trained alone come first,
+then supernets. Every task is a process of its own with one thread: results do not depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import ranking_page
+from ranking_tasks import HEADLINE, SPACES, Settings, run
+
+from experiments.process import cores, prepare
+from experiments.progress_view import clock
+from hw_models.errors import InputError
+from nas import disk
+
+RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
+SCRATCH = Path(__file__).resolve().parent.parent / "runs" / "ranking"
+RULES = (HEADLINE, "sandwich[random=2]", "fair")
+PASSES = 24  # of every image through networks of the supernet: a tenth of what 30 networks take with two seeds
+FAILURES = 3  # tasks that may fail before no other is started: one may run out of memory beside other work
+RANGES = {
+    "networks": (4, 1000),
+    "epochs": (1, 1000),
+    "validation": (10, 50_000),
+    "workers": (1, 256),
+    "passes": (1, 1000),
+}
+
+
+class Store:
+    """Results by task, on the disk after each, and the settings that they belong to.
+
+    Raises:
+        InputError: the file cannot be read, or holds results of other settings.
+    """
+
+    def __init__(self, path: Path, settings: Settings):
+        self.path, self.rows = path, {"settings": dataclasses.asdict(settings)}
+        self._read()
+
+    def _read(self) -> None:
+        if not self.path.is_file():
+            return
+        try:
+            with disk.explained(self.path, "read"):
+                found = json.loads(self.path.read_text())
+        except ValueError as error:
+            raise InputError(f"{self.path} is damaged ({error}): restore it, or remove it to start again") from error
+        if not isinstance(found, dict) or found.get("settings") != self.rows["settings"]:
+            there = found.get("settings") if isinstance(found, dict) else "something else"
+            raise InputError(
+                f"{self.path} holds results of {there}, asked for are {self.rows['settings']}: "
+                "give the same settings, or another folder with --out"
+            )
+        self.rows = found
+
+    def add(self, task: str, result: dict[str, Any]) -> None:
+        """Keep the result of a task; the file is the old one or the new one at any time."""
+        self._read()  # another process may have added something
+        self.rows[task] = result
+        lines = [f"{json.dumps(key)}: {json.dumps(self.rows[key])}" for key in sorted(self.rows)]
+        disk.replace(self.path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+
+
+def tasks(settings: Settings, rules: list[str], passes: int) -> list[str]:
+    """All there is to do, in order: what does not depend on the supernet comes first.
+
+    Example:
+        >>> tasks(Settings(networks=2), ["uniform"], 24)
+        ['alone/0', 'alone/1', 'shared/uniform/24']
+    """
+    return [f"alone/{number}" for number in range(settings.networks)] + [f"shared/{rule}/{passes}" for rule in rules]
+
+
+def in_own_process(command: list[str], task: str) -> dict[str, Any]:
+    """The result of one task, computed by this script in another process.
+
+    Raises:
+        InputError: the process failed; what it said is on standard error already.
+    """
+    # glibc gives a block above 64 MB back to the kernel after every step, except in its first arena: with one arena a
+    # step of 64 images has no page faults, in place of 20,000 (a third of its time)
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
+    done = subprocess.run([*command, "--task", task], stdout=subprocess.PIPE, env=environment, text=True)
+    if done.returncode:
+        raise InputError(
+            f"task {task} ended with code {done.returncode}: see the lines above (-9: out of memory, give fewer "
+            "--workers); the same command goes on"
+        )
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def work_off(missing: list[str], store: Store, command: list[str], workers: int) -> None:
+    """Do what is missing, so many tasks at a time; what is running when too many fail is still kept.
+
+    Raises:
+        InputError: a task failed, the first one's line.
+    """
+    began, failures = time.monotonic(), []
+    with ThreadPoolExecutor(workers) as pool:
+        tasks_of = {pool.submit(in_own_process, command, task): task for task in missing}
+        waiting = set(tasks_of)
+        try:
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    try:
+                        store.add(tasks_of[future], future.result())
+                    except InputError as error:
+                        failures.append(error)
+                        continue
+                    number = len(missing) - len(waiting)
+                    left = clock((time.monotonic() - began) / number * len(waiting))
+                    print(f"{tasks_of[future]}: {number} of {len(missing)} done, about {left} left", flush=True)
+                if len(failures) >= FAILURES:
+                    waiting = {future for future in waiting if not future.cancel()}
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if failures:
+        raise failures[0]
+
+
+def arguments_of(given: list[str] | None) -> argparse.Namespace:
+    """The command line, its numbers checked."""
+    defaults = Settings()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("space", choices=tuple(SPACES))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--workers", type=int, default=cores(), help="processes at a time, one thread each")
+    for field in dataclasses.fields(Settings):
+        kind = type(getattr(defaults, field.name))
+        parser.add_argument(f"--{field.name}", type=kind, default=getattr(defaults, field.name))
+    parser.add_argument("--rules", nargs="*", default=list(RULES), help="which networks a step of the supernet trains")
+    parser.add_argument("--passes", type=int, default=PASSES, help="of every image through networks of the supernet")
+    parser.add_argument("--scratch", type=Path, default=SCRATCH, help="for the supernet that is being trained")
+    parser.add_argument("--task", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(given)
+    for name, (low, high) in RANGES.items():
+        if not low <= getattr(arguments, name) <= high:
+            raise InputError(f"--{name} {getattr(arguments, name)} is out of range: give {low} to {high}")
+    from nas.training.paths import paths  # seconds: after what is quickly checked
+
+    for rule in arguments.rules:
+        paths(SPACES[arguments.space](), rule)
+    return arguments
+
+
+def main(given: list[str] | None = None) -> None:
+    """Do what is missing, write the page."""
+    arguments = arguments_of(given)
+    settings = Settings(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Settings)})
+    if arguments.task:
+        prepare(1)
+        print(json.dumps(run(arguments.space, arguments.task, settings, arguments.scratch)))
+        return
+    with disk.explained(arguments.out):
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    store = Store(arguments.out / f"ranking_{arguments.space}.json", settings)
+    options = [part for name, value in dataclasses.asdict(settings).items() for part in (f"--{name}", str(value))]
+    command = [sys.executable, str(Path(__file__).resolve()), arguments.space, *options]
+    command += ["--scratch", str(arguments.scratch.resolve()), "--rules"]  # none: a task names its own
+    missing = [task for task in tasks(settings, arguments.rules, arguments.passes) if task not in store.rows]
+    try:
+        work_off(missing, store, command, arguments.workers)
+    finally:
+        print(ranking_page.write(arguments.out))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on")

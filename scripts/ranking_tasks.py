@@ -1,0 +1,194 @@
+"""What `judge_ranking.py` has computed, one task to a process: networks trained alone, and supernets that rank them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hw_models.errors import InputError
+
+SEEDS = (0, 1)  # of stand-alone trainings: two tell how far chance alone moves a ranking
+BATCH = 64  # images of a step, as in the quickstart
+SUPERNET_SEED = 0
+HEADLINE = "uniform"  # the rule that the goal is asked of, chosen before there were results
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What results depend on; a store holds those of one set of settings.
+
+    Attributes:
+        data: images that all networks are trained and tested on.
+        networks: how many are drawn, uniformly over the genes of the space.
+        epochs: of a stand-alone training.
+        validation: images that nothing is trained on, beside the test images.
+    """
+
+    data: str = "fashion_mnist"
+    networks: int = 30
+    epochs: int = 4
+    validation: int = 5000
+
+
+def _early_strides(space: Any) -> Any:
+    """Maps of 28, 14, 7 and 4 pixels as soon as the published layout shrinks them.
+
+    The spaces themselves keep the last strides and drop the first on small images, so that half of a network runs at
+    28x28: up to three times the multiply-accumulates, and more than the quickstart's networks have.
+    """
+    shrinking = {1, len(space.stages) - 1}
+    stages = tuple(
+        dataclasses.replace(stage, stride=2 if place in shrinking else 1) for place, stage in enumerate(space.stages)
+    )
+    return dataclasses.replace(space, stem=dataclasses.replace(space.stem, stride=2), stages=stages)
+
+
+def _mobilenet_v3() -> Any:
+    from search_spaces.spaces import mobilenet_v3
+
+    return _early_strides(mobilenet_v3.space(input_hw=28, input_channels=1, classes=10, width=0.15, resolutions=1))
+
+
+def _flynet() -> Any:
+    from search_spaces.spaces import flynet
+
+    return _early_strides(flynet.space(input_hw=28, input_channels=1, classes=10, width=0.25))
+
+
+SPACES: dict[str, Callable[[], Any]] = {"mobilenet_v3": _mobilenet_v3, "flynet": _flynet}
+
+
+def genes_of(space: Any, count: int) -> np.ndarray:
+    """The first `count` of the networks that are judged: int `[count, D]`, the same ones for any count."""
+    import jax
+
+    key = jax.random.key(0)
+    return np.stack([np.asarray(space.sample(jax.random.fold_in(key, number))) for number in range(count)])
+
+
+def _splits(settings: Settings) -> Any:
+    from nas.data import split
+    from nas.data_source import load
+
+    return split(load(settings.data), settings.validation, seed=0)
+
+
+def alone(name: str, number: int, settings: Settings) -> dict[str, Any]:
+    """Mistakes of network `number` after training from scratch, once for each of `SEEDS`.
+
+    Both trainings share one compiled program. Plain augmentation and no smoothing: so short a training underfits.
+    """
+    import jax
+
+    from nas.evaluators.standalone import count_mistakes
+    from nas.training.recipe import Recipe
+    from nas.training.standalone import Images, train
+
+    space, splits = SPACES[name](), _splits(settings)
+    genes = genes_of(space, number + 1)[number]
+    network = space.freeze(genes)
+    images = Images(splits.train_images, splits.train_labels, splits.mean, splits.std)
+    recipe = Recipe(settings.epochs, BATCH, learning_rate=0.1, weight_decay=1e-4, smoothing=0.0, shift=0)
+    found: dict[str, list[int]] = {"validation": [], "test": []}
+    watched = _Watched()
+    for seed in SEEDS:
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        variables = train(network, images, recipe, key, report=watched)
+        for part, mistakes in found.items():
+            x, y = getattr(splits, f"{part}_images"), getattr(splits, f"{part}_labels")
+            mistakes.append(count_mistakes(network, variables, x, y, images))
+    return {
+        "genes": genes.tolist(),
+        "params": int(network.params),
+        "macs": int(network.macs),
+        "of": {part: len(getattr(splits, f"{part}_labels")) for part in found},
+        **found,
+        "cpu_s": round(time.process_time()),
+    }
+
+
+class _Watched:
+    """Called after every epoch; ends the process once whoever started it is gone, for nobody would read its result."""
+
+    def __init__(self) -> None:
+        self.parent = os.getppid()
+
+    def __call__(self, *ignored: Any) -> None:
+        if os.getppid() != self.parent:
+            raise SystemExit("the process that wanted this result has ended")
+
+
+def shared(name: str, rule: str, passes: int, settings: Settings, scratch: Path) -> dict[str, Any]:
+    """Mistakes that a supernet sees in the same networks, with its weights trained by `rule` on the same images.
+
+    `passes` is how often an image goes through a network, so that rules cost about the same: one that runs four
+    networks in a step gets a quarter of the epochs. Everything else is as the evaluator has it. The state is kept after
+    every epoch in a folder below `scratch`.
+    """
+    import jax
+
+    from nas.evaluators import supernet
+    from nas.training.checkpoints import Checkpoints
+    from nas.training.paths import paths
+
+    space, splits = SPACES[name](), _splits(settings)
+    genes = genes_of(space, settings.networks)
+    networks = len(paths(space, rule).weights)
+    epochs = max(1, round(passes / networks))
+    by_part = {
+        "validation": splits,
+        "test": dataclasses.replace(
+            splits, validation_images=splits.test_images, validation_labels=splits.test_labels
+        ),
+    }  # fmt: skip
+    judges = {
+        part: supernet.evaluator(space, data=images, epochs=epochs, batch=BATCH, paths=rule, chunk=len(genes))
+        for part, images in by_part.items()
+    }
+    judge, key = judges["validation"], jax.random.key(SUPERNET_SEED)
+    whose = {"space": space.fingerprint, "key": SUPERNET_SEED, **judge.describe}
+    folder = scratch / f"{name} {rule} {passes}"
+    kept = Checkpoints(folder, whose)
+    done, state = kept.restored(judge.init(key))
+    watched, began, loss = _Watched(), time.monotonic(), None
+    for epoch in range(done, epochs):
+        state, metrics = judge.train(jax.random.fold_in(key, epoch), state)
+        loss = metrics["loss"]
+        kept.save(epoch + 1, state)
+        left = (time.monotonic() - began) / (epoch + 1 - done) * (epochs - epoch - 1)
+        print(f"{rule}: epoch {epoch + 1} of {epochs}, loss {loss:.4f}, {left / 60:.0f} min left", file=sys.stderr)
+        watched()
+    found = {}
+    for part, images in by_part.items():
+        errors = judges[part].evaluate(key, state, genes, np.arange(len(genes))).error
+        found[part] = np.rint(np.asarray(errors, np.float64) * len(images.validation_labels)).astype(int).tolist()
+    shutil.rmtree(folder, ignore_errors=True)
+    return {
+        "rule": rule,
+        "epochs": epochs,
+        "networks_per_step": networks,
+        "loss": loss,
+        "of": {part: len(images.validation_labels) for part, images in by_part.items()},
+        **found,
+        "cpu_s": round(time.process_time()),  # since the last time it was started
+    }
+
+
+def run(name: str, task: str, settings: Settings, scratch: Path) -> dict[str, Any]:
+    """The result of a task by its name: `alone/7`, or `shared/uniform/24`."""
+    kind, _, which = task.partition("/")
+    if kind == "alone" and which.isdigit() and int(which) < settings.networks:
+        return alone(name, int(which), settings)
+    rule, _, passes = which.rpartition("/")
+    if kind == "shared" and passes.isdigit():
+        return shared(name, rule, int(passes), settings, scratch)
+    raise InputError(f"task '{task}' is not known: give alone/NUMBER or shared/RULE/PASSES")

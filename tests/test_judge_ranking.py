@@ -1,0 +1,138 @@
+"""The ranking experiment: its store, its page and what it refuses. The trainings themselves are those of `nas`."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hw_models.errors import InputError
+from nas.ranking import Ceiling
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    """`judge_ranking`, `ranking_page` and `ranking_tasks`, which are files of `scripts` and no package."""
+    sys.path.insert(0, str(SCRIPTS))
+    try:
+        import judge_ranking
+        import ranking_page
+        import ranking_tasks
+    finally:
+        sys.path.remove(str(SCRIPTS))
+    return judge_ranking, ranking_page, ranking_tasks
+
+
+def results(settings, done, rules=("uniform",), noise=0.01):
+    """Made-up results of `done` networks whose size, and a supernet, say how good they are."""
+    draw = np.random.default_rng(0)
+    of, quality = {"test": 10_000, "validation": 5000}, draw.normal(size=settings["networks"])
+
+    def mistakes(part):
+        return (of[part] * (0.1 + 0.01 * quality + noise * draw.normal(size=len(quality)))).astype(int).tolist()
+
+    first, second = mistakes("test"), mistakes("test")
+    rows = {"settings": settings}
+    for n in range(done):
+        counts = {"params": 1000 * n + 7, "macs": int(1e6 - 1e5 * quality[n])}
+        rows[f"alone/{n}"] = {"genes": [n], "test": [first[n], second[n]], "of": of, "cpu_s": 60, **counts}
+    for rule in rules:
+        found = {part: mistakes(part) for part in of}
+        rows[f"shared/{rule}/24"] = {"rule": rule, "epochs": 24, "of": of, "cpu_s": 600, **found}
+    return rows
+
+
+def settings_of(scripts, **changed):
+    from dataclasses import asdict
+
+    return asdict(scripts[2].Settings(**changed))
+
+
+def test_the_page_shows_both_spaces_and_what_is_missing(scripts, tmp_path):
+    _, page, tasks = scripts
+    settings = settings_of(scripts, networks=12)
+    assert page.write(tmp_path) == ""
+    (tmp_path / "ranking_flynet.json").write_text(json.dumps(results(settings, 9, rules=("fair",))))
+    text = page.write(tmp_path)
+    assert "9 of 12 networks" in text and "is not trained yet" in text and "mobilenet_v3\n\n|" not in text
+    (tmp_path / "ranking_mobilenet_v3.json").write_text(json.dumps(results(settings, 12, ("fair", tasks.HEADLINE))))
+    text = page.write(tmp_path)
+    assert text.index("## mobilenet_v3") < text.index("`uniform`, 24 epochs") < text.index("## flynet")
+    assert text.count("the goal is") == 1 and "12 of 12" not in text and "nan" not in text
+    assert (tmp_path / "ranking.md").read_text() == text
+    assert (tmp_path / "ranking.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_page_needs_networks_to_rank(scripts):
+    settings = settings_of(scripts)
+    assert scripts[1].judged("flynet", results(settings, 2)) is None
+    found = scripts[1].judged("flynet", results(settings, 5))
+    assert found.truth.shape == (5,) and found.headline["test"].shape == (5,)
+
+
+def test_the_goal_is_the_lower_of_two(scripts):
+    verdict, top = scripts[1].verdict, Ceiling(0.4, 0.6)
+    assert "is met: 0.70 is at least 0.6" in verdict(0.7, top)
+    assert "is met: 0.52 is at least 85 % of the ceiling, 0.51" in verdict(0.52, top)
+    assert "is missed: 0.50 is below 0.51" in verdict(0.5, top)
+    assert "is missed: 0.59 is below 0.60" in verdict(0.59, Ceiling(0.7, 0.8))
+
+
+def test_a_store_keeps_what_others_added_and_refuses_other_settings(scripts, tmp_path):
+    judge, _, tasks = scripts
+    path = tmp_path / "ranking_flynet.json"
+    mine, other = judge.Store(path, tasks.Settings()), judge.Store(path, tasks.Settings())
+    mine.add("alone/0", {"test": [1, 2]})
+    other.add("alone/1", {"test": [3, 4]})
+    assert set(judge.Store(path, tasks.Settings()).rows) == {"settings", "alone/0", "alone/1"}
+    with pytest.raises(InputError, match=r"'epochs': 4.*'epochs': 5.*--out"):
+        judge.Store(path, tasks.Settings(epochs=5))
+    path.write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        judge.Store(path, tasks.Settings())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--networks", "2"], r"--networks 2 is out of range: give 4 to 1000"),
+        (["--workers", "0"], r"--workers 0 is out of range"),
+        (["--rules", "unifrm"], r"did you mean 'uniform'"),
+    ],
+)
+def test_arguments_out_of_range(scripts, given, said):
+    with pytest.raises(InputError, match=said):
+        scripts[0].arguments_of(["flynet", *given])
+
+
+def test_a_task_that_fails_is_named(scripts):
+    fails = [sys.executable, "-c", "raise SystemExit(3)"]
+    with pytest.raises(InputError, match=r"task alone/7 ended with code 3.*goes on"):
+        scripts[0].in_own_process(fails, "alone/7")
+
+
+def test_others_go_on_where_a_task_fails_until_too_many_do(scripts, tmp_path):
+    judge, _, tasks = scripts
+    said = "import sys; print('{}') if sys.argv[-1].startswith('a') else sys.exit(3)"
+    command = [sys.executable, "-c", said]
+    store = judge.Store(tmp_path / "store.json", tasks.Settings())
+    with pytest.raises(InputError, match="task x ended"):
+        judge.work_off(["a0", "x", "a1"], store, command, 1)
+    assert set(store.rows) == {"settings", "a0", "a1"}
+    with pytest.raises(InputError, match="task x ended"):
+        judge.work_off(["x", "y", "z", *(f"a{number}" for number in range(2, 60))], store, command, 1)
+    assert len(store.rows) < 60
+
+
+def test_more_networks_begin_with_the_same_ones_and_are_of_the_quickstarts_size(scripts):
+    tasks = scripts[2]
+    for make in tasks.SPACES.values():
+        space = make()
+        genes = tasks.genes_of(space, 4)
+        assert (genes[:2] == tasks.genes_of(space, 2)).all() and len(np.unique(genes, axis=0)) == 4
+        for row in genes:
+            network = space.freeze(row)
+            assert 1e6 < network.macs < 5e6 and 6e4 < network.params < 3e5
