@@ -1,8 +1,4 @@
-"""The branches of one slot of a supernet: sampled, relaxed and calibrated execution, and the derivative of the first.
-
-`lax.switch` under automatic differentiation keeps the residuals of every branch, so the backward pass is a second
-switch that recomputes the chosen branch and differentiates it.
-"""
+"""The branches of one slot of a supernet: sampled, relaxed and calibrated execution."""
 
 from __future__ import annotations
 

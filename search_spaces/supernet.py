@@ -1,11 +1,9 @@
 """One set of shared weights for every network of a space, in two executions that make the same numbers.
 
-`switch`, for CPUs: at every slot a `lax.switch` picks the branch (kind, kernel, expand, or skip) and runs the frozen
-block on weights cut out of the shared ones; widths, heads and attention are traced operands inside the branch. The
-whole space is one compiled program, and a sub-network costs about what it would cost alone. `lax.switch` under
-automatic differentiation keeps the residuals of every branch, which is slower than computing the largest network. So
-each slot has its own derivative rule: the backward pass is a second switch that recomputes the chosen branch and
-differentiates it.
+`switch`, for CPUs: at every slot a switch picks the branch (kind, expand, or skip; kernel where it is no operand) and
+runs the frozen block on weights cut out of the shared ones; widths, heads, attention and, with the compiled depthwise
+kernel, the window of the filters are traced operands inside the branch. The whole space is one compiled program, and a
+sub-network costs about what it would cost alone, backwards too: see `search_spaces/switch.py`.
 
 `masks`, for populations under `vmap` on GPUs and TPUs: see `search_spaces/masked.py`.
 """
@@ -162,7 +160,7 @@ class Supernet:
         return x if x.shape[1] == size else jax.image.resize(x, (x.shape[0], size, size, x.shape[3]), "linear")
 
     def _resized(self, variables: Any, x: Array, genes: Array, mode: str, progress: Array | None) -> Array:
-        """The network at the resolution that the last gene selects; the backward pass recomputes it, as slots do.
+        """The network at the resolution that the last gene selects.
 
         Maps of different sizes cannot share a masked program: under `vmap` every resolution is computed.
         """

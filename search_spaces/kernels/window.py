@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 from jax import Array
 
 
-class Window(NamedTuple):
+@dataclass(frozen=True)
+class Window:
     """Which of several odd sizes `values` of the taps is in use: `index` is traced, an int32 or a share for each.
 
     Shares (relaxed execution) mix the filters: convolution is linear in them, so that it mixes the results.
@@ -36,7 +37,7 @@ class Window(NamedTuple):
         if not self.soft:
             return windowed(w, self.active, shape, stride)
         parts = [windowed(w, size, shape, stride) for size in self.values]
-        return sum(share * part for share, part in zip(self.index.astype(w.dtype), parts, strict=True))  # type: ignore[return-value]
+        return sum(share * part for share, part in zip(self.index.astype(w.dtype), parts, strict=True))
 
 
 def windowed(w: Array, kernel: Array | int | None, shape: tuple[int, ...], stride: int) -> Array:

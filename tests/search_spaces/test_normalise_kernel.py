@@ -42,7 +42,7 @@ def expected(
         return {"y": y, "mean": mean, "variance": variance, "dx": dx, "dscale": dscale, "dbias": dbias}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9), st.integers(1, 70)),
     activation=st.sampled_from(normalise.ACTIVATIONS),
