@@ -7,7 +7,7 @@ import os
 import sys
 
 # Numbers of glibc's malloc.h, and what they are set to: blocks of any size come from a heap, no heap is cut at its top,
-# and the heaps of threads, 64 MB each, stay when they become empty.
+# heaps grow by 64 MB at least, and all threads share one, since those that glibc gives them hold 64 MB at most.
 _LARGEST = 2**31 - 1
 MALLOPT = {-3: _LARGEST, -1: _LARGEST, -2: 64 << 20, -8: 1}
 
@@ -59,7 +59,7 @@ def keep_freed_memory() -> bool:
 
     XLA takes one block for the temporary arrays of a training step and frees it after the step. glibc gives a large one
     back to the kernel each time, and a third of the training time goes into page faults (docs/results/quickstart.md).
-    Blocks above 64 MB still go back. Other C libraries are left as they are.
+    Other C libraries are left as they are.
 
     Example:
         >>> keep_freed_memory() in (True, False)
