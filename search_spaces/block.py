@@ -24,7 +24,6 @@ from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces.channels import Channels, is_soft
 from search_spaces.choice import Choice, options
-from search_spaces.kernels.depthwise import fuses
 from search_spaces.kernels.window import Window
 from search_spaces.layers import ACTIVATIONS
 from search_spaces.options import check as check_type
@@ -208,18 +207,26 @@ class Block(ABC):
         found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in found.items() if isinstance(value, Choice)}
 
+    def settled(self, name: str, chosen: Any = None) -> Any:
+        """`chosen`, a value of the field `name`; without one the field itself, which must then be decided."""
+        value = getattr(self, name) if chosen is None else chosen
+        assert not isinstance(value, Choice)
+        return value
+
     def with_values(self, **values: Any) -> Block:
         """The same block with some fields replaced."""
         return dataclasses.replace(self, **values)
 
     def branches(self, without: tuple[str, ...] = ()) -> list[Block]:
         """The block once for every combination of its branch fields but those in `without`, first field slowest."""
-        names = (name for name in self.BRANCHES if name not in without)
-        return self._each([name for name in names if isinstance(getattr(self, name), Choice)])
+        searched = (name for name in self.BRANCHES if isinstance(getattr(self, name), Choice))
+        fields = [name for name in searched if name not in without]
+        combinations = itertools.product(*(options(getattr(self, name)) for name in fields))
+        return [self.with_values(**dict(zip(fields, values, strict=True))) for values in combinations]
 
-    def traced(self, depthwise: str) -> tuple[str, ...]:
-        """The searched fields in `TRACED` that a branch decides under this implementation of depthwise convolution."""
-        return tuple(name for name in self.masked() if name in self.TRACED) if fuses(depthwise) else ()
+    def traced(self) -> tuple[str, ...]:
+        """The searched fields in `TRACED`."""
+        return tuple(name for name in self.masked() if name in self.TRACED)
 
     def masked(self) -> tuple[str, ...]:
         """The searched fields in `MASKED`. A block overrides this where some of its settings allow fewer."""
@@ -227,13 +234,7 @@ class Block(ABC):
 
     def forms(self) -> list[Block]:
         """The block once for every combination of those branch fields that are not masked, first field slowest."""
-        kept = self.masked()
-        names = (name for name in self.BRANCHES if name not in kept)
-        return self._each([name for name in names if isinstance(getattr(self, name), Choice)])
-
-    def _each(self, fields: list[str]) -> list[Block]:
-        combinations = itertools.product(*(options(getattr(self, name)) for name in fields))
-        return [self.with_values(**dict(zip(fields, values, strict=True))) for values in combinations]
+        return self.branches(without=self.masked())
 
 
 def check_kernel(kernel: Any, io: BlockIO, name: str = "kernel") -> None:
@@ -320,8 +321,7 @@ def shared_shapes(block: Block, io: BlockIO) -> Any:
     """Shapes of the variables that contain those of every branch of `block`: the largest of each."""
     merged: Any = {"params": {}, "batch_stats": {}}
     # the largest kernel has the largest filters: to trace the network for the others is a third of a search's start
-    kernels = tuple(name for name in block.masked() if name in block.TRACED)
-    for branch in block.branches(without=kernels):
+    for branch in block.branches(without=block.traced()):
         merged = _larger(merged, variable_shapes(branch, io))
     return merged
 

@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array, lax
 
 from search_spaces.block import Block, BlockIO, Selection, shared_shapes
+from search_spaces.kernels.depthwise import fuses
 from search_spaces.slots import Case, Slot
 from search_spaces.switch import switch
 
@@ -42,7 +43,7 @@ class SlotProgram:
 
     def _traced(self, case: Case) -> tuple[str, ...]:
         """Branch fields of `case` that are operands inside its branches all the same."""
-        return case.block.traced(self.io.depthwise)
+        return case.block.traced() if fuses(self.io.depthwise) else ()
 
     def shapes(self) -> Any:
         """Shapes of the shared variables of every kind."""

@@ -10,13 +10,13 @@ A step is what one phase of the strategy does: forward, backward, and the update
 
 import json
 import sys
-import time
 
 import torch
 from nni.nas.hub.pytorch.proxylessnas import ConvBNReLU, DepthwiseSeparableConv, inverted_residual_choice_builder
 from nni.nas.nn.pytorch import ModelSpace, MutableBatchNorm2d, MutableLinear, Repeat
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.strategy import DARTS, Proxyless, RandomOneShot
+from timing import seconds
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -44,18 +44,6 @@ class Space(ModelSpace):
     def forward(self, x):
         """Logits of images."""
         return self.classifier(self.last(self.blocks(self.stem(x))).mean((2, 3)))
-
-
-def seconds(call, spend_s, least=5):
-    """The lower quartile of several calls, after one or two that warm up."""
-    for _ in range(2 if least > 3 else 1):
-        call()
-    spent = []
-    while sum(spent) < spend_s or len(spent) < least:
-        began = time.perf_counter()
-        call()
-        spent.append(time.perf_counter() - began)
-    return sorted(spent)[len(spent) // 4]
 
 
 def weights_rule(parameters):

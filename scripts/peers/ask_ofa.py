@@ -5,7 +5,6 @@ The plain networks are PyTorch's own modules in channels-last layout.
 
 import json
 import sys
-import time
 import types
 
 # torchvision's wheels for other PyTorch builds cannot register operators that nobody calls here
@@ -13,18 +12,8 @@ sys.modules["torchvision._meta_registrations"] = types.ModuleType("none")
 
 import torch  # noqa: E402
 from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3  # noqa: E402
+from timing import seconds  # noqa: E402
 from torch.nn.functional import cross_entropy  # noqa: E402
-
-
-def seconds(call, spend_s):
-    """The lower quartile of several calls, after two that warm up."""
-    call(), call()
-    spent = []
-    while sum(spent) < spend_s or len(spent) < 5:
-        began = time.perf_counter()
-        call()
-        spent.append(time.perf_counter() - began)
-    return sorted(spent)[len(spent) // 4]
 
 
 def timed(net, x, y, spend_s):

@@ -2,22 +2,11 @@
 
 import json
 import sys
-import time
 from functools import reduce
 
 import torch
+from timing import seconds
 from torch.nn.functional import conv2d
-
-
-def seconds(call, spend_s):
-    """The lower quartile of several calls, after two that warm up."""
-    call(), call()
-    spent = []
-    while sum(spent) < spend_s or len(spent) < 5:
-        began = time.perf_counter()
-        call()
-        spent.append(time.perf_counter() - began)
-    return sorted(spent)[len(spent) // 4]
 
 
 def main():

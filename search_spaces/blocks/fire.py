@@ -47,8 +47,7 @@ class Fire(Block):
 
     def squeezed(self, out_channels: int, ratio: float | None = None) -> int:
         """Channels between both stages, by `ratio` where `squeeze` is still searched."""
-        squeeze = self.squeeze if ratio is None else ratio
-        assert not isinstance(squeeze, Choice)
+        squeeze = self.settled("squeeze", ratio)
         return max(1, round(squeeze * out_channels))
 
     def check(self, io: BlockIO) -> None:

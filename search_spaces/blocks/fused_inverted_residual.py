@@ -55,8 +55,7 @@ class FusedInvertedResidual(Block):
 
     def filtered_channels(self, in_channels: int, out_channels: int, ratio: float | None = None) -> int:
         """Channels after the k x k convolution, by `ratio` where `expand` is still searched."""
-        expand = self.expand if ratio is None else ratio
-        assert not isinstance(expand, Choice)
+        expand = self.settled("expand", ratio)
         return out_channels if expand == 1 else _bottleneck.expanded(in_channels, expand)
 
     def squeezed(self, in_channels: int, filtered: int) -> int:

@@ -60,8 +60,7 @@ class InvertedResidual(Block):
 
     def hidden_channels(self, in_channels: int, ratio: float | None = None) -> int:
         """Channels after the expansion, by `ratio` where `expand` is still searched."""
-        expand = self.expand if ratio is None else ratio
-        assert not isinstance(expand, Choice)
+        expand = self.settled("expand", ratio)
         if self.hidden is not None and expand != 1:
             return self.hidden
         return _bottleneck.expanded(in_channels, expand)

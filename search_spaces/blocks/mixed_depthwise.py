@@ -87,8 +87,7 @@ class MixedDepthwise(Block):
 
     def hidden_channels(self, in_channels: int, ratio: float | None = None) -> int:
         """Channels after the expansion, by `ratio` where `expand` is still searched."""
-        expand = self.expand if ratio is None else ratio
-        assert not isinstance(expand, Choice)
+        expand = self.settled("expand", ratio)
         return _bottleneck.expanded(in_channels, expand)
 
     def check(self, io: BlockIO) -> None:

@@ -57,9 +57,7 @@ class Residual(Block):
 
     def inner_channels(self, out_channels: int, ratio: float | None = None) -> int:
         """Channels between the two convolutions."""
-        expand = self.expand if ratio is None else ratio
-        assert not isinstance(expand, Choice)
-        return expanded(out_channels, expand)
+        return expanded(out_channels, self.settled("expand", ratio))
 
     def masked(self) -> tuple[str, ...]:
         return _trunk.masked(super().masked(), self.group_width)
