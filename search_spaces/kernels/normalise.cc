@@ -71,22 +71,17 @@ ffi::Error moments(ffi::ThreadPool& pool, const Floats& x, float* mean, float* v
   }
   std::vector<float> partial(p.chunks * 2 * p.channels);
   p.partial = partial.data();
-  error = run(pool, p, chosen_set().normalise.moments, p.chunks, work_of(p));
+  const NormaliseTasks& set = chosen_set().normalise;
+  error = run(pool, p, set.moments, p.chunks, work_of(p));
   if (error.failure()) return error;
-  // Chunks are joined in their order (Chan, Golub & LeVeque 1979).
+  // Chunks are joined in their order, whoever computed them.
+  std::vector<double> about(p.channels), squares(p.channels);
+  for (int64_t chunk = 0; chunk < p.chunks; ++chunk)
+    set.join_moments(p, chunk, static_cast<double>(p.first_row(chunk)), about.data(), squares.data());
   for (int64_t c = 0; c < p.channels; ++c) {
-    double count = 0, about = 0, squares = 0;
-    for (int64_t chunk = 0; chunk < p.chunks; ++chunk) {
-      const double n = static_cast<double>(std::min(p.chunk_rows, p.rows - chunk * p.chunk_rows));
-      const double sum = partial[(2 * chunk) * p.channels + c], square = partial[(2 * chunk + 1) * p.channels + c];
-      const double here = p.x[chunk * p.chunk_rows * p.channels + c] + sum / n, step = here - about;
-      squares += square - sum * sum / n + step * step * count * n / (count + n);
-      about += step * n / (count + n);
-      count += n;
-    }
-    mean[c] = static_cast<float>(about);
-    variance[c] = static_cast<float>(std::max(0.0, squares / count));
-    if (squares != squares) variance[c] = std::nanf("");  // `max` would hide it
+    mean[c] = static_cast<float>(about[c]);
+    variance[c] = static_cast<float>(std::max(0.0, squares[c] / static_cast<double>(p.rows)));
+    if (squares[c] != squares[c]) variance[c] = std::nanf("");  // `max` would hide it
   }
   return error;
 }
@@ -125,21 +120,20 @@ ffi::Error backward(ffi::ThreadPool& pool, const Floats& x, const Floats& g, con
   p.by_row = by_row.data(), p.by_value = by_value.data(), p.partial = partial.data();
   p.activation = static_cast<Activation>(activation);
   p.active = std::min<int64_t>(channels, std::max(0, active.typed_data()[0]));
-  error = run(pool, p, chosen_set().normalise.sums, p.chunks, work_of(p));
+  const NormaliseTasks& set = chosen_set().normalise;
+  error = run(pool, p, set.sums, p.chunks, work_of(p));
   if (error.failure()) return error;
+  std::vector<double> sums(2 * channels);
+  for (int64_t chunk = 0; chunk < p.chunks; ++chunk) set.join_sums(p, chunk, sums.data());
   for (int64_t c = 0; c < p.active; ++c) {
-    double sum = 0, product = 0;
-    for (int64_t chunk = 0; chunk < p.chunks; ++chunk) {
-      sum += partial[(2 * chunk) * channels + c];
-      product += partial[(2 * chunk + 1) * channels + c];
-    }
+    const double sum = sums[c], product = sums[channels + c];
     const double rows = static_cast<double>(p.rows), spread = variance.typed_data()[c] + epsilon;
     dbias[c] = static_cast<float>(sum);
     dscale[c] = static_cast<float>(product / std::sqrt(spread));
     by_row[c] = static_cast<float>(factor[c] * sum / rows);
     by_value[c] = static_cast<float>(factor[c] * product / rows / spread);
   }
-  return run(pool, p, chosen_set().normalise.gradient, p.chunks, work_of(p));
+  return run(pool, p, set.gradient, p.chunks, work_of(p));
 }
 
 // XLA expects no exceptions.

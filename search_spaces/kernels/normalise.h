@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 namespace flynas {
@@ -25,6 +26,9 @@ struct Rows {
   float* y;
   float* dx;
   float* partial;  // [chunks, 2, channels]: sums of a chunk
+
+  int64_t first_row(int64_t chunk) const { return chunk * chunk_rows; }
+  int64_t end_row(int64_t chunk) const { return std::min(rows, (chunk + 1) * chunk_rows); }
 };
 
 struct NormaliseTasks {
@@ -32,6 +36,8 @@ struct NormaliseTasks {
   void (*forward)(const Rows&, int64_t);
   void (*sums)(const Rows&, int64_t);
   void (*gradient)(const Rows&, int64_t);
+  void (*join_moments)(const Rows&, int64_t, double, double*, double*);
+  void (*join_sums)(const Rows&, int64_t, double*);
 };
 
 }  // namespace flynas

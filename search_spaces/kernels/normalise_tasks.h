@@ -1,105 +1,204 @@
 // The arithmetic of batch normalisation and activation for one instruction set; depthwise_tasks.h includes it and says
-// what NAMESPACE and TARGET are. The loops over channels are left to the compiler's vectoriser.
+// what NAMESPACE and TARGET are.
+//
+// Rows are read in their order, whole registers of channels at a time. The compiler's own vectoriser leaves the choices
+// of an activation to branches, one number at a time, and is then eight times slower.
 
 #pragma once
 
+#include "lanes.h"
 #include "normalise.h"
 
 namespace flynas {
 namespace NAMESPACE {
 
-template <Activation A>
-TARGET inline __attribute__((always_inline)) float activated(float z) {
-  if (A == kRelu) return z > 0 ? z : 0;
-  if (A == kRelu6) return z > 0 ? (z < 6 ? z : 6) : 0;
-  if (A == kHardSwish) {
-    const float t = z + 3;
-    return z * ((t > 0 ? (t < 6 ? t : 6) : 0) * (1.0f / 6));
-  }
+// Calls `part.at<N>(channel)` for channels `[from, to)`, with the widest registers that fit.
+template <class Part>
+INLINE void over_channels(const Part& part, int64_t from, int64_t to) {
+#if WIDEST >= 16
+  for (; from + 16 <= to; from += 16) part.template at<16>(from);
+#endif
+#if WIDEST >= 8
+  for (; from + 8 <= to; from += 8) part.template at<8>(from);
+#endif
+  for (; from + 4 <= to; from += 4) part.template at<4>(from);
+  for (; from < to; ++from) part.template at<1>(from);
+}
+
+// What is not a number stays so, here and below: a diverged training must not look like a dead channel.
+template <class L>
+INLINE typename L::V clipped(typename L::V v, typename L::V low, typename L::V high) {
+  v = L::choose(v < low, low, v);
+  return L::choose(v > high, high, v);
+}
+
+template <class L, Activation A>
+INLINE typename L::V activated(typename L::V z) {
+  using V = typename L::V;
+  const V zero{}, six = zero + 6.0f;
+  if (A == kRelu) return L::choose(z < zero, zero, z);
+  if (A == kRelu6) return clipped<L>(z, zero, six);
+  if (A == kHardSwish) return z * (clipped<L>(z + 3.0f, zero, six) * (1.0f / 6));
   return z;
 }
 
 // `g` times the derivative of the activation at `z`.
-template <Activation A>
-TARGET inline __attribute__((always_inline)) float behind(float g, float z) {
-  if (A == kRelu) return z > 0 ? g : 0;
-  if (A == kRelu6) return z > 0 && z < 6 ? g : 0;
+template <class L, Activation A>
+INLINE typename L::V behind(typename L::V g, typename L::V z) {
+  using V = typename L::V;
+  const V zero{}, six = zero + 6.0f;
+  if (A == kRelu) return L::choose(z > zero, g, zero);
+  if (A == kRelu6) return L::choose(z > zero, L::choose(z < six, g, zero), zero);
   if (A == kHardSwish) {
-    const float t = z + 3;
-    const float inside = t > 0 && t < 6 ? z : 0;
-    return g * (((t > 0 ? (t < 6 ? t : 6) : 0) + inside) * (1.0f / 6));
+    const V t = z + 3.0f;
+    const V inside = L::choose(t > zero, L::choose(t < six, z, zero), zero);
+    return g * ((clipped<L>(t, zero, six) + inside) * (1.0f / 6));
   }
   return g;
 }
 
+// Rows that sums are kept in registers for; a chunk of rows is whole groups of them, but the last.
+constexpr int kTogether = 4;
+
+template <int ROWS>
+struct MomentsOfRows {
+  const float *x, *first;
+  float *sum, *square;
+  int64_t channels;
+
+  template <int N>
+  INLINE void at(int64_t c) const {
+    using L = Lanes<N>;
+    const typename L::V about = L::load(first + c);
+    typename L::V s = L::load(sum + c), q = L::load(square + c);
+#pragma GCC unroll 4
+    for (int row = 0; row < ROWS; ++row) {
+      const typename L::V d = L::load(x + row * channels + c) - about;
+      s += d;
+      q += d * d;
+    }
+    L::store(sum + c, s);
+    L::store(square + c, q);
+  }
+};
+
+template <int ROWS, Activation A>
+struct SumsOfRows {
+  const float *x, *g, *factor, *shift, *mean;
+  float *sum, *product;
+  int64_t channels;
+
+  template <int N>
+  INLINE void at(int64_t c) const {
+    using L = Lanes<N>;
+    using V = typename L::V;
+    const V f = L::load(factor + c), b = L::load(shift + c), m = L::load(mean + c);
+    V s = L::load(sum + c), q = L::load(product + c);
+#pragma GCC unroll 4
+    for (int row = 0; row < ROWS; ++row) {
+      const V v = L::load(x + row * channels + c);
+      const V part = behind<L, A>(L::load(g + row * channels + c), v * f + b);
+      s += part;
+      q += part * (v - m);
+    }
+    L::store(sum + c, s);
+    L::store(product + c, q);
+  }
+};
+
+template <Activation A>
+struct NormalisedRow {
+  const float *x, *factor, *shift;
+  float* y;
+
+  template <int N>
+  INLINE void at(int64_t c) const {
+    using L = Lanes<N>;
+    L::store(y + c, activated<L, A>(L::load(x + c) * L::load(factor + c) + L::load(shift + c)));
+  }
+};
+
+template <Activation A>
+struct GradientOfRow {
+  const float *x, *g, *factor, *shift, *mean, *by_row, *by_value;
+  float* dx;
+
+  template <int N>
+  INLINE void at(int64_t c) const {
+    using L = Lanes<N>;
+    using V = typename L::V;
+    const V v = L::load(x + c), f = L::load(factor + c);
+    const V part = behind<L, A>(L::load(g + c), v * f + L::load(shift + c));
+    L::store(dx + c, f * part - L::load(by_row + c) - (v - L::load(mean + c)) * L::load(by_value + c));
+  }
+};
+
 // Sums of a chunk about its first row: those of squares alone lose all digits under a large mean.
 TARGET inline void moments_of_rows(const Rows& p, int64_t chunk) {
-  const int64_t from = chunk * p.chunk_rows, to = std::min(p.rows, from + p.chunk_rows), channels = p.channels;
-  const float* __restrict first = p.x + from * channels;
-  float* __restrict sum = p.partial + chunk * 2 * channels;
-  float* __restrict square = sum + channels;
-  for (int64_t c = 0; c < channels; ++c) sum[c] = square[c] = 0;
-  for (int64_t row = from + 1; row < to; ++row) {
-    const float* __restrict x = p.x + row * channels;
-    for (int64_t c = 0; c < channels; ++c) {
-      const float d = x[c] - first[c];
-      sum[c] += d;
-      square[c] += d * d;
-    }
-  }
+  const int64_t from = p.first_row(chunk), to = p.end_row(chunk), channels = p.channels;
+  const float* first = p.x + from * channels;
+  float* sum = p.partial + chunk * 2 * channels;
+  float* square = sum + channels;
+  std::memset(sum, 0, 2 * channels * sizeof(float));
+  int64_t row = from;
+  for (; row + kTogether <= to; row += kTogether)
+    over_channels(MomentsOfRows<kTogether>{p.x + row * channels, first, sum, square, channels}, 0, channels);
+  for (; row < to; ++row)
+    over_channels(MomentsOfRows<1>{p.x + row * channels, first, sum, square, channels}, 0, channels);
 }
 
 template <Activation A>
 TARGET inline void normalise_as(const Rows& p, int64_t chunk) {
-  const int64_t from = chunk * p.chunk_rows, to = std::min(p.rows, from + p.chunk_rows), channels = p.channels;
-  const float* __restrict factor = p.factor;
-  const float* __restrict shift = p.shift;
-  for (int64_t row = from; row < to; ++row) {
-    const float* __restrict x = p.x + row * channels;
-    float* __restrict y = p.y + row * channels;
-    for (int64_t c = 0; c < p.active; ++c) y[c] = activated<A>(x[c] * factor[c] + shift[c]);
-    for (int64_t c = p.active; c < channels; ++c) y[c] = 0;
+  for (int64_t row = p.first_row(chunk); row < p.end_row(chunk); ++row) {
+    const int64_t at = row * p.channels;
+    over_channels(NormalisedRow<A>{p.x + at, p.factor, p.shift, p.y + at}, 0, p.active);
+    std::memset(p.y + at + p.active, 0, (p.channels - p.active) * sizeof(float));
   }
 }
 
 template <Activation A>
 TARGET inline void sums_as(const Rows& p, int64_t chunk) {
-  const int64_t from = chunk * p.chunk_rows, to = std::min(p.rows, from + p.chunk_rows), channels = p.channels;
-  const float* __restrict factor = p.factor;
-  const float* __restrict shift = p.shift;
-  const float* __restrict mean = p.mean;
-  float* __restrict sum = p.partial + chunk * 2 * channels;
-  float* __restrict product = sum + channels;
-  for (int64_t c = 0; c < channels; ++c) sum[c] = product[c] = 0;
-  for (int64_t row = from; row < to; ++row) {
-    const float* __restrict x = p.x + row * channels;
-    const float* __restrict g = p.g + row * channels;
-    for (int64_t c = 0; c < p.active; ++c) {
-      const float part = behind<A>(g[c], x[c] * factor[c] + shift[c]);
-      sum[c] += part;
-      product[c] += part * (x[c] - mean[c]);
-    }
-  }
+  const int64_t to = p.end_row(chunk), channels = p.channels;
+  float* sum = p.partial + chunk * 2 * channels;
+  float* product = sum + channels;
+  std::memset(sum, 0, 2 * channels * sizeof(float));
+  int64_t row = p.first_row(chunk);
+  for (; row + kTogether <= to; row += kTogether)
+    over_channels(SumsOfRows<kTogether, A>{p.x + row * channels, p.g + row * channels, p.factor, p.shift, p.mean, sum,
+                                           product, channels}, 0, p.active);
+  for (; row < to; ++row)
+    over_channels(SumsOfRows<1, A>{p.x + row * channels, p.g + row * channels, p.factor, p.shift, p.mean, sum, product,
+                                   channels}, 0, p.active);
 }
 
 template <Activation A>
 TARGET inline void gradient_as(const Rows& p, int64_t chunk) {
-  const int64_t from = chunk * p.chunk_rows, to = std::min(p.rows, from + p.chunk_rows), channels = p.channels;
-  const float* __restrict factor = p.factor;
-  const float* __restrict shift = p.shift;
-  const float* __restrict mean = p.mean;
-  const float* __restrict by_row = p.by_row;
-  const float* __restrict by_value = p.by_value;
-  for (int64_t row = from; row < to; ++row) {
-    const float* __restrict x = p.x + row * channels;
-    const float* __restrict g = p.g + row * channels;
-    float* __restrict dx = p.dx + row * channels;
-    for (int64_t c = 0; c < p.active; ++c) {
-      const float part = behind<A>(g[c], x[c] * factor[c] + shift[c]);
-      dx[c] = factor[c] * part - by_row[c] - (x[c] - mean[c]) * by_value[c];
-    }
-    for (int64_t c = p.active; c < channels; ++c) dx[c] = 0;
+  for (int64_t row = p.first_row(chunk); row < p.end_row(chunk); ++row) {
+    const int64_t at = row * p.channels;
+    over_channels(GradientOfRow<A>{p.x + at, p.g + at, p.factor, p.shift, p.mean, p.by_row, p.by_value, p.dx + at}, 0,
+                  p.active);
+    std::memset(p.dx + at + p.active, 0, (p.channels - p.active) * sizeof(float));
   }
+}
+
+// Adds a chunk to mean and sum of squared differences of the `count` rows before it (Chan, Golub & LeVeque 1979).
+TARGET inline void join_moments(const Rows& p, int64_t chunk, double count, double* mean, double* squares) {
+  const int64_t channels = p.channels;
+  const float* first = p.x + p.first_row(chunk) * channels;
+  const float* sum = p.partial + chunk * 2 * channels;
+  const float* square = sum + channels;
+  const double n = static_cast<double>(p.end_row(chunk) - p.first_row(chunk));
+  const double each = 1 / n, share = n / (count + n), cross = count * share;
+  for (int64_t c = 0; c < channels; ++c) {
+    const double s = sum[c], away = s * each, step = first[c] + away - mean[c];
+    squares[c] += square[c] - s * away + step * step * cross;
+    mean[c] += step * share;
+  }
+}
+
+TARGET inline void join_sums(const Rows& p, int64_t chunk, double* sums) {
+  const float* partial = p.partial + chunk * 2 * p.channels;
+  for (int64_t c = 0; c < 2 * p.channels; ++c) sums[c] += partial[c];
 }
 
 #define BY_ACTIVATION(FUNCTION)                             \

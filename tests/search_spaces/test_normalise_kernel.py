@@ -116,6 +116,9 @@ def test_what_is_not_a_number_shows() -> None:
     x = jnp.ones((2, 3, 3, 4)).at[0, 1, 1, 2].set(jnp.nan)
     mean, variance = normalise.moments(x)
     assert np.isnan(np.asarray(mean)).tolist() == np.isnan(np.asarray(variance)).tolist() == [False, False, True, False]
+    for activation in normalise.ACTIVATIONS:
+        y = normalise.normalised(x, jnp.ones(4), jnp.zeros(4), mean, variance, NORM_EPSILON, activation)
+        assert np.isnan(np.asarray(y)).all((0, 1, 2)).tolist() == [False, False, True, False], activation
 
 
 @pytest.mark.parametrize(
