@@ -12,8 +12,10 @@ from jax import Array
 
 from hw_models.discover import unknown
 from hw_models.errors import InputError
+from search_spaces.kernels import sgd
 from search_spaces.options import check
 
+LARGEST_NORM = 5.0  # of the gradient over all weights
 CHOICES = {"optimizer": ("sgd", "adamw"), "precision": ("float32", "bfloat16")}
 LIMITS: dict[str, tuple[float, float]] = {
     "epochs": (0, 10_000),
@@ -110,18 +112,13 @@ class Recipe:
         )
 
     def update_rule(self, steps: int) -> optax.GradientTransformation:
-        """The optimiser for a run of `steps` steps, gradients clipped to a norm of 5.
+        """The optimiser for a run of `steps` steps, gradients clipped to a norm of `LARGEST_NORM`.
 
         Example:
             >>> rule = Recipe().update_rule(10)
             >>> _ = rule.init({"w": jnp.zeros((2, 2))})
         """
-        rate = self.schedule(steps)
-
-        def is_matrix(params: optax.Params) -> optax.Params:
-            return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-
-        clip = optax.clip_by_global_norm(5.0)
+        rate, is_matrix, clip = self.schedule(steps), _is_matrix, optax.clip_by_global_norm(LARGEST_NORM)
         if self.optimizer == "adamw":
             return optax.chain(
                 clip, optax.adamw(rate, b1=self.momentum, weight_decay=self.weight_decay, mask=is_matrix)
@@ -131,6 +128,28 @@ class Recipe:
             optax.add_decayed_weights(self.weight_decay, mask=is_matrix),
             optax.sgd(rate, self.momentum, nesterov=True),
         )
+
+    def updated(self, steps: int, params: Any, state: Any, gradient: Any) -> tuple[Any, Any]:
+        """Parameters and the optimiser's state after one step of `update_rule(steps)`.
+
+        SGD of float32 on one CPU device is one compiled call (`search_spaces.kernels.sgd`), everything else Optax's;
+        they differ by rounding.
+
+        Example:
+            >>> params = {"w": jnp.ones((2, 2))}
+            >>> state = Recipe(warmup=0.0).update_rule(10).init(params)
+            >>> new, state = Recipe(warmup=0.0).updated(10, params, state, {"w": jnp.ones((2, 2))})
+            >>> bool((new["w"] < 1).all()), int(optax.tree.get(state, "count"))
+            (True, 1)
+        """
+        if self.optimizer != "sgd" or not sgd.available(params):
+            change, state = self.update_rule(steps).update(gradient, state, params)
+            return optax.apply_updates(params, change), state
+        count, momenta = optax.tree.get(state, "count"), optax.tree.get(state, "trace")
+        decays = jax.tree.map(lambda matrix: self.weight_decay * matrix, _is_matrix(params))
+        rate = jnp.asarray(self.schedule(steps)(count), jnp.float32)
+        params, momenta = sgd.descend(params, momenta, gradient, rate, decays, self.momentum, LARGEST_NORM)
+        return params, optax.tree.set(state, count=optax.safe_increment(count), trace=momenta)
 
     def averaged(self, average: Any, params: Any, step: Array) -> Any:
         """The moving average of the weights after step `step` (int32 `[]`, from 0); None where there is none.
@@ -146,3 +165,7 @@ class Recipe:
             return None
         decay = jnp.minimum(self.ema, (1.0 + step) / (10.0 + step))
         return optax.incremental_update(params, average, 1.0 - decay)
+
+
+def _is_matrix(params: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

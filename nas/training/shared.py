@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array, lax
 
 from nas.training.epoch import Clock
@@ -63,7 +62,6 @@ def shared_step(supernet: Supernet, recipe: Recipe, rule: Paths, steps: int, mea
         >>> step = shared_step(Supernet(tiny.space()), Recipe(), paths(tiny.space(), "uniform"), 10, 0, 1, Spread(None))
     """
     space = supernet.space
-    optimizer = recipe.update_rule(steps)
     networks, parts = len(rule.weights), recipe.accumulate
     mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
     weights_of = np.asarray(rule.weights, np.float32)
@@ -109,8 +107,7 @@ def shared_step(supernet: Supernet, recipe: Recipe, rule: Paths, steps: int, mea
             (loss, _), gradient = gradient_of(weights.params, x, targets, genes[0], clock.progress)
         else:
             loss, gradient = looped(weights.params, x, targets, genes, clock.progress)
-        change, momentum = optimizer.update(gradient, weights.momentum, weights.params)
-        params = optax.apply_updates(weights.params, change)
+        params, momentum = recipe.updated(steps, weights.params, weights.momentum, gradient)
         return Weights(params, momentum, recipe.averaged(weights.average, params, clock.step)), loss
 
     return jax.jit(step, donate_argnums=0)

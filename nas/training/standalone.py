@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array, lax
 from jax.tree_util import Partial
 
@@ -134,7 +133,7 @@ def train(
 def _step(
     space: SearchSpace, recipe: Recipe, steps: int, distillation: float, depthwise: str, over: Spread
 ) -> Callable[..., tuple[Trained, Array]]:
-    network, optimizer, parts = Network(space, depthwise), recipe.update_rule(steps), recipe.accumulate
+    network, parts = Network(space, depthwise), recipe.accumulate
 
     def gradient_of(
         params: Any, statistics: Any, x: Array, targets: Array, progress: Array, teacher: Any
@@ -172,8 +171,7 @@ def _step(
         x = over.rows(x)
         compute = gradient_of if parts == 1 else looped
         (loss, statistics), gradient = compute(state.params, state.statistics, x, targets, clock.progress, teacher)
-        change, momentum = optimizer.update(gradient, state.momentum, state.params)
-        params = optax.apply_updates(state.params, change)
+        params, momentum = recipe.updated(steps, state.params, state.momentum, gradient)
         return Trained(params, statistics, momentum, recipe.averaged(state.average, params, clock.step)), loss
 
     return jax.jit(step, donate_argnums=0)

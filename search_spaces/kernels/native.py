@@ -33,7 +33,7 @@ FOLDER = Path(__file__).parent
 RECORD = "_depthwise.json"
 REINSTALL = "a C++ compiler (g++ or clang++) and `pip install` of flynas again would build it"
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
-NORMALISE_TARGETS = tuple(f"flynas_normalise_{name}" for name in ("moments", "forward", "backward"))
+OTHER_TARGETS = (*(f"flynas_normalise_{name}" for name in ("moments", "forward", "backward")), "flynas_sgd")
 OPERATIONS = ("forward", "input_gradient", "weight_gradient", "moments", "scale_gradient")
 
 
@@ -80,7 +80,7 @@ def load(folder: Path) -> Library:
             reason = "the sources of the kernel changed after it was built: `pip install` flynas again"
             return Library(False, reason, build)
         library = ctypes.CDLL(str(folder / build["library"]))
-        for target in (*map(_target, OPERATIONS), *NORMALISE_TARGETS):
+        for target in (*map(_target, OPERATIONS), *OTHER_TARGETS):
             # XLA compares the interface version the library was built for with its own here.
             jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
         library.flynas_depthwise_isa.restype = ctypes.c_char_p

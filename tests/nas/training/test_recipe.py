@@ -67,3 +67,35 @@ def test_the_moving_average_forgets_its_start_and_ends_at_its_decay():
         expected = decay * expected + (1 - decay) * value
     assert float(average["w"]) == pytest.approx(expected, rel=1e-5)
     assert Recipe().averaged(None, {"w": jnp.ones(())}, jnp.int32(0)) is None
+
+
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.0}, {"weight_decay": 0.0}, {"optimizer": "adamw"}])
+@pytest.mark.parametrize("size", [0.01, 100.0])
+def test_an_update_is_what_optax_computes(settings, size):
+    """Gradients within the largest norm and far above it; arrays of more than one piece, of one number, of none."""
+    recipe = Recipe(learning_rate=0.3, **settings)
+    shapes = {"filters": (3, 3, 40, 50), "vector": (7,), "one": (), "none": (0, 3)}
+    rule = recipe.update_rule(10)
+
+    def drawn(number, scale=1.0):
+        key = jax.random.fold_in(jax.random.key(0), number)
+        return {name: scale * jax.random.normal(key, shape) for name, shape in shapes.items()}
+
+    found = expected = drawn(0)
+    state = wanted = rule.init(found)
+    update = jax.jit(lambda *given: recipe.updated(10, *given))
+    for step in range(3):
+        gradient = drawn(1 + step, size)
+        found, state = update(found, state, gradient)
+        change, wanted = rule.update(gradient, wanted, expected)
+        expected = optax.apply_updates(expected, change)
+    for a, b in ((found, expected), (state, wanted)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-6), a, b)
+
+
+def test_a_gradient_that_is_not_a_number_shows_in_every_weight():
+    recipe = Recipe(warmup=0.0)
+    params = {"a": jnp.ones(3), "b": jnp.ones((2, 2))}
+    gradient = {"a": jnp.array([0.0, jnp.nan, 0.0]), "b": jnp.zeros((2, 2))}
+    new, _ = recipe.updated(10, params, recipe.update_rule(10).init(params), gradient)
+    assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(new))
