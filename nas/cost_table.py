@@ -15,6 +15,7 @@ from jax import Array
 from hw_models.costs import Costs, combine
 from hw_models.device import Device
 from hw_models.estimate import apply_precision, layer_costs, total
+from hw_models.programs import for_few_runs
 from hw_models.workload import Workload
 from nas.variants import Variants
 from search_spaces.space import SearchSpace
@@ -60,6 +61,9 @@ def cost_table(space: SearchSpace, device: Device, precision: str | None = None)
     return CostTable(priced.exact, priced.expected, device, priced.precision, priced.note, priced.count)
 
 
+_layer_costs = for_few_runs(layer_costs)  # once for a search
+
+
 class _Priced:
     """Every variant of a space of one resolution, priced; `table` has leaves `[V]`."""
 
@@ -67,7 +71,7 @@ class _Priced:
         self.device, self.variants = device, Variants(space)
         work = Workload.stack([variant.layers for variant in self.variants.rows])  # [V, L]
         work, self.precision, self.note = apply_precision(device, work, precision)
-        self.table = combine(jax.jit(layer_costs)(device.unnamed(), work))
+        self.table = combine(_layer_costs(device.unnamed(), work))
 
     @property
     def count(self) -> int:

@@ -24,6 +24,7 @@ from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces.channels import Channels, is_soft
 from search_spaces.choice import Choice, options
+from search_spaces.kernels import frame
 from search_spaces.kernels.window import Window
 from search_spaces.layers import ACTIVATIONS
 from search_spaces.options import check as check_type
@@ -197,10 +198,10 @@ class Block(ABC):
     def cut(self, variables: Any, io: BlockIO) -> Any:
         """The part of the shared `variables` that this block uses: centre of kernels, leading channels.
 
-        `variables` may hold both collections or one. Linear in them, so the transpose writes statistics back.
+        `variables` may hold both collections or one. Linear in them, so the pullback writes statistics back.
         """
         shapes = variable_shapes(self, io)
-        return cut_to(variables, {name: shapes[name] for name in variables})
+        return cut_to(variables, {name: shapes[name] for name in variables}, frame.at_once(io.depthwise))
 
     def searched(self) -> dict[str, Choice]:
         """The fields that are `Choice`s, in the order of definition."""
@@ -277,8 +278,8 @@ def check_padding(padding: str, kernel: int, io: BlockIO) -> None:
         )
 
 
-def cut_to(source: Any, shapes: Any) -> Any:
-    """Slice the leaves of `source` to those of `shapes`, matched by path.
+def cut_to(source: Any, shapes: Any, at_once: bool = False) -> Any:
+    """Slice the leaves of `source` to those of `shapes`, matched by path; `at_once` by one compiled call for all.
 
     Leaves of rank 4 are convolution kernels `[kh, kw, ...]`: their centre is taken; all other axes keep the leading
     entries.
@@ -287,12 +288,33 @@ def cut_to(source: Any, shapes: Any) -> Any:
         >>> cut_to({"w": jnp.ones((7, 7, 4, 1))}, {"w": jax.ShapeDtypeStruct((3, 3, 2, 1), jnp.float32)})["w"].shape
         (3, 3, 2, 1)
     """
-    if isinstance(shapes, dict):
-        return {name: cut_to(source[name], shape) for name, shape in shapes.items()}
-    starts = [(have - want) // 2 if len(shapes.shape) == 4 and axis < 2 else 0
-              for axis, (have, want) in enumerate(zip(source.shape, shapes.shape, strict=True))]  # fmt: skip
-    window = tuple(slice(start, start + want) for start, want in zip(starts, shapes.shape, strict=True))
-    return source[window]
+    arrays: list[Array] = []
+
+    def collect(source: Any, shapes: Any) -> None:
+        if not isinstance(shapes, dict):
+            arrays.append(source)
+            return
+        for name in sorted(shapes):  # the order of `jax.tree.flatten`
+            collect(source[name], shapes[name])
+
+    collect(source, shapes)
+    leaves, treedef = jax.tree.flatten(shapes)
+    wanted = [leaf.shape for leaf in leaves]
+    starts = [_starts(array.shape, shape) for array, shape in zip(arrays, wanted, strict=True)]
+    if at_once:
+        return jax.tree.unflatten(
+            treedef, frame.framed(arrays, wanted, [tuple(-start for start in each) for each in starts])
+        )
+    windows = [
+        tuple(slice(start, start + size) for start, size in zip(each, shape, strict=True))
+        for each, shape in zip(starts, wanted, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, [array[window] for array, window in zip(arrays, windows, strict=True)])
+
+
+def _starts(have: tuple[int, ...], want: tuple[int, ...]) -> tuple[int, ...]:
+    pairs = list(zip(have, want, strict=True))
+    return tuple((a - b) // 2 if len(pairs) == 4 and axis < 2 else 0 for axis, (a, b) in enumerate(pairs))
 
 
 def variable_shapes(block: Block, io: BlockIO) -> Any:

@@ -142,7 +142,8 @@ class SlotProgram:
         if mode == "train":
             params = {kind: {"params": part["params"]} for kind, part in variables.items()}
 
-        return switch(pick.branch, functions, params, x, pick)
+        read = [None if branch is None else branch[0].name for branch in self.branches]
+        return switch(pick.branch, functions, params, x, pick, read)
 
     def relaxed(self, variables: Any, x: Array, pick: Pick, mode: str) -> Array:
         """The results of all branches, mixed by their probabilities."""
@@ -191,9 +192,7 @@ def _calibration(branch: tuple[Case, Block] | None, io: BlockIO, empty: Any) -> 
         y, updated = block.net(io).apply(part, x, _selection(case, pick), "calibrate", mutable=["batch_stats"])
         if not shared["batch_stats"]:
             return y, empty
-        paste = jax.linear_transpose(
-            lambda tree: block.cut({"batch_stats": tree}, io)["batch_stats"], shared["batch_stats"]
-        )
+        _, paste = jax.vjp(lambda tree: block.cut({"batch_stats": tree}, io)["batch_stats"], shared["batch_stats"])
         (pasted,) = paste(updated["batch_stats"])
         return y, {**empty, case.name: pasted}
 

@@ -19,6 +19,8 @@ from jax import Array, lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import jaxpr_as_fun
 
+from search_spaces.kernels import frame
+
 KEPT = "kept"
 
 Function = Callable[[Any, Array, Any], Array]
@@ -51,16 +53,27 @@ class _Plan(NamedTuple):
     kept: tuple[jax.ShapeDtypeStruct, ...]
 
 
-def switch(index: Array, functions: Sequence[Function], params: Any, x: Array, operands: Any) -> Array:
+def switch(
+    index: Array,
+    functions: Sequence[Function],
+    params: Any,
+    x: Array,
+    operands: Any,
+    read: Sequence[str | None] | None = None,
+) -> Array:
     """`functions[index](params, x, operands)`, an array of the same shape for each.
 
-    Differentiable in `params` and `x`, in reverse mode and once; not in `operands`.
+    Differentiable in `params` and `x`, in reverse mode and once; not in `operands`. `read` names the one entry of the
+    dictionary `params` that each function reads, None for none of them; without it every function reads all.
 
     Example:
         >>> double, square = lambda a, x, _: 2 * a * x, lambda a, x, _: a * x**2
         >>> jax.grad(lambda x: switch(jnp.int32(1), [double, square], jnp.float32(1), x, None))(jnp.float32(3)).item()
         6.0
     """
+    if read is None:
+        whole = [lambda params, x, operands, f=f: f(params["all"], x, operands) for f in functions]
+        return switch(index, whole, {"all": params}, x, operands, ["all"] * len(functions))
     plans: list[_Plan] = []
 
     @jax.custom_vjp
@@ -68,7 +81,9 @@ def switch(index: Array, functions: Sequence[Function], params: Any, x: Array, o
         return lax.switch(index, functions, params, x, operands)
 
     def forward(params: Any, x: Array, index: Array, operands: Any) -> tuple[Array, Any]:
-        plans[:] = [_planned(function, params, x, operands) for function in functions]
+        plans[:] = [
+            _planned(function, name, params, x, operands) for function, name in zip(functions, read, strict=True)
+        ]
         rooms = _rooms(plans)
         flat = jax.tree.leaves((params, x, operands))
         y, buffers = lax.switch(index, [_forward(plan, rooms) for plan in plans], *flat)
@@ -77,20 +92,21 @@ def switch(index: Array, functions: Sequence[Function], params: Any, x: Array, o
     def backward(saved: Any, gradient: Array) -> tuple[Any, Array, None, None]:
         params, x, index, operands, buffers = saved
         flat = jax.tree.leaves((params, x, operands))
-        pulls = [_backward(plan, len(flat)) for plan in plans]
+        pulls = [_backward(plan, len(flat), params) for plan in plans]
         return (*lax.switch(index, pulls, *flat, buffers, gradient), None, None)
 
     call.defvjp(forward, backward)
     return call(params, x, index, operands)
 
 
-def _planned(function: Function, params: Any, x: Array, operands: Any) -> _Plan:
+def _planned(function: Function, name: str | None, params: Any, x: Array, operands: Any) -> _Plan:
     found: dict[str, Any] = {}
     # the backward pass is a program of its own, in which there is nothing to eliminate what is computed again
     once = jax.checkpoint(function, policy=jax.checkpoint_policies.save_only_these_names(KEPT), prevent_cse=False)
 
     def run(params: Any, x: Array, operands: Any) -> list[Array]:
-        y, pull = jax.vjp(lambda params, x: once(params, x, operands), params, x)
+        entry = {} if name is None else {name: params[name]}
+        y, pull = jax.vjp(lambda entry, x: once(entry, x, operands), entry, x)
         leaves, found["pull"] = jax.tree.flatten(pull)
         given = {id(leaf): position for position, leaf in enumerate(jax.tree.leaves((params, x, operands)))}
         kept: list[Array] = []
@@ -155,18 +171,23 @@ def _places(plan: _Plan, rooms: list[tuple[Any, int]]) -> list[int]:
 def _forward(plan: _Plan, rooms: list[tuple[Any, int]]) -> Callable[..., tuple[Array, list[Array]]]:
     def run(*flat: Array) -> tuple[Array, list[Array]]:
         y, *kept = plan.run(*flat)
-        buffers = [jnp.zeros(0, dtype) for dtype, _ in rooms]
-        for array, place in zip(kept, _places(plan, rooms), strict=True):
-            buffers[place] = array.ravel()
-        return y, [jnp.pad(array, (0, size - array.size)) for array, (_, size) in zip(buffers, rooms, strict=True)]
+        places = _places(plan, rooms)
+        sizes = [(rooms[place][1],) for place in places]
+        filled = dict(zip(places, frame.framed([array.ravel() for array in kept], sizes), strict=True))
+        free = [place for place in range(len(rooms)) if place not in filled]
+        empty = frame.zeros([jax.ShapeDtypeStruct((rooms[place][1],), rooms[place][0]) for place in free])
+        filled |= dict(zip(free, empty, strict=True))
+        return y, [filled[place] for place in range(len(rooms))]
 
     return run
 
 
-def _backward(plan: _Plan, operands: int) -> Callable[..., Any]:
+def _backward(plan: _Plan, operands: int, params: Any) -> Callable[..., Any]:
     def run(*given: Any) -> Any:
         flat, (buffers, gradient) = given[:operands], given[operands:]
         places = _places(plan, [(buffer.dtype, buffer.size) for buffer in buffers])
+        sizes = [(each.size,) for each in plan.kept]
+        kept = frame.framed([buffers[place] for place in places], sizes)
         leaves = []
         for kind, which in plan.sources:
             if kind == "operand":
@@ -174,8 +195,9 @@ def _backward(plan: _Plan, operands: int) -> Callable[..., Any]:
             elif kind == "constant":
                 leaves.append(which)
             else:
-                shape = plan.kept[which].shape
-                leaves.append(buffers[places[which]][: plan.kept[which].size].reshape(shape))
-        return jax.tree.unflatten(plan.pull, leaves)(gradient)
+                leaves.append(kept[which].reshape(plan.kept[which].shape))
+        entry, by_x = jax.tree.unflatten(plan.pull, leaves)(gradient)
+        others, treedef = jax.tree.flatten({name: part for name, part in params.items() if name not in entry})
+        return {**jax.tree.unflatten(treedef, frame.zeros(others)), **entry}, by_x
 
     return run

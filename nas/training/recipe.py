@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -128,6 +129,18 @@ class Recipe:
             optax.add_decayed_weights(self.weight_decay, mask=is_matrix),
             optax.sgd(rate, self.momentum, nesterov=True),
         )
+
+    def started(self, steps: int, params: Any) -> Any:
+        """The state of `update_rule(steps)` before its first step: all of its arrays are zero.
+
+        Optax itself would have XLA compile a program for every shape among them.
+
+        Example:
+            >>> Recipe().started(10, {"w": jnp.ones(2)})[2][0].trace["w"].tolist()
+            [0.0, 0.0]
+        """
+        shapes = jax.eval_shape(self.update_rule(steps).init, params)
+        return jax.device_put(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
 
     def updated(self, steps: int, params: Any, state: Any, gradient: Any) -> tuple[Any, Any]:
         """Parameters and the optimiser's state after one step of `update_rule(steps)`.

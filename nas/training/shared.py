@@ -42,7 +42,7 @@ def started(params: Any, recipe: Recipe, steps: int) -> Weights:
         True
     """
     average = jax.device_put(params, may_alias=False) if recipe.ema else None  # a step overwrites both
-    return Weights(params, recipe.update_rule(steps).init(params), average)
+    return Weights(params, recipe.started(steps, params), average)
 
 
 def shared_step(supernet: Supernet, recipe: Recipe, rule: Paths, steps: int, mean: Any, std: Any, over: Spread) -> Step:

@@ -96,7 +96,7 @@ def train(
     first = fresh(space, start_key) if variables is None else variables
     steps = recipe.epochs * (count // recipe.batch)
     average = first["params"] if recipe.ema else None
-    momentum = recipe.update_rule(steps).init(first["params"])
+    momentum = recipe.started(steps, first["params"])
     state = over.copied(Trained(first["params"], first["batch_stats"], momentum, average))
     jitted = _step(space, recipe, steps, distillation, depthwise, over)
     guide = teacher if teacher is None or isinstance(teacher, Partial) else Partial(teacher)

@@ -33,7 +33,11 @@ FOLDER = Path(__file__).parent
 RECORD = "_depthwise.json"
 REINSTALL = "a C++ compiler (g++ or clang++) and `pip install` of flynas again would build it"
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
-OTHER_TARGETS = (*(f"flynas_normalise_{name}" for name in ("moments", "forward", "backward")), "flynas_sgd")
+OTHER_TARGETS = (
+    *(f"flynas_normalise_{name}" for name in ("moments", "forward", "backward")),
+    "flynas_sgd",
+    "flynas_frame",
+)
 OPERATIONS = ("forward", "input_gradient", "weight_gradient", "moments", "scale_gradient")
 
 

@@ -99,3 +99,13 @@ def test_a_gradient_that_is_not_a_number_shows_in_every_weight():
     gradient = {"a": jnp.array([0.0, jnp.nan, 0.0]), "b": jnp.zeros((2, 2))}
     new, _ = recipe.updated(10, params, recipe.update_rule(10).init(params), gradient)
     assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(new))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_state_starts_as_that_of_optax(optimizer):
+    recipe, params = Recipe(optimizer=optimizer), {"a": jnp.ones((2, 3)), "b": jnp.ones(4, jnp.bfloat16)}
+    found, expected = recipe.started(10, params), recipe.update_rule(10).init(params)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
