@@ -22,12 +22,12 @@ from jax import Array, lax
 from hw_models.errors import InputError
 from search_spaces.channels import Channels
 from search_spaces.initial import drawn
+from search_spaces.kept import keep
 from search_spaces.kernels.depthwise import depthwise, depthwise_moments, largest_depthwise
 from search_spaces.kernels.normalise import available, moments
 from search_spaces.kernels.normalise import normalised as fused_norm
 from search_spaces.kernels.window import Window
 from search_spaces.rearrange import FitChannels
-from search_spaces.switch import keep
 
 ACTIVATIONS = {
     "identity": lambda x: x,

@@ -14,42 +14,28 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax import Array, lax
-from jax.ad_checkpoint import checkpoint_name
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import Literal, jaxpr_as_fun
 
+from search_spaces.kept import keep, mark
 from search_spaces.kernels import frame
-
-KEPT = "kept"
 
 Function = Callable[[Any, Array, Any], Array]
 
 
-def keep(x: Array) -> Array:
-    """`x`, kept from the forward pass of a `switch` for its backward pass.
-
-    Example:
-        >>> float(keep(jnp.float32(2)))
-        2.0
-    """
-    return checkpoint_name(x, KEPT)
-
-
 class _Plan(NamedTuple):
-    """One branch traced with what its backward pass needs.
+    """One branch traced with its derivative.
 
     Attributes:
         run: from the flat operands to the result and the kept arrays.
-        pull: the structure of its pullback.
-        sources: of each leaf of that structure, the operand (`"operand", position`), the kept array (`"kept",
-            position`) or the constant (`"constant", value`) it is.
+        again: from the flat operands and the kept arrays to the leaves of the pullback.
+        pull: the structure of the pullback.
         kept: shape and type of each kept array.
     """
 
     run: Callable[..., Sequence[Array]]
+    again: Callable[..., Sequence[Array]]
     pull: Any
-    sources: tuple[tuple[str, Any], ...]
     kept: tuple[jax.ShapeDtypeStruct, ...]
 
 
@@ -101,49 +87,43 @@ def switch(
 
 def _planned(function: Function, name: str | None, params: Any, x: Array, operands: Any) -> _Plan:
     found: dict[str, Any] = {}
-    # the backward pass is a program of its own, in which there is nothing to eliminate what is computed again
-    once = jax.checkpoint(function, policy=jax.checkpoint_policies.save_only_these_names(KEPT), prevent_cse=False)
 
     def run(params: Any, x: Array, operands: Any) -> list[Array]:
         entry = {} if name is None else {name: params[name]}
-        y, pull = jax.vjp(lambda entry, x: once(entry, x, operands), entry, x)
+        y, pull = jax.vjp(lambda entry, x: function(entry, x, operands), entry, x)
         leaves, found["pull"] = jax.tree.flatten(pull)
-        given = {id(leaf): position for position, leaf in enumerate(jax.tree.leaves((params, x, operands)))}
-        kept: list[Array] = []
-        sources: list[tuple[str, Any]] = []
-        for leaf in leaves:
-            if id(leaf) in given:
-                sources.append(("operand", given[id(leaf)]))
-            elif not isinstance(leaf, jax.core.Tracer):
-                sources.append(("constant", leaf))
-            else:
-                sources.append(("kept", len(kept)))
-                kept.append(leaf)
-        found["sources"] = tuple(sources)
-        return [y, *kept]
+        return [y, *leaves]
 
-    traced, shapes = jax.make_jaxpr(run, return_shape=True)(params, x, operands)
-    return _Plan(jaxpr_as_fun(_unrounded(traced)), found["pull"], found["sources"], tuple(shapes[1:]))
-
-
-def _unrounded(traced: Any) -> Any:
-    """`traced` without the rounding to its own type that `jax.checkpoint` puts behind every array it keeps.
-
-    It changes no value, but XLA copies the array for it, which costs a tenth of a training step.
-    """
+    traced = jax.make_jaxpr(run)(params, x, operands)
     jaxpr = traced.jaxpr
-    same: dict[int, Any] = {}
-    kept = []
-    for equation in jaxpr.eqns:
-        inputs = [same.get(id(atom), atom) for atom in equation.invars]
-        if equation.primitive.name == "reduce_precision":
-            kind = jnp.finfo(inputs[0].aval.dtype)
-            if (equation.params["exponent_bits"], equation.params["mantissa_bits"]) == (kind.nexp, kind.nmant):
-                same[id(equation.outvars[0])] = inputs[0]
-                continue
-        kept.append(equation.replace(invars=inputs))
-    results = [same.get(id(atom), atom) for atom in jaxpr.outvars]
-    return traced.replace(jaxpr=jaxpr.replace(eqns=kept, outvars=results))
+    y, *leaves = jaxpr.outvars
+    marked = [equation.outvars[0] for equation in jaxpr.eqns if equation.primitive is mark]
+    again, reached = _behind(jaxpr.eqns, leaves, set(marked))
+    kept = [variable for variable in marked if variable in reached]
+    forward, _ = _behind(jaxpr.eqns, [y, *kept], set())
+
+    def program(inputs: Sequence[Any], equations: list[Any], outputs: Sequence[Any]) -> Callable[..., Sequence[Array]]:
+        part = jaxpr.replace(invars=list(inputs), outvars=list(outputs), eqns=equations)
+        run: Callable[..., Sequence[Array]] = jaxpr_as_fun(traced.replace(jaxpr=part))
+        return run
+
+    return _Plan(
+        program(jaxpr.invars, forward, [y, *kept]),
+        program([*jaxpr.invars, *kept], again, leaves),
+        found["pull"],
+        tuple(jax.ShapeDtypeStruct(variable.aval.shape, variable.aval.dtype) for variable in kept),
+    )
+
+
+def _behind(equations: Sequence[Any], wanted: Sequence[Any], given: set[Any]) -> tuple[list[Any], set[Any]]:
+    """The equations that compute `wanted` from what is `given`, in their order, and all variables they need."""
+    needed = {variable for variable in wanted if not isinstance(variable, Literal)}
+    used = []
+    for equation in reversed(equations):
+        if any(out in needed and out not in given for out in equation.outvars):
+            used.append(equation)
+            needed.update(variable for variable in equation.invars if not isinstance(variable, Literal))
+    return used[::-1], needed
 
 
 def _rooms(plans: list[_Plan]) -> list[tuple[Any, int]]:
@@ -188,14 +168,8 @@ def _backward(plan: _Plan, operands: int, params: Any) -> Callable[..., Any]:
         places = _places(plan, [(buffer.dtype, buffer.size) for buffer in buffers])
         sizes = [(each.size,) for each in plan.kept]
         kept = frame.framed([buffers[place] for place in places], sizes)
-        leaves = []
-        for kind, which in plan.sources:
-            if kind == "operand":
-                leaves.append(flat[which])
-            elif kind == "constant":
-                leaves.append(which)
-            else:
-                leaves.append(kept[which].reshape(plan.kept[which].shape))
+        shaped = [array.reshape(like.shape) for array, like in zip(kept, plan.kept, strict=True)]
+        leaves = plan.again(*flat, *shaped)
         entry, by_x = jax.tree.unflatten(plan.pull, leaves)(gradient)
         others, treedef = jax.tree.flatten({name: part for name, part in params.items() if name not in entry})
         return {**jax.tree.unflatten(treedef, frame.zeros(others)), **entry}, by_x

@@ -28,6 +28,7 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
 from hw_models.errors import InputError
+from search_spaces.kept import keep
 
 FOLDER = Path(__file__).parent
 RECORD = "_depthwise.json"
@@ -184,6 +185,7 @@ def _several(stride: int, x: Array, w: Array, scale: Array, sizes: Array) -> Arr
 
 def _several_forward(stride: int, x: Array, w: Array, scale: Array, sizes: Array) -> tuple[Array, Any]:
     y, index = _operation("forward", stride, (True,))(x, w, scale, sizes)
+    index = keep(index)
     return y, (x, w, scale, sizes, index)
 
 

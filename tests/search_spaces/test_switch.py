@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from jax import Array, lax
 
-from search_spaces.switch import keep, switch
+from search_spaces.kept import keep
+from search_spaces.switch import switch
 
 SIZES = (3, 8, 5)
 
