@@ -60,7 +60,7 @@ def test_a_network_that_diverges_fails_and_the_search_goes_on(monkeypatch):
         return train(network, images, recipe, key, *rest)
 
     monkeypatch.setattr(alone, "train", broken)
-    with pytest.raises(CandidateFailure, match="the loss of epoch 0 is nan at step 1, learning rate 0.1: lower"):
+    with pytest.raises(CandidateFailure, match="the loss of epoch 0 is nan at step 0, learning rate 0: lower"):
         judge.evaluate(jax.random.key(0), (), np.asarray([[1, 0, 0, 0, 0, 0]]), np.arange(1))
     goal = Objective(space, "raspberry_pi_4")
     run = search(space, random_search.strategy(space, population=2), judge, goal, steps=1, key=jax.random.key(3))
