@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from hw_models.errors import InputError
+from hw_models.programs import for_few_runs
 from nas.training.batches import Feed
 from nas.training.recipe import Recipe
 from nas.types import Key
@@ -63,7 +64,7 @@ def run_epoch(
         Diverged: a loss or a weight that is not finite; the first such step is named.
     """
     count, steps = feed.total, feed.total // recipe.batch
-    order = jax.random.permutation(key, count)[: steps * recipe.batch].reshape(steps, recipe.batch)
+    order = np.asarray(_shuffle(count)(key))[: steps * recipe.batch].reshape(steps, recipe.batch)
     losses: list[Array] = []
     for position, batch in enumerate(feed.batches(order)):
         number = epoch * steps + position
@@ -73,8 +74,8 @@ def run_epoch(
         if feed.streams and position:
             # steps are only queued: without waiting, every batch of the epoch would be on the device at once
             losses[position - 1].block_until_ready()
-    found = jnp.stack(losses)
-    bad = ~np.isfinite(np.asarray(found))
+    found = np.asarray(jax.device_get(losses))
+    bad = ~np.isfinite(found)
     rate = recipe.schedule(recipe.epochs * steps)
     if bad.any():
         first = int(bad.argmax())
@@ -83,3 +84,9 @@ def run_epoch(
         last = steps - 1  # earlier, and the loss of the step after it would have shown it
         raise Diverged("a weight", np.nan, epoch, last, recipe, float(rate(epoch * steps + last)), start)
     return state, float(found.mean())
+
+
+@functools.lru_cache(maxsize=16)
+def _shuffle(count: int) -> Callable[..., Array]:
+    """The numbers below `count` in an order drawn by a key; once an epoch, so it need not be fast."""
+    return for_few_runs(lambda key: jax.random.permutation(key, count))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -139,7 +140,8 @@ class Recipe:
             >>> Recipe().started(10, {"w": jnp.ones(2)})[2][0].trace["w"].tolist()
             [0.0, 0.0]
         """
-        shapes = jax.eval_shape(self.update_rule(steps).init, params)
+        leaves, treedef = jax.tree.flatten(params)
+        shapes = _state(self, steps, treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         return jax.device_put(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
 
     def updated(self, steps: int, params: Any, state: Any, gradient: Any) -> tuple[Any, Any]:
@@ -182,3 +184,10 @@ class Recipe:
 
 def _is_matrix(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+@functools.lru_cache(maxsize=64)
+def _state(recipe: Recipe, steps: int, treedef: Any, leaves: tuple[tuple[Any, Any], ...]) -> Any:
+    """Shapes of the optimiser's state, traced once for the networks of one shape."""
+    params = jax.tree.unflatten(treedef, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
+    return jax.eval_shape(recipe.update_rule(steps).init, params)
