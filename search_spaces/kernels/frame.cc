@@ -3,7 +3,7 @@
 // XLA compiles a loop for each slice, pad and array of zeros. The weights of a supernet's branches and what they keep for
 // their gradients are hundreds of them, and were a third of its program. Every result is a frame around its argument:
 // `frame[i] = x[i - shift]` where there is such an entry, zero elsewhere. Results beyond the arguments are zero. `shifts`
-// are those of the arrays one after another, one number per axis.
+// are those of the arrays one after another, one number per axis; none at all are zeros.
 
 #include <algorithm>
 #include <cstdint>
@@ -91,10 +91,11 @@ ffi::Error frame(ffi::ThreadPool& pool, ffi::RemainingArgs& args, ffi::Remaining
       const auto in = argument->dimensions(), out = to.dimensions();
       const int64_t rank = static_cast<int64_t>(out.size());
       if (static_cast<int64_t>(in.size()) != rank || argument->element_type() != to.element_type() ||
-          used + rank > shifts.size())
+          (shifts.size() > 0 && used + rank > shifts.size()))
         return wrong("ranks or types do not fit");
-      const int64_t* shift = shifts.begin() + used;
-      used += rank;
+      const std::vector<int64_t> none(rank);
+      const int64_t* shift = shifts.size() > 0 ? shifts.begin() + used : none.data();
+      if (shifts.size() > 0) used += rank;
       // trailing axes that do not change belong to the entries of the last one that does
       int64_t axis = rank - 1, bytes = size;
       while (axis > 0 && in[axis] == out[axis] && shift[axis] == 0) bytes *= out[axis--];

@@ -74,6 +74,27 @@ def zeros(like: Sequence[Any]) -> list[Array]:
     return _call([], [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in like], [])
 
 
+@jax.custom_vjp
+def settled(x: Array) -> Array:
+    """`x`, computed once before whatever reads it.
+
+    XLA merges what is cheap into every loop that reads it: factors of channels are then computed for every pixel.
+    Nothing merges into a compiled call. (XLA for CPUs ignores `lax.optimization_barrier`.)
+
+    Example:
+        >>> settled(jnp.ones(2)).tolist()
+        [1.0, 1.0]
+    """
+    if not at_once():
+        return x
+    call = jax.ffi.ffi_call("flynas_frame", [jax.ShapeDtypeStruct(x.shape, x.dtype)], vmap_method="broadcast_all")
+    (same,) = call(x, shifts=np.zeros(0, np.int64))
+    return same
+
+
+settled.defvjp(lambda x: (settled(x), None), lambda _, gradient: (gradient,))
+
+
 def _padded(array: Array, shape: tuple[int, ...], shift: tuple[int, ...]) -> Array:
     edges = [(by, out - have - by, 0) for have, out, by in zip(array.shape, shape, shift, strict=True)]
     return lax.pad(array, jnp.zeros((), array.dtype), edges)

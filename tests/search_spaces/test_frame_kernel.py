@@ -63,3 +63,10 @@ def test_zeros_have_the_shapes_and_types_of_what_they_are_like():
     for found, wanted in zip(jax.jit(lambda: frame.zeros(like))(), like, strict=True):
         assert found.dtype == wanted.dtype
         np.testing.assert_array_equal(found, jnp.zeros_like(wanted))
+
+
+def test_what_is_settled_is_the_same_alone_under_vmap_and_for_gradients():
+    x = jnp.arange(6.0).reshape(2, 3)
+    for found in (frame.settled(x), jax.jit(frame.settled)(x), jax.vmap(frame.settled)(x)):
+        np.testing.assert_array_equal(found, x)
+    np.testing.assert_array_equal(jax.grad(lambda x: (frame.settled(x) ** 2).sum())(x), 2 * x)
