@@ -53,6 +53,7 @@ def switch(
     dictionary `params` that each function reads, None for none of them; without it every function reads all.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> double, square = lambda a, x, _: 2 * a * x, lambda a, x, _: a * x**2
         >>> jax.grad(lambda x: switch(jnp.int32(1), [double, square], jnp.float32(1), x, None))(jnp.float32(3)).item()
         6.0
