@@ -68,13 +68,9 @@ void fill(const Frames& p, int64_t task) {
   }
 }
 
-ffi::Error wrong(const char* what) {
-  return ffi::Error(ffi::ErrorCode::kInvalidArgument, std::string("frame: ") + what);
-}
-
 ffi::Error frame(ffi::ThreadPool& pool, ffi::RemainingArgs& args, ffi::RemainingRets& rets,
                  ffi::Span<const int64_t> shifts) {
-  if (args.size() > rets.size()) return wrong("more arguments than results");
+  if (args.size() > rets.size()) return wrong("frame: more arguments than results");
   Frames p;
   int64_t total = 0;
   size_t used = 0;
@@ -92,7 +88,7 @@ ffi::Error frame(ffi::ThreadPool& pool, ffi::RemainingArgs& args, ffi::Remaining
       const int64_t rank = static_cast<int64_t>(out.size());
       if (static_cast<int64_t>(in.size()) != rank || argument->element_type() != to.element_type() ||
           (shifts.size() > 0 && used + rank > shifts.size()))
-        return wrong("ranks or types do not fit");
+        return wrong("frame: ranks or types do not fit");
       const std::vector<int64_t> none(rank);
       const int64_t* shift = shifts.size() > 0 ? shifts.begin() + used : none.data();
       if (shifts.size() > 0) used += rank;
@@ -117,18 +113,14 @@ ffi::Error frame(ffi::ThreadPool& pool, ffi::RemainingArgs& args, ffi::Remaining
     total += f.rows * f.row;
     p.frames.push_back(std::move(f));
   }
-  if (used != shifts.size()) return wrong("shifts do not fit");
+  if (used != shifts.size()) return wrong("frame: shifts do not fit");
   // in bytes: a pool's thread is worth waking for about a megabyte
   return run(pool, p, fill, static_cast<int64_t>(p.pieces.size()), total);
 }
 
 ffi::Error FrameAll(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
                     ffi::Span<const int64_t> shifts) {
-  try {
-    return frame(pool, args, rets, shifts);
-  } catch (const std::bad_alloc&) {  // XLA expects no exceptions
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "frame: out of memory");
-  }
+  return guarded("frame", [&] { return frame(pool, args, rets, shifts); });
 }
 
 }  // namespace

@@ -26,13 +26,9 @@ namespace {
 using Floats = ffi::Buffer<ffi::F32>;
 using Count = ffi::Buffer<ffi::S32>;
 
-ffi::Error wrong(const char* what) {
-  return ffi::Error(ffi::ErrorCode::kInvalidArgument, std::string("normalise: ") + what);
-}
-
 ffi::Error describe(Rows& p, const Floats& x) {
   p = Rows{};
-  if (x.dimensions().size() < 2) return wrong("ranks do not fit");
+  if (x.dimensions().size() < 2) return wrong("normalise: ranks do not fit");
   p.channels = x.dimensions().back();
   p.rows = p.channels == 0 ? 0 : static_cast<int64_t>(x.element_count()) / p.channels;
   p.active = p.channels;
@@ -91,7 +87,7 @@ ffi::Error forward(ffi::ThreadPool& pool, const Floats& x, const Floats& scale, 
   Rows p;
   ffi::Error error = describe(p, x);
   if (error.failure() || p.rows == 0) return error;
-  if (!fit(p, {&scale, &bias, &mean, &variance}) || active.element_count() != 1) return wrong("shapes do not fit");
+  if (!fit(p, {&scale, &bias, &mean, &variance}) || active.element_count() != 1) return wrong("normalise: shapes do not fit");
   std::vector<float> factor(p.channels), shift(p.channels);
   affine(p, scale, bias, mean, variance, epsilon, factor, shift);
   p.factor = factor.data(), p.shift = shift.data(), p.y = y;
@@ -108,7 +104,7 @@ ffi::Error backward(ffi::ThreadPool& pool, const Floats& x, const Floats& g, con
   if (error.failure()) return error;
   if (!fit(p, {&scale, &bias, &mean, &variance}) || active.element_count() != 1 ||
       g.element_count() != x.element_count())
-    return wrong("shapes do not fit");
+    return wrong("normalise: shapes do not fit");
   const int64_t channels = p.channels;
   std::fill_n(dscale, channels, 0.0f);
   std::fill_n(dbias, channels, 0.0f);
@@ -136,29 +132,19 @@ ffi::Error backward(ffi::ThreadPool& pool, const Floats& x, const Floats& g, con
   return run(pool, p, set.gradient, p.chunks, work_of(p));
 }
 
-// XLA expects no exceptions.
-template <class F>
-ffi::Error guarded(F call) {
-  try {
-    return call();
-  } catch (const std::bad_alloc&) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "normalise: out of memory");
-  }
-}
-
 ffi::Error Moments(ffi::ThreadPool pool, Floats x, ffi::Result<Floats> mean, ffi::Result<Floats> variance) {
-  return guarded([&] { return moments(pool, x, mean->typed_data(), variance->typed_data()); });
+  return guarded("normalise", [&] { return moments(pool, x, mean->typed_data(), variance->typed_data()); });
 }
 ffi::Error Forward(ffi::ThreadPool pool, Floats x, Floats scale, Floats bias, Floats mean, Floats variance,
                    Count active, ffi::Result<Floats> y, int32_t activation, float epsilon) {
-  return guarded([&] {
+  return guarded("normalise", [&] {
     return forward(pool, x, scale, bias, mean, variance, active, y->typed_data(), activation, epsilon);
   });
 }
 ffi::Error Backward(ffi::ThreadPool pool, Floats x, Floats g, Floats scale, Floats bias, Floats mean, Floats variance,
                     Count active, ffi::Result<Floats> dx, ffi::Result<Floats> dscale, ffi::Result<Floats> dbias,
                     int32_t activation, float epsilon) {
-  return guarded([&] {
+  return guarded("normalise", [&] {
     return backward(pool, x, g, scale, bias, mean, variance, active, dx->typed_data(), dscale->typed_data(),
                     dbias->typed_data(), activation, epsilon);
   });

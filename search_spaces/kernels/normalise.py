@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from jax.custom_batching import sequential_vmap
 
-from search_spaces.kernels import depthwise, native
+from search_spaces.kernels import frame, native
 
 ACTIVATIONS = ("identity", "relu", "relu6", "hard_swish")  # in the order of `Activation` in normalise.h
 
@@ -32,12 +32,7 @@ def available(x: Array, activation: str, implementation: str = "auto") -> bool:
         >>> available(jnp.ones((2, 4, 4, 3)), "tanh")
         False
     """
-    return (
-        activation in ACTIVATIONS
-        and x.dtype == jnp.float32
-        and depthwise.fuses(implementation)
-        and jax.device_count() == 1
-    )
+    return activation in ACTIVATIONS and x.dtype == jnp.float32 and frame.at_once(implementation)
 
 
 def moments(x: Array) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <string>
 
 #include "xla/ffi/api/ffi.h"
 
@@ -65,6 +66,20 @@ xla::ffi::Error run(xla::ffi::ThreadPool& pool, const P& p, void (*task)(const P
   shared->finished.wait(hold, [&] { return shared->done == shared->total; });
   return shared->failed ? xla::ffi::Error(xla::ffi::ErrorCode::kResourceExhausted, "out of memory")
                         : xla::ffi::Error::Success();
+}
+
+inline xla::ffi::Error wrong(const std::string& what) {
+  return xla::ffi::Error(xla::ffi::ErrorCode::kInvalidArgument, what);
+}
+
+// The result of `call`; XLA expects no exceptions.
+template <class F>
+xla::ffi::Error guarded(const char* kernel, F call) {
+  try {
+    return call();
+  } catch (const std::bad_alloc&) {
+    return xla::ffi::Error(xla::ffi::ErrorCode::kResourceExhausted, std::string(kernel) + ": out of memory");
+  }
 }
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -60,17 +60,13 @@ void descend(const Descent& p, int64_t task) {
   }
 }
 
-ffi::Error wrong(const char* what) {
-  return ffi::Error(ffi::ErrorCode::kInvalidArgument, std::string("sgd: ") + what);
-}
-
 ffi::Error sgd(ffi::ThreadPool& pool, ffi::RemainingArgs& args, ffi::RemainingRets& rets, ffi::Span<const float> decays,
                float momentum, float largest_norm) {
   const size_t arrays = decays.size();
-  if (args.size() != 1 + 3 * arrays || rets.size() != 2 * arrays) return wrong("numbers of arrays do not fit");
+  if (args.size() != 1 + 3 * arrays || rets.size() != 2 * arrays) return wrong("sgd: numbers of arrays do not fit");
   using Floats = ffi::Buffer<ffi::F32>;
   auto rate = args.get<ffi::Buffer<ffi::F32, 0>>(0);
-  if (!rate.has_value()) return wrong("the learning rate is no float32 scalar");
+  if (!rate.has_value()) return wrong("sgd: the learning rate is no float32 scalar");
   Descent p{{}, {}, *rate->typed_data(), momentum, 1};
   int64_t total = 0;
   for (size_t i = 0; i < arrays; ++i) {
@@ -79,11 +75,11 @@ ffi::Error sgd(ffi::ThreadPool& pool, ffi::RemainingArgs& args, ffi::RemainingRe
     auto new_param = rets.get<Floats>(i), new_speed = rets.get<Floats>(arrays + i);
     if (!param.has_value() || !speed.has_value() || !gradient.has_value() || !new_param.has_value() ||
         !new_speed.has_value())
-      return wrong("arrays are not float32");
+      return wrong("sgd: arrays are not float32");
     const int64_t count = static_cast<int64_t>(param->element_count());
     for (const size_t other : {speed->element_count(), gradient->element_count(), (*new_param)->element_count(),
                                (*new_speed)->element_count()})
-      if (static_cast<int64_t>(other) != count) return wrong("shapes do not fit");
+      if (static_cast<int64_t>(other) != count) return wrong("sgd: shapes do not fit");
     for (int64_t at = 0; at < count; at += kPiece)
       p.pieces.push_back({param->typed_data() + at, speed->typed_data() + at, gradient->typed_data() + at,
                           (*new_param)->typed_data() + at, (*new_speed)->typed_data() + at,
@@ -104,11 +100,7 @@ ffi::Error sgd(ffi::ThreadPool& pool, ffi::RemainingArgs& args, ffi::RemainingRe
 
 ffi::Error Sgd(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::Span<const float> decays,
                float momentum, float largest_norm) {
-  try {
-    return sgd(pool, args, rets, decays, momentum, largest_norm);
-  } catch (const std::bad_alloc&) {  // XLA expects no exceptions
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "sgd: out of memory");
-  }
+  return guarded("sgd", [&] { return sgd(pool, args, rets, decays, momentum, largest_norm); });
 }
 
 }  // namespace

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from search_spaces.kernels import depthwise, native
+from search_spaces.kernels import frame, native
 
 
 def available(params: Any) -> bool:
@@ -23,8 +23,7 @@ def available(params: Any) -> bool:
         >>> available({"w": jnp.zeros(2, jnp.bfloat16)})
         False
     """
-    leaves = jax.tree.leaves(params)
-    return depthwise.fuses() and jax.device_count() == 1 and all(leaf.dtype == jnp.float32 for leaf in leaves)
+    return frame.at_once() and all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
 
 
 def descend(
