@@ -21,7 +21,7 @@ from jax import Array, lax
 
 from nas.training.loss import cross_entropy
 from search_spaces.choice import Choice
-from search_spaces.layers import NORM_EPSILON
+from search_spaces.normalisation import NORM_EPSILON
 
 Forward = Callable[[Any, Array, str], Array]
 

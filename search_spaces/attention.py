@@ -1,6 +1,7 @@
 """Channel attention: squeeze-and-excitation and efficient channel attention, chosen by a traced index.
 
-Attention vectors are small, so every kind that may be chosen is computed and one is selected (or they are mixed).
+Attention vectors are small, so every kind that may be chosen is computed and one is selected (or they are mixed). On
+CPUs the compiled kernel does all of it in one call, and only what is selected (`search_spaces/kernels/attention.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from jax import Array
 
 from hw_models.discover import unknown
 from search_spaces.channels import Channels, is_soft, make_divisible, select
-from search_spaces.layers import ACTIVATIONS, Activation, ChannelConv, GlobalPool, Linear, Scale, Softmax
+from search_spaces.kernels import attention as compiled
+from search_spaces.layers import ACTIVATIONS, Activation, ChannelConv, GlobalPool, Linear, Parameters, Scale, Softmax
 from search_spaces.rearrange import Deinterleave, Interleave
 
 KINDS = ("none", "se", "eca")
@@ -69,6 +71,16 @@ def check_kinds(kinds: tuple[str, ...], known: tuple[str, ...] = KINDS) -> None:
             raise unknown("attention", str(kind), known)
 
 
+def scales_heads(kinds: tuple[str, ...]) -> bool:
+    """Whether any of the kinds scales the maps of heads; without one, nothing need be known of them.
+
+    Example:
+        >>> scales_heads(("none", "se")), scales_heads(("none", "eca"))
+        (False, True)
+    """
+    return any(kind not in ("none", "se") for kind in kinds)
+
+
 def temperature(progress: Array | None) -> Array | float:
     """Temperature of the softmax over heads when `progress` of the training is done: 10 at its start, 1 at its end.
 
@@ -101,11 +113,13 @@ class ChannelAttention(nn.Module):
     """Scale the channels of `x` by the attention kind that `index` selects among `kinds`.
 
     `reduced` are the channels of the bottleneck of squeeze-and-excitation, a quarter of those of `x` unless given.
+    `implementation` is that of depthwise convolutions: where it is the compiled kernel, attention is a kernel too.
     """
 
     kinds: tuple[str, ...]
     inner: str = "relu"
     gate: str = "hard_sigmoid"
+    implementation: str = "xla"
 
     @nn.compact
     def __call__(
@@ -113,17 +127,43 @@ class ChannelAttention(nn.Module):
     ) -> Array:
         if self.kinds == ("none",):
             return x
+        squeezed = channels.map(squeeze_channels) if reduced is None else reduced
+        if compiled.available(x, self.implementation) and not (is_soft(index) or squeezed.soft):
+            weights = self._weights(x.shape[-1], squeezed.size)
+            return compiled.attended(x, self.kinds, index, weights, squeezed.active, self.inner, self.gate)
         mean = GlobalPool()(x)
         factors = []
         for kind in self.kinds:
             if kind == "none":
                 factors.append(jnp.ones_like(mean))
             elif kind == "se":
-                squeezed = channels.map(squeeze_channels) if reduced is None else reduced
                 factors.append(SqueezeExcite(channels, squeezed, self.inner, self.gate, name="se")(mean))
             else:
                 factors.append(Activation("sigmoid")(ChannelConv(ECA_KERNEL, name="eca")(mean)))
         return Scale()(x, select(index, factors))
+
+    def _weights(self, width: int, squeezed: int) -> compiled.Weights:
+        """Those of the layers above, under the same names."""
+        reduce, reduce_bias, expand, expand_bias, taps = (jnp.zeros(0, jnp.float32),) * 5
+        if "se" in self.kinds:
+            reduce, reduce_bias, expand, expand_bias = _SqueezeExciteWeights(width, squeezed, name="se")()
+        if "eca" in self.kinds:
+            (taps,) = Parameters((("channel_filter", (ECA_KERNEL,)),), name="eca")()
+        return compiled.Weights(reduce, reduce_bias, expand, expand_bias, taps)
+
+
+class _SqueezeExciteWeights(nn.Module):
+    """The weights of `SqueezeExcite`."""
+
+    width: int
+    squeezed: int
+
+    @nn.compact
+    def __call__(self) -> tuple[Array, ...]:
+        wide, narrow = self.width, self.squeezed
+        reduce = Parameters((("kernel", (wide, narrow)), ("bias", (narrow,))), name="reduce")()
+        expand = Parameters((("kernel", (narrow, wide)), ("bias", (wide,))), name="expand")()
+        return *reduce, *expand
 
 
 class HeadAttention(nn.Module):
@@ -142,11 +182,6 @@ class HeadAttention(nn.Module):
 
     kinds: tuple[str, ...]
     head_counts: tuple[int, ...]
-
-    @property
-    def scales(self) -> bool:
-        """Whether any of the kinds scales maps; without one, nothing need be known of them."""
-        return any(kind not in ("none", "se") for kind in self.kinds)
 
     @property
     def sees_variances(self) -> bool:
@@ -222,6 +257,30 @@ class HeadAttention(nn.Module):
         if kind.endswith("_softmax"):
             return tuple(Softmax()(Deinterleave(count)(responses[features]), temperature(progress)))
         return tuple(Deinterleave(count)(Activation("sigmoid")(responses[features])))
+
+
+class CompiledHeadAttention(nn.Module):
+    """`HeadAttention` by the compiled kernel, with its weights: where counts are not mixed, and `available`.
+
+    Takes means and variances of the maps, `[N, h, C]` each, the index of the kind and the number of heads in use, and
+    returns the factors of the maps, `[N, h, C]`.
+    """
+
+    kinds: tuple[str, ...]
+
+    @nn.compact
+    def __call__(
+        self, mean: Array, variance: Array, index: Array | None, in_use: Array | None, progress: Array | None
+    ) -> Array:
+        by_mean, by_both = None, None
+        if any(kind.startswith("eca") for kind in self.kinds):
+            (by_mean,) = Parameters((("channel_filter", (HEAD_ECA_KERNEL,)),), name="eca")()
+        if any(kind.startswith("mean_variance") for kind in self.kinds):
+            (by_both,) = Parameters((("channel_filter", (HEAD_ECA_KERNEL, 2)),), name="mean_variance")()
+        softmax = any(kind.endswith("softmax") for kind in self.kinds)
+        heat = temperature(progress) if softmax else 1.0
+        seen = variance if by_both is not None else None
+        return compiled.head_factors(mean, seen, self.kinds, index, in_use, heat, by_mean, by_both)
 
 
 @jax.custom_vjp

@@ -1,8 +1,8 @@
 """The leaf layers every block's network is made of.
 
-All arithmetic of a frozen network happens inside these modules and those of `search_spaces/rearrange.py`. That is what
-lets the exporters record a network by watching their calls, so a block's `net` composes them and does nothing else to
-its tensors; only a supernet masks and selects besides.
+All arithmetic of a frozen network happens inside these modules and those of `search_spaces/normalisation.py` and
+`rearrange.py`. That is what lets the exporters record a network by watching their calls, so a block's `net` composes
+them and does nothing else to its tensors; only a supernet masks and selects besides.
 
 Shapes: `x [N, H, W, C]`; vectors per channel are `[N, C]`. A layer computes in the type of `x`, float32 or bfloat16,
 and returns it; weights and the statistics of normalisation are float32 in either case. Some zero-cost proxies run in
@@ -25,8 +25,6 @@ from search_spaces.initial import drawn
 from search_spaces.kept import keep
 from search_spaces.kernels.depthwise import depthwise, depthwise_moments, largest_depthwise
 from search_spaces.kernels.frame import settled
-from search_spaces.kernels.normalise import available, moments
-from search_spaces.kernels.normalise import normalised as fused_norm
 from search_spaces.kernels.window import Window
 from search_spaces.rearrange import FitChannels
 
@@ -39,8 +37,6 @@ ACTIVATIONS = {
     "sigmoid": jax.nn.sigmoid,
     "silu": jax.nn.silu,
 }
-NORM_EPSILON = 1e-5
-NORM_MOMENTUM = 0.9
 
 
 class Conv(nn.Module):
@@ -124,8 +120,8 @@ class DepthwiseMaximum(nn.Module):
     """The largest of `heads` depthwise convolutions of the same input, whose maps are never stored: `[N, H, W, C]`.
 
     The parameters and the result are those of `Depthwise` and `Maximum` together. `attention` is given the means and
-    variances of the maps over pixels, a tuple of `[N, C]` each, and returns the factors of the maps. Exporters know
-    only the two layers, so networks use this one where `kernels.depthwise.fuses` says that it is faster.
+    variances of the maps over pixels, `[N, h, C]` each, and returns the factors of the maps, `[N, h, C]`. Exporters
+    know only the two layers, so networks use this one where `kernels.depthwise.fuses` says that it is faster.
     """
 
     kernel: int
@@ -140,7 +136,7 @@ class DepthwiseMaximum(nn.Module):
         channels: Channels | None = None,
         heads_in_use: Array | None = None,
         window: Window | None = None,
-        attention: Callable[[tuple[Array, ...], tuple[Array, ...]], tuple[Array, ...]] | None = None,
+        attention: Callable[[Array, Array], Array] | None = None,
     ) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1], self.heads)
         weight = self.param("filters", drawn("filters"), shape).astype(x.dtype)
@@ -150,10 +146,7 @@ class DepthwiseMaximum(nn.Module):
         scale = None
         if attention is not None:
             mean, variance = depthwise_moments(x, weight, self.stride, **in_use, implementation=self.implementation)
-            every = range(self.heads)
-            mean, variance = keep(mean), keep(variance)
-            factors = attention(tuple(mean[..., head] for head in every), tuple(variance[..., head] for head in every))
-            scale = jnp.stack(factors, axis=-1)
+            scale = attention(keep(mean), keep(variance))
         return keep(
             largest_depthwise(x, weight, self.stride, scale=scale, **in_use, implementation=self.implementation)
         )
@@ -166,46 +159,6 @@ def _in_window(weight: Array, window: Window | None, shape: tuple[int, ...], str
     return (window.applied(weight, shape, stride), None) if window.soft else (weight, window.active)
 
 
-class Norm(nn.Module):
-    """Batch normalisation over N, H, W.
-
-    Modes: `train` normalises with the batch (and moves the running statistics when they are mutable), `calibrate`
-    normalises with the batch and stores its statistics as they are, `eval` uses the stored ones. `fused` names an
-    activation that follows, computed together with it by the compiled kernel on the leading `channels` in use; it is
-    for `normalised`, which knows where that is possible.
-    """
-
-    fused: str | None = None
-
-    @nn.compact
-    def __call__(self, x: Array, mode: str = "eval", channels: Channels | None = None) -> Array:
-        width, wide = x.shape[-1], x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        scale = self.param("scale", nn.initializers.ones, (width,))
-        bias = self.param("bias", nn.initializers.zeros, (width,))
-        stored_mean = self.variable("batch_stats", "mean", jnp.zeros, (width,), jnp.float32)
-        stored_var = self.variable("batch_stats", "var", jnp.ones, (width,), jnp.float32)
-        if mode == "eval":
-            mean, var = stored_mean.value, stored_var.value
-        elif mode in ("train", "calibrate"):
-            if self.fused is not None:
-                mean, var = map(keep, moments(x))
-            else:
-                mean = keep(wide.mean((0, 1, 2)))
-                # not E[x^2] - E[x]^2, which loses all digits where the mean is large beside the deviation
-                var = keep(jnp.square(wide - mean).mean((0, 1, 2)))
-            share = NORM_MOMENTUM if mode == "train" else 0.0
-            if self.is_mutable_collection("batch_stats") and not self.is_initializing():
-                stored_mean.value = share * stored_mean.value + (1 - share) * mean
-                stored_var.value = share * stored_var.value + (1 - share) * var
-        else:
-            raise InputError(f"unknown mode '{mode}': use train, calibrate or eval")
-        if self.fused is not None:
-            active = None if channels is None else channels.active
-            return fused_norm(x, scale, bias, mean, var, NORM_EPSILON, self.fused, active)
-        factor = scale * lax.rsqrt(var + NORM_EPSILON)
-        return (wide * factor + (bias - mean * factor)).astype(x.dtype)
-
-
 class Activation(nn.Module):
     """Pointwise non-linearity, one of `ACTIVATIONS`."""
 
@@ -214,28 +167,6 @@ class Activation(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         return ACTIVATIONS[self.function](x)
-
-
-def normalised(
-    x: Array,
-    name: str,
-    mode: str,
-    activation: str | None = None,
-    channels: Channels | None = None,
-    implementation: str = "auto",
-) -> Array:
-    """`Norm` of that `name`, `Activation`, and the mask of `channels`; call inside a module's compact method.
-
-    On a CPU all three are one call of the compiled kernel while batch statistics are used; with those that are stored
-    they are plain layers, which exporters know and compilers fuse. `implementation` is that of depthwise convolutions.
-    """
-    soft = channels is not None and channels.soft
-    if mode in ("train", "calibrate") and not soft and available(x, activation or "identity", implementation):
-        return Norm(activation or "identity", name=name)(x, mode, channels)
-    y = Norm(name=name)(x, mode)
-    if activation is not None:
-        y = Activation(activation)(y)
-    return y if channels is None else channels.mask(y)
 
 
 class GlobalPool(nn.Module):
@@ -257,6 +188,17 @@ class Linear(nn.Module):
         weight = self.param("kernel", drawn("kernel"), (x.shape[-1], self.features))
         y = x @ weight.astype(x.dtype)
         return y + bias_like(self, self.features, y) if self.bias else y
+
+
+class Parameters(nn.Module):
+    """The parameters of another layer, by name and shape, for a compiled kernel that computes what the layer does."""
+
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @nn.compact
+    def __call__(self) -> tuple[Array, ...]:
+        zeros = nn.initializers.zeros
+        return tuple(self.param(name, zeros if name == "bias" else drawn(name), shape) for name, shape in self.shapes)
 
 
 class Variance(nn.Module):

@@ -31,8 +31,8 @@ def module_name(slot: Slot) -> str:
 class Network(nn.Module):
     """The network of a frozen space: images `[N, H, W, C]` to logits `[N, classes]`.
 
-    `mode` is that of `search_spaces.layers.Norm`, `progress` the share of the training that is done (None: all of it;
-    what is annealed needs it). Regularisers that hurt small networks act from `REGULARISED_FROM` parameters.
+    `mode` is that of `search_spaces.normalisation.Norm`, `progress` the share of the training that is done (None: all
+    of it; what is annealed needs it). Regularisers that hurt small networks act from `REGULARISED_FROM` parameters.
     `depthwise` names the implementation of depthwise convolution.
 
     Raises:

@@ -13,7 +13,7 @@ import numpy as np
 
 from hw_models.errors import InputError
 from nas.exporters._graph import Node
-from search_spaces.layers import NORM_EPSILON
+from search_spaces.normalisation import NORM_EPSILON
 
 if TYPE_CHECKING:
     from nas.exporters.onnx import Writer

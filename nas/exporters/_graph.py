@@ -1,8 +1,8 @@
 """A frozen network as a small graph of plain layers, recorded by watching the calls of its leaf modules.
 
-All arithmetic of a network happens in the leaf layers of `search_spaces/layers.py` and `rearrange.py`; their calls are
-the graph; what
-a value is called is known by its identity. Nothing is computed: the network is traced with shapes only.
+All arithmetic of a network happens in the leaf layers of `search_spaces/layers.py`, `normalisation.py` and
+`rearrange.py`; their calls are the graph; what a value is called is known by its identity. Nothing is computed: the
+network is traced with shapes only.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import numpy as np
 from flax.errors import FlaxError
 
 from hw_models.errors import InputError
-from search_spaces import layers, rearrange
+from search_spaces import layers, normalisation, rearrange
 from search_spaces.network import Network
 from search_spaces.space import SearchSpace
 
 LEAVES: tuple[type[nn.Module], ...] = tuple(
     kind
-    for module in (layers, rearrange)
+    for module in (layers, normalisation, rearrange)
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, nn.Module) and kind.__module__ == module.__name__
 )

@@ -15,8 +15,9 @@ from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces.block import BlockIO
 from search_spaces.channels import Channels, make_divisible
-from search_spaces.layers import Conv, Pointwise, normalised, residual
+from search_spaces.layers import Conv, Pointwise, residual
 from search_spaces.lowering import Plan, Tensor
+from search_spaces.normalisation import normalised
 from search_spaces.rearrange import FitChannels, Interleave, Split
 
 

@@ -10,8 +10,9 @@ from jax import Array
 
 from search_spaces.block import BlockIO
 from search_spaces.channels import Channels, select
-from search_spaces.layers import Add, Conv, Depthwise, Pointwise, normalised
+from search_spaces.layers import Add, Conv, Depthwise, Pointwise
 from search_spaces.lowering import Plan, Tensor
+from search_spaces.normalisation import normalised
 from search_spaces.rearrange import Concat, FitChannels, Tile
 
 KINDS = ("none", "default", "conv3x3", "depthwise_pointwise", "light")

@@ -17,8 +17,9 @@ from search_spaces.block import BlockIO, check_kernel
 from search_spaces.blocks._grouped import ElasticGroups
 from search_spaces.channels import Channels
 from search_spaces.kernels.window import Window
-from search_spaces.layers import Add, Conv, Pointwise, normalised
+from search_spaces.layers import Add, Conv, Pointwise
 from search_spaces.lowering import Plan, Tensor
+from search_spaces.normalisation import normalised
 from search_spaces.rearrange import FitChannels, Subsample
 
 LEAST_EXPAND = 1 / 16

@@ -20,9 +20,9 @@ from search_spaces.layers import (
     Pointwise,
     QuantizationNoise,
     check_levels,
-    normalised,
 )
 from search_spaces.lowering import Plan
+from search_spaces.normalisation import normalised
 from search_spaces.rearrange import Flatten
 
 ENDS = ("mean", "flatten", "conv")

@@ -12,8 +12,9 @@ from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, check_padding, require_concrete
 from search_spaces.choice import Choice
-from search_spaces.layers import Activation, Conv, normalised
+from search_spaces.layers import Activation, Conv
 from search_spaces.lowering import Plan, output_size
+from search_spaces.normalisation import normalised
 
 
 @dataclass(frozen=True)

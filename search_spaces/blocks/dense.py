@@ -16,8 +16,8 @@ from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
 from search_spaces.blocks import _growth, _trunk
 from search_spaces.choice import Choice
-from search_spaces.layers import normalised
 from search_spaces.lowering import Plan
+from search_spaces.normalisation import normalised
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concr
 from search_spaces.blocks import _growth, _trunk
 from search_spaces.channels import Channels
 from search_spaces.choice import Choice
-from search_spaces.layers import Pointwise, normalised
+from search_spaces.layers import Pointwise
 from search_spaces.lowering import Plan
+from search_spaces.normalisation import normalised
 
 LARGEST_BOTTLENECK = 64
 

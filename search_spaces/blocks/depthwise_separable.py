@@ -15,8 +15,9 @@ from hw_models.discover import unknown
 from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
 from search_spaces.choice import Choice
-from search_spaces.layers import ACTIVATIONS, Depthwise, Pointwise, normalised
+from search_spaces.layers import ACTIVATIONS, Depthwise, Pointwise
 from search_spaces.lowering import Plan
+from search_spaces.normalisation import normalised
 
 
 @dataclass(frozen=True)

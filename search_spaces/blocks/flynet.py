@@ -6,6 +6,7 @@ Source: Guerra Fernandez 2024, "Efficient Deep Neural Networks Aimed for Resourc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,12 +17,21 @@ from jax import Array
 from hw_models.discover import unknown
 from hw_models.errors import InputError
 from hw_models.workload import Layer
-from search_spaces.attention import HEAD_ECA_KERNEL, HEAD_KINDS, ChannelAttention, HeadAttention, check_kinds
+from search_spaces.attention import (
+    HEAD_ECA_KERNEL,
+    HEAD_KINDS,
+    ChannelAttention,
+    CompiledHeadAttention,
+    HeadAttention,
+    check_kinds,
+    scales_heads,
+)
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
 from search_spaces.blocks import _bottleneck, _residuals
 from search_spaces.channels import Channels, is_soft, select
 from search_spaces.choice import Choice, options
 from search_spaces.kernels.depthwise import fuses
+from search_spaces.kernels.frame import at_once
 from search_spaces.layers import (
     Activation,
     Depthwise,
@@ -34,9 +44,9 @@ from search_spaces.layers import (
     Scale,
     Variance,
     check_levels,
-    normalised,
 )
 from search_spaces.lowering import Plan, Tensor
+from search_spaces.normalisation import normalised
 from search_spaces.rearrange import Subsample
 
 MAX_HEADS = 5
@@ -171,7 +181,8 @@ class FlyNetNet(nn.Module):
         kinds = options(block.attention)
         reduced_kinds = tuple("se" if kind == "se" else "none" for kind in kinds)
         if "se" in reduced_kinds:
-            y = ChannelAttention(reduced_kinds, name="attention")(y, hidden, selection.field("attention"))
+            attention = ChannelAttention(reduced_kinds, implementation=io.depthwise, name="attention")
+            y = attention(y, hidden, selection.field("attention"))
         y = normalised(Pointwise(out.size, name="project")(y), "project_norm", mode, None, out, io.depthwise)
         y = _residuals.add(options(block.residual), selection.field("residual"), x, y, inp, out, io, mode)
         if block.quantization_levels and selection.regularise and mode == "train":
@@ -186,32 +197,44 @@ class FlyNetNet(nn.Module):
         mixed = is_soft(heads_index)
         in_use = None if len(counts) == 1 or mixed else jnp.asarray(counts, jnp.int32)[heads_index]
         source = wide if io.stride == 1 or "funnel" not in reductions else Subsample(io.stride)(wide)
-        attention = HeadAttention(options(block.attention), counts, name="head_attention")
-
-        def factors(means: tuple[Array, ...], variances: tuple[Array, ...]) -> list[tuple[Array, ...]]:
-            return attention(means, variances, selection.field("attention"), heads_index, selection.progress)
-
         kernel, window = selection.largest("kernel", block.kernel)
         settings = (kernel, io.stride, max(counts), io.depthwise)
         if not mixed and max(counts) > 1 and "sum" not in reductions and fuses(io.depthwise):
-            scales = (lambda *seen: factors(*seen)[0]) if attention.scales else None
-            largest = DepthwiseMaximum(*settings, name="depthwise")(wide, hidden, in_use, window, scales)
+            scale = self._head_scale(selection, in_use)
+            largest = DepthwiseMaximum(*settings, name="depthwise")(wide, hidden, in_use, window, scale)
             by_kind = [Maximum()((largest, source)) if kind == "funnel" else largest for kind in reductions]
             return select(reduction_index, by_kind)
         maps = Depthwise(*settings, name="depthwise")(wide, hidden, in_use, window)
         scaled = [maps[:count] for count in counts] if mixed else [maps]
-        if attention.scales:
+        attention = HeadAttention(options(block.attention), counts, name="head_attention")
+        if scales_heads(attention.kinds):
             means = tuple(GlobalPool()(values) for values in maps)
             variances = tuple(map(Variance(), maps, means)) if attention.sees_variances else ()
-            scaled = [
-                tuple(map(Scale(), heads, by_head))
-                for heads, by_head in zip(scaled, factors(means, variances), strict=True)
-            ]
+            factors = attention(means, variances, selection.field("attention"), heads_index, selection.progress)
+            scaled = [tuple(map(Scale(), heads, by_head)) for heads, by_head in zip(scaled, factors, strict=True)]
         reduced = [
             select(reduction_index, [self._reduced(kind, heads, source, in_use) for kind in reductions])
             for heads in scaled
         ]
         return select(heads_index, reduced) if mixed else reduced[0]
+
+    def _head_scale(self, selection: Selection, in_use: Array | None) -> Callable[[Array, Array], Array] | None:
+        """The factors of the maps from their means and variances, where the maps themselves are not stored."""
+        block, index = self.block, selection.field("attention")
+        kinds, counts = options(block.attention), options(block.heads)
+        if not scales_heads(kinds):
+            return None
+        if at_once(self.io.depthwise):
+            compiled = CompiledHeadAttention(kinds, name="head_attention")
+            return lambda mean, variance: compiled(mean, variance, index, in_use, selection.progress)
+        plain = HeadAttention(kinds, counts, name="head_attention")
+
+        def scale(mean: Array, variance: Array) -> Array:
+            means, variances = (tuple(part[:, head] for head in range(max(counts))) for part in (mean, variance))
+            (factors,) = plain(means, variances, index, selection.field("heads"), selection.progress)
+            return jnp.stack(factors, axis=1)
+
+        return scale
 
     def _reduced(self, kind: str, maps: tuple[Array, ...], source: Array, in_use: Array | None) -> Array:
         if kind == "sum":

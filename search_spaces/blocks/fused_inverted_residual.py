@@ -17,8 +17,9 @@ from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concr
 from search_spaces.blocks import _bottleneck
 from search_spaces.channels import Channels
 from search_spaces.choice import Choice, options
-from search_spaces.layers import Conv, normalised, residual
+from search_spaces.layers import Conv, residual
 from search_spaces.lowering import Plan
+from search_spaces.normalisation import normalised
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,9 @@ class FusedInvertedResidualNet(nn.Module):
 
     def _attended(self, y: Array, inp: Channels, filtered: Channels, selection: Selection) -> Array:
         block = self.block
-        attention = ChannelAttention(options(block.attention), block.squeeze_activation, block.gate, name="attention")
+        attention = ChannelAttention(
+            options(block.attention), block.squeeze_activation, block.gate, self.io.depthwise, name="attention"
+        )
         return attention(y, filtered, selection.field("attention"), inp.join(filtered, block.squeezed))
 
 

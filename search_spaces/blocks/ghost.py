@@ -16,8 +16,9 @@ from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, check_kernel, require_concrete
 from search_spaces.choice import Choice
-from search_spaces.layers import Conv, Depthwise, normalised
+from search_spaces.layers import Conv, Depthwise
 from search_spaces.lowering import Plan
+from search_spaces.normalisation import normalised
 from search_spaces.rearrange import Concat
 
 

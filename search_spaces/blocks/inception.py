@@ -21,8 +21,9 @@ from search_spaces.blocks.mixed_depthwise import check_kernels, divided, even_pa
 from search_spaces.channels import Channels
 from search_spaces.choice import Choice
 from search_spaces.kernels.window import Window
-from search_spaces.layers import Activation, Conv, Norm, Pool
+from search_spaces.layers import Activation, Conv, Pool
 from search_spaces.lowering import Plan
+from search_spaces.normalisation import normalised
 from search_spaces.rearrange import Concat
 
 POOL_KERNEL = 3
@@ -206,7 +207,7 @@ def unit(x: Array, out: Channels, *, name: str, norm: bool, activation: str, mod
             inputs = per_group.map(lambda _: group_width)
             y = ElasticGroups(out.size, kernel, stride, bias, name=name)(x, inputs, per_group)
     if norm:
-        y = Norm(name=f"{name}_norm")(y, mode)
+        return normalised(y, f"{name}_norm", mode, activation, out)
     return out.mask(Activation(activation)(y))
 
 

@@ -18,8 +18,9 @@ from search_spaces.attention import ChannelAttention, check_kinds, check_squeeze
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
 from search_spaces.blocks import _bottleneck
 from search_spaces.choice import Choice, options
-from search_spaces.layers import Depthwise, normalised
+from search_spaces.layers import Depthwise
 from search_spaces.lowering import Plan, Tensor
+from search_spaces.normalisation import normalised
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,9 @@ class InvertedResidualNet(nn.Module):
         y = _bottleneck.widen(x, hidden, expand, block.activation, mode, io, groups=groups, keep=keep)
         (y,) = Depthwise(kernel, io.stride, implementation=io.depthwise, name="depthwise")(y, hidden, window=window)
         y = normalised(y, "depthwise_norm", mode, block.activation, hidden, io.depthwise)
-        attention = ChannelAttention(options(block.attention), block.squeeze_activation, block.gate, name="attention")
+        attention = ChannelAttention(
+            options(block.attention), block.squeeze_activation, block.gate, io.depthwise, name="attention"
+        )
         y = attention(y, hidden, selection.field("attention"), inp.join(hidden, block.squeezed))
         return _bottleneck.narrow(x, y, inp, out, io, mode, groups=block.groups)
 

@@ -18,8 +18,9 @@ from search_spaces.block import FROZEN, Block, BlockIO, Selection, check_kernel,
 from search_spaces.blocks import _bottleneck
 from search_spaces.channels import Channels
 from search_spaces.choice import Choice, options
-from search_spaces.layers import Depthwise, normalised
+from search_spaces.layers import Depthwise
 from search_spaces.lowering import Plan, Tensor
+from search_spaces.normalisation import normalised
 from search_spaces.rearrange import Concat, Split
 
 
@@ -132,7 +133,8 @@ class MixedDepthwiseNet(nn.Module):
         hidden = inp.join(expand, block.hidden_channels)
         y = _bottleneck.widen(x, hidden, expand, block.activation, mode, io)
         y = self._filtered(y, hidden, mode)
-        y = ChannelAttention(options(block.attention), name="attention")(y, hidden, selection.field("attention"))
+        attention = ChannelAttention(options(block.attention), implementation=io.depthwise, name="attention")
+        y = attention(y, hidden, selection.field("attention"))
         return _bottleneck.narrow(x, y, inp, out, io, mode)
 
     def _filtered(self, y: Array, hidden: Channels, mode: str) -> Array:

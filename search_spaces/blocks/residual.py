@@ -18,8 +18,9 @@ from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concr
 from search_spaces.blocks import _trunk
 from search_spaces.blocks._bottleneck import expanded
 from search_spaces.choice import Choice
-from search_spaces.layers import Activation, normalised
+from search_spaces.layers import Activation
 from search_spaces.lowering import Plan
+from search_spaces.normalisation import normalised
 
 
 @dataclass(frozen=True)

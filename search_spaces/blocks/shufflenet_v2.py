@@ -17,8 +17,9 @@ from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
 from search_spaces.channels import Channels
 from search_spaces.choice import Choice
-from search_spaces.layers import Depthwise, Pointwise, normalised
+from search_spaces.layers import Depthwise, Pointwise
 from search_spaces.lowering import Plan
+from search_spaces.normalisation import normalised
 from search_spaces.rearrange import Interleave, Split
 
 

@@ -14,8 +14,9 @@ from jax import Array
 from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
-from search_spaces.layers import Conv, normalised
+from search_spaces.layers import Conv
 from search_spaces.lowering import Plan
+from search_spaces.normalisation import normalised
 from search_spaces.rearrange import FitChannels
 
 

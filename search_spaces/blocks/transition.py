@@ -13,8 +13,9 @@ from jax import Array
 
 from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
-from search_spaces.layers import Pointwise, Pool, normalised
+from search_spaces.layers import Pointwise, Pool
 from search_spaces.lowering import Plan
+from search_spaces.normalisation import normalised
 
 
 @dataclass(frozen=True)

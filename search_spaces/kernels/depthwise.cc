@@ -17,7 +17,6 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <new>
 #include <string>
 
 #include "depthwise.h"
@@ -66,18 +65,15 @@ using Floats = ffi::Buffer<ffi::F32>;
 using Bytes = ffi::Buffer<ffi::U8>;
 using Sizes = ffi::Buffer<ffi::S32>;  // leading channels, window and heads in use
 
-ffi::Error wrong(const char* what) {
-  return ffi::Error(ffi::ErrorCode::kInvalidArgument, std::string("depthwise: ") + what);
-}
-
 // Fills in everything but the pointers. `x`, `w` and `y` are the shapes of images, filters and results.
 template <class E>
 ffi::Error describe(Problem<E>& p, Dims x, Dims w, Dims y, const Sizes& sizes, int32_t stride) {
   p = Problem<E>{};
-  if (x.size() != 4 || w.size() != 4 || y.size() != 4 || sizes.element_count() != 3) return wrong("ranks do not fit");
+  if (x.size() != 4 || w.size() != 4 || y.size() != 4 || sizes.element_count() != 3)
+    return wrong("depthwise: ranks do not fit");
   if (stride < 1 || stride > 2 || x[0] != y[0] || x[3] != y[3] || x[3] != w[3] || w[1] != w[2] || w[1] % 2 == 0 ||
       y[1] != ceil_div(x[1], stride) || y[2] != ceil_div(x[2], stride) || w[0] < 1 || w[0] > 255)
-    return wrong("shapes or stride do not fit together");
+    return wrong("depthwise: shapes or stride do not fit together");
   p.batch = x[0], p.in_h = x[1], p.in_w = x[2], p.channels = x[3], p.out_h = y[1], p.out_w = y[2], p.stride = stride;
   p.all_heads = w[0], p.full_kernel = w[1];
   const int32_t* wanted = sizes.typed_data();
@@ -177,12 +173,12 @@ template <class E>
 ffi::Error moments(ffi::ThreadPool& pool, Any x, Any w, Sizes sizes, ffi::Result<Floats> mean,
                    ffi::Result<Floats> variance, int32_t stride) {
   Problem<E> p;
-  if (x.dimensions().size() != 4) return wrong("ranks do not fit");
+  if (x.dimensions().size() != 4) return wrong("depthwise: ranks do not fit");
   ffi::Error error = describe(p, x.dimensions(), w.dimensions(), Shape(x.dimensions(), stride).dims(), sizes, stride);
   if (error.failure()) return error;
   if (static_cast<int64_t>(mean->element_count()) != p.batch * p.all_heads * p.channels ||
       mean->element_count() != variance->element_count())
-    return wrong("shapes of means do not fit");
+    return wrong("depthwise: shapes of means do not fit");
   p.x = static_cast<const E*>(x.untyped_data()), p.w = static_cast<const E*>(w.untyped_data());
   p.mean = mean->typed_data(), p.variance = variance->typed_data();
   if (x.element_count() == 0) {  // the mean of nothing is not a number
@@ -200,26 +196,22 @@ ffi::Error scale_gradient(ffi::ThreadPool& pool, Any x, Any w, Any g, Bytes inde
   Problem<E> p;
   ffi::Error error = describe(p, x.dimensions(), w.dimensions(), g.dimensions(), sizes, stride);
   if (error.failure() || dscale->element_count() == 0) return error;
-  if (index.element_count() != g.element_count()) return wrong("shapes of gradient and index do not fit");
+  if (index.element_count() != g.element_count())
+    return wrong("depthwise: shapes of gradient and index do not fit");
   p.x = static_cast<const E*>(x.untyped_data()), p.w = static_cast<const E*>(w.untyped_data());
   p.g = static_cast<const E*>(g.untyped_data()), p.index = index.typed_data(), p.dscale = dscale->typed_data();
   cut(p, p.out_h, kBand, pool.num_threads());
   return run(pool, p, tasks<E>().scale_gradient, p.batch * p.bands, work_of(p));
 }
 
-ffi::Error out_of_memory() { return ffi::Error(ffi::ErrorCode::kResourceExhausted, "depthwise: out of memory"); }
-
-// XLA expects no exceptions.
-#define BY_TYPE(TYPE, CALL, ...)                                       \
-  try {                                                                \
-    switch (TYPE) {                                                    \
-      case ffi::F32: return CALL<float>(__VA_ARGS__);                  \
-      case ffi::BF16: return CALL<bf16>(__VA_ARGS__);                  \
-      default: return wrong("only float32 and bfloat16 are computed"); \
-    }                                                                  \
-  } catch (const std::bad_alloc&) {                                    \
-    return out_of_memory();                                            \
-  }
+#define BY_TYPE(TYPE, CALL, ...)                                                  \
+  return guarded("depthwise", [&] {                                               \
+    switch (TYPE) {                                                               \
+      case ffi::F32: return CALL<float>(__VA_ARGS__);                             \
+      case ffi::BF16: return CALL<bf16>(__VA_ARGS__);                             \
+      default: return wrong("depthwise: only float32 and bfloat16 are computed"); \
+    }                                                                             \
+  });
 
 ffi::Error Forward(ffi::ThreadPool pool, Any x, Any w, Floats scale, Sizes sizes, ffi::Result<Any> y,
                    ffi::Result<Bytes> index, int32_t stride) {

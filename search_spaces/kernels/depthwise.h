@@ -10,6 +10,7 @@
 #include <cstring>
 #include <new>
 
+#include "attention.h"
 #include "normalise.h"
 
 namespace flynas {
@@ -109,12 +110,13 @@ struct Tasks {
   void (*scale_gradient)(const Problem<E>&, int64_t);
 };
 
-// The same for both types of numbers, and what normalise.h describes.
+// The same for both types of numbers, and what normalise.h and attention.h describe.
 struct Set {
   const char* name;
   Tasks<float> of_float32;
   Tasks<bf16> of_bfloat16;
   NormaliseTasks normalise;
+  AttentionTasks attention;
 };
 
 // The best instruction set of this machine, chosen when the library is first used.

@@ -92,7 +92,7 @@ def largest_depthwise(
         x: images `[N, H, W, C]`, float32 or bfloat16.
         w: the filters, `[k, k, C, h]`, of the type of `x`; at most 255 heads.
         stride: 1 or 2.
-        scale: factors of the maps before they are compared, `[N, C, h]`.
+        scale: factors of the maps before they are compared, `[N, h, C]`.
         active, kernel: as in `depthwise`.
         heads: how many leading heads take part, a number or a traced scalar of 1 or more. None uses all.
         implementation: as in `depthwise`.
@@ -111,18 +111,18 @@ def largest_depthwise(
         Array([3., 3.], dtype=float32)
     """
     _check(x, w, stride, 4, implementation)
-    if scale is not None and scale.shape != (x.shape[0], *w.shape[2:]):
-        raise InputError(f"depthwise: scale of shape {scale.shape} is not allowed: give {(x.shape[0], *w.shape[2:])}")
+    wanted = (x.shape[0], w.shape[3], w.shape[2])
+    if scale is not None and scale.shape != wanted:
+        raise InputError(f"depthwise: scale of shape {scale.shape} is not allowed: give {wanted}")
     name = _chosen(implementation)
     active, kernel, heads = _count("active", active, 0), _count("kernel", kernel, 1), _count("heads", heads, 1)
     if name == "native":
         filters = jnp.moveaxis(w, 3, 0)
-        by_head = None if scale is None else jnp.moveaxis(scale, 2, 1)
-        return native.largest(x, filters, _sizes(x, filters, active, kernel, heads), stride, by_head)
+        return native.largest(x, filters, _sizes(x, filters, active, kernel, heads), stride, scale)
     best = None
     for head in range(w.shape[3]):
         y = _PLAIN[name](x, windowed(w[..., head], kernel, x.shape, stride), stride, active)
-        y = y if scale is None else (y * scale[:, None, None, :, head]).astype(x.dtype)
+        y = y if scale is None else (y * scale[:, head, None, None, :]).astype(x.dtype)
         joined = y if best is None else jnp.maximum(best, y)
         best = joined if best is None or heads is None else jnp.where(head < heads, joined, best)
     assert best is not None
@@ -139,7 +139,7 @@ def depthwise_moments(
     heads: Array | int | None = None,
     implementation: str = "auto",
 ) -> tuple[Array, Array]:
-    """Mean and variance over pixels of every map of a multi-head depthwise convolution, float32 `[N, C, h]` each.
+    """Mean and variance over pixels of every map of a multi-head depthwise convolution, float32 `[N, h, C]` each.
 
     Attention between the filters and their maximum needs these and no more, so the maps need not be stored. Arguments
     and errors are those of `largest_depthwise`; what is not in use has mean and variance zero.
@@ -147,15 +147,14 @@ def depthwise_moments(
     Example:
         >>> mean, variance = depthwise_moments(jnp.ones((1, 2, 2, 1)), jnp.ones((1, 1, 1, 2)))
         >>> mean.tolist(), variance.tolist()
-        ([[[1.0, 1.0]]], [[[0.0, 0.0]]])
+        ([[[1.0], [1.0]]], [[[0.0], [0.0]]])
     """
     _check(x, w, stride, 4, implementation)
     name = _chosen(implementation)
     active, kernel, heads = _count("active", active, 0), _count("kernel", kernel, 1), _count("heads", heads, 1)
     if name == "native":
         filters = jnp.moveaxis(w, 3, 0)
-        found = native.moments(x, filters, _sizes(x, filters, active, kernel, heads), stride)
-        return jnp.moveaxis(found[0], 1, 2), jnp.moveaxis(found[1], 1, 2)
+        return native.moments(x, filters, _sizes(x, filters, active, kernel, heads), stride)
     means, variances = [], []
     for head in range(w.shape[3]):
         y = _PLAIN[name](x, windowed(w[..., head], kernel, x.shape, stride), stride, active)
@@ -164,7 +163,7 @@ def depthwise_moments(
         mean = y.mean((1, 2))
         means.append(mean * used)
         variances.append(jnp.square(y - mean[:, None, None, :]).mean((1, 2)) * used)
-    return jnp.stack(means, -1), jnp.stack(variances, -1)
+    return jnp.stack(means, 1), jnp.stack(variances, 1)
 
 
 def select() -> tuple[str, str]:

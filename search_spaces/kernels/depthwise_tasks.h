@@ -6,6 +6,7 @@
 // taps that fall outside are skipped. A tile of up to 8 neighbouring outputs is kept in registers; a pixel is loaded once
 // and multiplied with every tap of a kernel row that meets it there.
 
+#include "attention_tasks.h"
 #include "depthwise.h"
 #include "lanes.h"
 #include "normalise_tasks.h"
@@ -556,6 +557,8 @@ TARGET void scale_gradient_task(const Problem<E>& p, int64_t task) {
 #define TEXT_OF(set) #set
 extern const Set SET{NAME_OF(NAMESPACE), TASKS(float), TASKS(bf16),
                      {NAMESPACE::moments_of_rows, NAMESPACE::normalise_rows, NAMESPACE::sums_of_rows,
-                      NAMESPACE::gradient_of_rows, NAMESPACE::join_moments, NAMESPACE::join_sums}};
+                      NAMESPACE::gradient_of_rows, NAMESPACE::join_moments, NAMESPACE::join_sums},
+                     {NAMESPACE::attention_factors, NAMESPACE::attention_scale, NAMESPACE::attention_gradient,
+                      NAMESPACE::attention_weights, NAMESPACE::head_factors, NAMESPACE::head_gradient}};
 
 }  // namespace flynas

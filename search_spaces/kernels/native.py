@@ -38,6 +38,7 @@ OTHER_TARGETS = (
     *(f"flynas_normalise_{name}" for name in ("moments", "forward", "backward")),
     "flynas_sgd",
     "flynas_frame",
+    *(f"flynas_attention_{name}" for name in ("factors", "scale", "gradient", "head_factors", "head_gradient")),
 )
 OPERATIONS = ("forward", "input_gradient", "weight_gradient", "moments", "scale_gradient")
 

@@ -10,8 +10,8 @@ from nas.evaluators.proxy import own_scales
 from nas.proxies import DOUBLE, SCORES, jacob_cov, linear, synflow, weights_of
 from nas.training.loss import cross_entropy
 from search_spaces.initial import deviation
-from search_spaces.layers import Norm
 from search_spaces.network import Network, inherit, variable_shapes
+from search_spaces.normalisation import Norm
 from search_spaces.spaces import tiny
 from search_spaces.supernet import Supernet, with_statistics
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hw_models import discover
-from search_spaces import layers
+from search_spaces import layers, normalisation
 from search_spaces.attention import ChannelAttention, HeadAttention
 from search_spaces.channels import Channels
 from search_spaces.network import Network, variable_shapes
@@ -57,7 +57,7 @@ def test_a_layer_returns_the_type_it_is_given(name):
 
 def test_statistics_of_a_normalisation_are_those_of_float32():
     x = jnp.asarray(MAP + 100, jnp.bfloat16)
-    layer = layers.Norm()
+    layer = normalisation.Norm()
     variables = layer.init(jax.random.key(0), x, "train")
     y, updated = layer.apply(variables, x, "calibrate", mutable=["batch_stats"])
     exact = np.asarray(x, np.float64)

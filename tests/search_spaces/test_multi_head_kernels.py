@@ -102,13 +102,15 @@ class Reference:
 
     def largest(self, scale: np.ndarray | None, g: np.ndarray) -> tuple[np.ndarray, ...]:
         """The maximum and the gradients of images, filters and scale."""
-        factors = np.ones(self.maps.shape[:1] + self.maps.shape[3:]) if scale is None else scale.astype(np.float64)
+        factors = np.ones(self.maps.shape[:1] + self.maps.shape[3:])
+        if scale is not None:
+            factors = np.moveaxis(scale.astype(np.float64), 1, 2)
         factors = factors[:, None, None, :, : self.case.heads_in_use]
         scaled = self.maps * factors
         chosen = np.arange(self.case.heads_in_use) == scaled.argmax(-1)[..., None]
         of_maps = chosen * g[..., None]
-        of_scale = np.zeros((self.case.batch, self.case.channels, self.case.heads))
-        of_scale[..., : self.case.heads_in_use] = (of_maps * self.maps).sum((1, 2))
+        of_scale = np.zeros((self.case.batch, self.case.heads, self.case.channels))
+        of_scale[:, : self.case.heads_in_use] = np.moveaxis((of_maps * self.maps).sum((1, 2)), 1, 2)
         return scaled.max(-1), *self.pull(of_maps * factors), of_scale
 
     def moments(self, of_mean: np.ndarray, of_variance: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -116,11 +118,12 @@ class Reference:
         used, pixels = self.case.heads_in_use, self.out[0] * self.out[1]
         mean = self.maps.mean((1, 2))
         from_mean = self.maps - mean[:, None, None]
-        of_maps = of_mean[:, None, None, :, :used] + 2 * of_variance[:, None, None, :, :used] * from_mean
+        of_mean, of_variance = (np.moveaxis(part, 1, 2)[:, None, None, :, :used] for part in (of_mean, of_variance))
+        of_maps = of_mean + 2 * of_variance * from_mean
         found = []
         for part in (mean, np.square(from_mean).mean((1, 2))):
-            whole = np.zeros((self.case.batch, self.case.channels, self.case.heads))
-            whole[..., :used] = part
+            whole = np.zeros((self.case.batch, self.case.heads, self.case.channels))
+            whole[:, :used] = np.moveaxis(part, 1, 2)
             found.append(whole)
         return *found, *self.pull(of_maps / pixels)
 
@@ -128,7 +131,7 @@ class Reference:
 def operands(case: Case) -> tuple[np.ndarray, ...]:
     """Images, filters, scale, and gradients of the maximum, of means and of variances."""
     rng = np.random.default_rng(0)
-    per_map = (case.batch, case.channels, case.heads)
+    per_map = (case.batch, case.heads, case.channels)
     out = (case.batch, -(-case.height // case.stride), -(-case.width // case.stride), case.channels)
     images = (case.batch, case.height, case.width, case.channels)
     shapes = (images, (case.kernel, case.kernel, case.channels, case.heads), per_map, out, per_map, per_map)
@@ -224,7 +227,7 @@ def test_equal_heads_give_the_gradient_to_the_first() -> None:
 def test_moments_keep_their_digits_under_a_large_mean() -> None:
     x = 1000 + np.random.default_rng(0).normal(size=(2, 16, 16, 8)).astype(np.float32)
     _, variance = depthwise_moments(x, np.ones((1, 1, 8, 2), np.float32), implementation="native")
-    expected = np.broadcast_to(x.astype(np.float64).var((1, 2))[..., None], variance.shape)
+    expected = np.broadcast_to(x.astype(np.float64).var((1, 2))[:, None], variance.shape)
     np.testing.assert_allclose(variance, expected, rtol=1e-4)
 
 
@@ -235,7 +238,7 @@ import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from search_spaces.kernels.depthwise import depthwise, depthwise_moments, largest_depthwise
 rng = np.random.default_rng(0)
-x, w, scale = (rng.normal(size=shape).astype(np.float32) for shape in ((8, 9, 8, 20), (5, 5, 20, 3), (8, 20, 3)))
+x, w, scale = (rng.normal(size=shape).astype(np.float32) for shape in ((8, 9, 8, 20), (5, 5, 20, 3), (8, 3, 20)))
 def loss(x, w, scale):
     mean, variance = depthwise_moments(x, w, 2, implementation="native")
     y = largest_depthwise(x, w, 2, scale=scale, heads=jnp.int32(2), implementation="native")
@@ -261,7 +264,7 @@ np.testing.assert_allclose(few(w, there[0]), few(w, x), rtol=1e-4, atol=1e-3)
 @needs_native
 def test_the_mean_of_no_pixels_is_not_a_number() -> None:
     mean, variance = depthwise_moments(jnp.zeros((2, 0, 5, 3)), jnp.zeros((3, 3, 3, 2)), implementation="native")
-    assert np.isnan(mean).all() and np.isnan(variance).all() and mean.shape == (2, 3, 2)
+    assert np.isnan(mean).all() and np.isnan(variance).all() and mean.shape == (2, 2, 3)
 
 
 @needs_native
@@ -287,7 +290,7 @@ def test_only_the_compiled_kernel_saves_the_maps() -> None:
         ({"w": jnp.zeros((3, 3, 4))}, r"\[k, k, C, h\]"),
         ({"w": jnp.zeros((1, 1, 4, 256))}, "256 heads are out of range: give 1 to 255"),
         ({"w": jnp.zeros((1, 1, 4, 0))}, "0 heads are out of range"),
-        ({"scale": jnp.zeros((1, 2, 4))}, r"scale of shape \(1, 2, 4\) is not allowed: give \(1, 4, 2\)"),
+        ({"scale": jnp.zeros((1, 4, 2))}, r"scale of shape \(1, 4, 2\) is not allowed: give \(1, 2, 4\)"),
         ({"heads": 0}, "heads=0 is not allowed"),
         ({"kernel": np.int64(2)}, "kernel=2 is not allowed: give an odd number from 1"),
         ({"active": 1.5}, "active=1.5 is not allowed: give a whole number from 0"),

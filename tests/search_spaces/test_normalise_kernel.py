@@ -16,7 +16,7 @@ from jax import Array
 from search_spaces.channels import Channels
 from search_spaces.kernels import normalise
 from search_spaces.kernels.depthwise import fuses
-from search_spaces.layers import NORM_EPSILON, normalised
+from search_spaces.normalisation import NORM_EPSILON, normalised
 
 pytestmark = pytest.mark.skipif(not fuses() or jax.device_count() > 1, reason="the compiled kernel does not run here")
 

@@ -42,7 +42,6 @@ from search_spaces.layers import (
     HeadSum,
     Maximum,
     Multiply,
-    Norm,
     Pointwise,
     Pool,
     Scale,
@@ -50,6 +49,7 @@ from search_spaces.layers import (
     Variance,
 )
 from search_spaces.network import Network, fresh
+from search_spaces.normalisation import Norm
 from search_spaces.rearrange import Concat, Deinterleave, FitChannels, Interleave, Split, Subsample, Tile
 from search_spaces.space import SearchSpace, Stage
 from search_spaces.spaces import quickstart, tiny
