@@ -140,7 +140,7 @@ def check_shapes(kind: type[Block]) -> None:
             assert (last.out_h, last.out_w, last.out_channels)[-(out.ndim - 1) :] == out.shape[1:], (block, io)
 
 
-def check_supernet(kind: type[Block], candidates: int = 4) -> None:
+def check_supernet(kind: type[Block], candidates: int = 2) -> None:
     """Networks of a supernet equal the stand-alone networks with inherited weights, at stride 1 and 2 in turn.
 
     At stride 2 those of the masked execution do as well; `check_masks` has the rest of it.

@@ -71,6 +71,7 @@ def test_killed_in_the_middle_of_training(undisturbed, tmp_path):
     assert not differences(undisturbed, load_run(out))
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_training_after_a_snapshot(undisturbed, tmp_path):
     out = tmp_path / "run"
 

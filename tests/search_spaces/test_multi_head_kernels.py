@@ -148,8 +148,13 @@ def in_use(case: Case) -> dict[str, Any]:
     return {"active": case.active, "kernel": case.window, "heads": case.heads_in_use}
 
 
+RANDOM = random_cases(20, seed=3)
+
+
 @needs_native
-@pytest.mark.parametrize("case", HAND_PICKED + random_cases(20, seed=3), ids=str)
+@pytest.mark.parametrize(
+    "case", [*HAND_PICKED, *RANDOM[:6], *(pytest.param(case, marks=pytest.mark.slow) for case in RANDOM[6:])], ids=str
+)
 def test_native_maximum_and_moments_equal_the_definition(case: Case) -> None:
     check_against_definition(case, "native")
 
