@@ -7,9 +7,9 @@ import os
 import sys
 
 # Numbers of glibc's malloc.h, and what they are set to: blocks of any size come from a heap, no heap is cut at its top,
-# heaps grow by 64 MB at least, and all threads share one, since those that glibc gives them hold 64 MB at most.
-_LARGEST = 2**31 - 1
-MALLOPT = {-3: _LARGEST, -1: _LARGEST, -2: 64 << 20, -8: 1}
+# heaps grow by 64 MB at least, and all threads share one, since those that glibc gives them hold 64 MB at most. Sizes
+# are unsigned there, and -1 is the largest: the largest int, 2 GB, is less than some steps need.
+MALLOPT = {-3: -1, -1: -1, -2: 64 << 20, -8: 1}
 
 
 def prepare(threads: int | str) -> str:

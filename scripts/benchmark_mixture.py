@@ -1,9 +1,10 @@
 """A differentiable step of ours: gradients of the weights and of the gates, and one update of both.
 
 A program: it reads `{"space", "batch", "form", "spend_s"}` from standard input and prints
-`{"seconds", "compile_s", "recompilations"}`. `benchmark_nni` asks it. Forms: `all` runs every branch and mixes the
-results, as DARTS does; `two` runs two sampled branches at every position and mixes these, as ProxylessNAS does
-(https://arxiv.org/abs/1812.00332, section 3.2.1). The second is put together here, the package does not have it yet.
+`{"seconds", "compile_s", "recompilations"}`. `benchmark_nni` asks it. Forms: `all` is relaxed execution, where blocks
+that share no weights run side by side and their results are mixed, as DARTS does; `two` runs two sampled branches at
+every position and mixes these, as ProxylessNAS does (https://arxiv.org/abs/1812.00332, section 3.2.1). The second is
+put together here, the package does not have it yet.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ def _two_paths(supernet: Any, params: Any, x: Any, gates: Any, key: Any) -> Any:
         if len(program.branches) == 1:
             x = program.run(variables, x, pick, "train")
             continue
+        # without fields inside the blocks what is mixed are the branches
         chance = program.mix(gates).branch
         noise = jax.random.gumbel(jax.random.fold_in(key, number), chance.shape)
         _, pair = jax.lax.top_k(jax.lax.stop_gradient(jnp.log(chance)) + noise, 2)

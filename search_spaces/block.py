@@ -65,7 +65,7 @@ class Selection(NamedTuple):
     Attributes:
         width: which pair of input and output width is in use; None in a frozen network. An index, or a probability
             for each (relaxed execution).
-        fields: the same for the values of the block's elastic fields, by name; of its masked fields an index.
+        fields: the same for the values of the block's elastic and masked fields, by name.
         progress: share of the training that is done, 0 to 1; None stands for 1.
         regularise: whether layers that act only as a regulariser of large networks are on.
     """
@@ -103,8 +103,13 @@ class Selection(NamedTuple):
         for name, several in zip(fields, values, strict=True):
             if len(several) > 1:
                 chosen = self.field(name)
-                assert chosen is not None and not is_soft(chosen)
-                index = chosen if index is None else index * len(several) + chosen
+                assert chosen is not None
+                if index is None:
+                    index = chosen
+                elif is_soft(chosen):
+                    index = (index[:, None] * chosen).ravel()
+                else:
+                    index = index * len(several) + chosen
         return tuple(Channels(column, index) for column in zip(*rows, strict=True))
 
     def largest(self, name: str, field: Any) -> tuple[int, Window | None]:
@@ -136,7 +141,8 @@ class Block(ABC):
         ELASTIC: fields decided by traced operands inside a branch (heads, attention).
         MASKED: those of `BRANCHES` that `net` also takes as a `Choice` and then decides by the selection, at the
             largest size and with masks: `Selection.sizes` and `Selection.largest`. For execution under `vmap`
-            (`search_spaces/masked.py`); the others run once for every value there. See `masked`.
+            (`search_spaces/masked.py`) and for relaxed execution, where the selection has a probability for each value;
+            the others run once for every value there. See `masked`.
         TRACED: those of `MASKED` that are no branches where the compiled depthwise kernel runs, but decided inside one:
             kernels of depthwise convolutions, since it computes the window in use and nothing else.
         HEAD: whether the block ends a network: its result are the logits.

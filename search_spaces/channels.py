@@ -59,8 +59,8 @@ class Channels:
 
     @property
     def soft(self) -> bool:
-        """Whether the values are mixed."""
-        return is_soft(self.index)
+        """Whether different values are mixed."""
+        return not self.fixed and is_soft(self.index)
 
     @property
     def active(self) -> Array | None:
@@ -86,14 +86,24 @@ class Channels:
         """`x [..., C]` with inactive channels set to zero; `x` itself when nothing is left to decide."""
         if self.fixed:
             return x
-        place = jnp.arange(x.shape[-1])
-        if self.soft:
-            assert self.index is not None
-            shares = self.index @ (place < jnp.asarray(self.values)[:, None]).astype(self.index.dtype)
+        shares = self.shares(x.shape[-1])
+        if shares is not None:
             return x * shares.astype(x.dtype)
         active = self.active
         assert active is not None
-        return jnp.where(place < active, x, 0)
+        return jnp.where(jnp.arange(x.shape[-1]) < active, x, 0)
+
+    def shares(self, size: int) -> Array | None:
+        """The probability of each of `size` channels to be in use, `[size]`; None unless values are mixed.
+
+        Example:
+            >>> Channels((1, 3), jnp.asarray([0.25, 0.75])).shares(3).tolist()
+            [1.0, 0.75, 0.75]
+        """
+        if not self.soft:
+            return None
+        assert self.index is not None
+        return self.index @ (jnp.arange(size) < jnp.asarray(self.values)[:, None]).astype(self.index.dtype)
 
     def equal(self, other: Channels) -> bool | Array:
         """Whether both counts are the same: known at once, else traced, 1 or 0 (mixed values: the probability)."""
@@ -102,7 +112,7 @@ class Channels:
             return same[0]
         flags = jnp.asarray(same, jnp.float32)
         assert self.index is not None
-        return flags @ self.index if self.soft else flags[self.index]
+        return flags @ self.index if is_soft(self.index) else flags[self.index]
 
 
 def select(index: Array | None, candidates: Sequence[Any]) -> Any:

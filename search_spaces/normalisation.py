@@ -55,7 +55,8 @@ class Norm(nn.Module):
             raise InputError(f"unknown mode '{mode}': use train, calibrate or eval")
         if self.fused is not None:
             active = None if channels is None else channels.active
-            return fused_norm(x, scale, bias, mean, var, NORM_EPSILON, self.fused, active)
+            shares = None if channels is None else channels.shares(width)
+            return fused_norm(x, scale, bias, mean, var, NORM_EPSILON, self.fused, active, shares)
         factor = scale * lax.rsqrt(var + NORM_EPSILON)
         return (wide * factor + (bias - mean * factor)).astype(x.dtype)
 
@@ -73,8 +74,7 @@ def normalised(
     On a CPU all three are one call of the compiled kernel while batch statistics are used; with those that are stored
     they are plain layers, which exporters know and compilers fuse. `implementation` is that of depthwise convolutions.
     """
-    soft = channels is not None and channels.soft
-    if mode in ("train", "calibrate") and not soft and available(x, activation or "identity", implementation):
+    if mode in ("train", "calibrate") and available(x, activation or "identity", implementation):
         return Norm(activation or "identity", name=name)(x, mode, channels)
     y = Norm(name=name)(x, mode)
     if activation is not None:

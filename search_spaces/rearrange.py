@@ -117,8 +117,7 @@ def _by_value(channels: Channels, function: Callable[[int], Array]) -> Array:
         return function(distinct[0])
     place = jnp.asarray([distinct.index(value) for value in channels.values])
     assert channels.index is not None
-    soft = channels.soft
-    index = jax.ops.segment_sum(channels.index, place, len(distinct)) if soft else place[channels.index]
+    index = jax.ops.segment_sum(channels.index, place, len(distinct)) if channels.soft else place[channels.index]
     return select(index, [function(value) for value in distinct])
 
 

@@ -45,6 +45,17 @@ class SlotProgram:
         """Branch fields of `case` that are operands inside its branches all the same."""
         return case.block.traced() if fuses(self.io.depthwise) else ()
 
+    @cached_property
+    def mixed(self) -> list[tuple[Case, Block] | None]:
+        """What relaxed execution runs: the branches, but those of masked fields in one, at the largest size.
+
+        The gates of a masked field mix filters (kernel) or say how much of a channel there is (expand).
+        """
+        found: list[tuple[Case, Block] | None] = [
+            (case, form) for case in self.slot.cases for form in case.block.forms()
+        ]
+        return [*found, None] if self.slot.depth is not None else found
+
     def shapes(self) -> Any:
         """Shapes of the shared variables of every kind."""
         return {case.name: shared_shapes(case.block, self.io) for case in self.slot.cases}
@@ -84,10 +95,14 @@ class SlotProgram:
         width = jnp.int32(0)
         for decision, count in zip(slot.widths.decisions, slot.widths.cardinality, strict=True):
             width = width * count + genes[decision]
-        return Pick(branch.astype(jnp.int32), width, self._fields(lambda d: genes[d]), progress)
+        inside = {case.name: case.elastic_fields(self._traced(case)) for case in slot.cases}
+        return Pick(branch.astype(jnp.int32), width, self._fields(lambda d: genes[d], inside), progress)
 
     def mix(self, gates: Array, progress: Array | None = None) -> Pick:
-        """The probabilities under `gates [D, C]`: of every branch `[B]`, every pair of widths `[V]`, every field."""
+        """The probabilities under `gates [D, C]`: of each of `mixed`, of every pair of widths `[V]`, of every field.
+
+        Those of branches come as `branch`.
+        """
         slot, one = self.slot, jnp.ones((1,), gates.dtype)
         reached = jnp.asarray(1.0, gates.dtype)
         if slot.depth is not None:
@@ -99,7 +114,7 @@ class SlotProgram:
             if slot.kind_decision is not None:
                 chance = chance * gates[slot.kind_decision, position]
             for field, decision in case.decisions:
-                if field in case.branch_fields(self._traced(case)):
+                if field in case.branch_fields(case.block.masked()):
                     count = len(getattr(case.block, field).values)
                     chance = (chance[:, None] * gates[decision, :count]).ravel()
             parts.append(chance)
@@ -112,7 +127,8 @@ class SlotProgram:
         def field_gates(decision: int) -> Array:
             return gates[decision, : self._counts[decision]]
 
-        return Pick(jnp.concatenate(parts), width, self._fields(field_gates), progress)
+        inside = {case.name: case.elastic_fields(case.block.masked()) for case in slot.cases}
+        return Pick(jnp.concatenate(parts), width, self._fields(field_gates, inside), progress)
 
     @cached_property
     def _counts(self) -> dict[int, int]:
@@ -122,9 +138,9 @@ class SlotProgram:
             for field, decision in case.decisions
         }
 
-    def _fields(self, value: Callable[[int], Array]) -> dict[str, dict[str, Array]]:
+    def _fields(self, value: Callable[[int], Array], inside: dict[str, tuple[str, ...]]) -> dict[str, dict[str, Array]]:
         return {
-            case.name: {name: value(d) for name, d in case.decisions if name in case.elastic_fields(self._traced(case))}
+            case.name: {name: value(d) for name, d in case.decisions if name in inside[case.name]}
             for case in self.slot.cases
         }
 
@@ -146,8 +162,8 @@ class SlotProgram:
         return switch(pick.branch, functions, params, x, pick, read)
 
     def relaxed(self, variables: Any, x: Array, pick: Pick, mode: str) -> Array:
-        """The results of all branches, mixed by their probabilities."""
-        results = [_forward(branch, self.io, mode)(variables, x, pick) for branch in self.branches]
+        """The results of all of `mixed`, by their probabilities."""
+        results = [_forward(form, self.io, mode)(variables, x, pick) for form in self.mixed]
         return sum(pick.branch[position] * result for position, result in enumerate(results))  # type: ignore[return-value]
 
     def calibrate(self, variables: Any, x: Array, pick: Pick) -> tuple[Array, Any]:

@@ -88,10 +88,14 @@ class Supernet:
     def relaxed(
         self, variables: Any, x: Array, gates: Array, mode: str = "train", progress: Array | None = None
     ) -> Array:
-        """Logits `[N, classes]` under `gates [D, C]`: every branch runs, and their results are mixed.
+        """Logits `[N, classes]` under `gates [D, C]`: kinds of block run side by side, and their results are mixed.
 
-        Differentiable in `gates` as well. Under one-hot gates it equals `apply`. Branches are mixed by their results,
-        widths by masks after normalisation, head counts, attention and reductions inside a branch.
+        Differentiable in `gates` as well. Under one-hot gates it equals `apply`. Inside a block kernels are mixed by
+        their filters (convolution is linear in them), widths and expansions by masks after normalisation, and head
+        counts, attention and reductions by their results, so that one block costs what its largest setting does.
+
+        Sources: for kernels Stamoulis et al. 2019 (Single-Path NAS), https://arxiv.org/abs/1904.02877; for channels Wan
+        et al. 2020 (FBNetV2), https://arxiv.org/abs/2004.05565.
 
         Raises:
             InputError: images or gates of another shape than the space's.

@@ -73,13 +73,15 @@ def test_networks_for_nni_are_networks_of_ours_and_speeds_are_of_the_same_ones(m
         assert len(blocks) - blocks.count("skip") == used
 
     side = {"networks": [{"params": 1, "seconds": [1.0, 2.0]}] * len(networks), "recompilations": 0}
-    ours = {"single": side, **dict.fromkeys(("all", "two"), {"seconds": 2.0, "compile_s": 9.0, "recompilations": 0})}
+    ours = {"single": side, **dict.fromkeys(nni.OURS, {"seconds": 2.0, "compile_s": 9.0, "recompilations": 0})}
     theirs = {"networks": [{"params": 1, "seconds": [3.0, 1.0]}] * len(networks)}
     theirs["steps"] = {"darts": 9.0, "proxyless": 3.0}
     found = {each["name"]: each for each in nni.compared([{**ours, "theirs": theirs}], "1_thread")}
     assert found["train_speed_of_nni_1_thread"]["ours"] == 3 and not found["evaluate_speed_of_nni_1_thread"]["met"]
-    assert found["all_paths_speed_of_nni_darts_1_thread"]["met"]
-    assert not found["two_paths_speed_of_nni_proxyless_1_thread"]["met"]
+    assert found["shared_paths_speed_of_nni_darts_1_thread"]["met"]
+    assert not found["shared_paths_speed_of_nni_proxyless_1_thread"]["met"]
+    assert found["all_paths_speed_of_nni_darts_1_thread"]["goal"] is None
+    assert resolve(nni.asked_of("shared", {"space": nni.SPACE})["space"]).space.classes == space.classes
     theirs["networks"][0] = {"params": 2, "seconds": [3.0, 1.0]}
     with pytest.raises(RuntimeError, match="not the same network: 1 parameters against 2"):
         nni.compared([{**ours, "theirs": theirs}], "1_thread")

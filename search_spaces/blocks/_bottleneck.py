@@ -14,7 +14,7 @@ from jax import Array
 from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces.block import BlockIO
-from search_spaces.channels import Channels, make_divisible
+from search_spaces.channels import Channels, is_soft, make_divisible
 from search_spaces.layers import Conv, Pointwise, residual
 from search_spaces.lowering import Plan, Tensor
 from search_spaces.normalisation import normalised
@@ -95,7 +95,11 @@ def widen(
     y = _pointwise(hidden.size, groups, "expand")(x)
     y = normalised(y, "expand_norm", mode, activation, hidden, io.depthwise)
     if left_out is not False:
-        return jnp.where(left_out == 1, FitChannels(hidden.size)(x), y)
+        unchanged = FitChannels(hidden.size)(x)
+        if is_soft(expand.index):
+            probability = left_out.astype(x.dtype)
+            return probability * unchanged + (1 - probability) * y
+        return jnp.where(left_out == 1, unchanged, y)
     if groups == 1:
         return y
     share = hidden.map(lambda channels: channels // groups)

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 
-from search_spaces.channels import Channels
+from search_spaces.channels import Channels, is_soft
 from search_spaces.initial import drawn
 from search_spaces.layers import bias_like
 
@@ -30,7 +30,7 @@ class ElasticGroups(nn.Module):
         weight = self.param("kernel", drawn("kernel"), (self.kernel, self.kernel, inputs.size, self.features))
         index, pairs = inputs.index, tuple(zip(inputs.values, outputs.values, strict=True))
         assert index is not None
-        if inputs.soft:
+        if is_soft(index):
             shares: dict[tuple[int, int], Any] = {}
             for position, pair in enumerate(pairs):
                 shares[pair] = shares.get(pair, 0) + index[position]

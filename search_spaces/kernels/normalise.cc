@@ -2,7 +2,8 @@
 //
 // Float32 `[N, H, W, C]`, read as rows of channels. The statistics read the rows once, the normalisation once, and the
 // gradient twice, activation included; the results do not depend on the number of threads. The number of leading
-// channels in use is an operand: what is not in use comes out as zero.
+// channels in use is an operand: what is not in use comes out as zero. So is the share of each channel in the result,
+// where widths are mixed.
 //
 // Source of the gradient: Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167, section 3, in the form where the sums
 // over rows are taken first.
@@ -56,6 +57,13 @@ void affine(const Rows& p, const Floats& scale, const Floats& bias, const Floats
   }
 }
 
+// Sets the shares, unless there are none.
+bool fit_share(Rows& p, const Floats& share) {
+  if (share.element_count() == 0) return true;
+  p.share = share.typed_data();
+  return fit(p, {&share});
+}
+
 ffi::Error moments(ffi::ThreadPool& pool, const Floats& x, float* mean, float* variance) {
   Rows p;
   ffi::Error error = describe(p, x);
@@ -65,7 +73,7 @@ ffi::Error moments(ffi::ThreadPool& pool, const Floats& x, float* mean, float* v
     std::fill_n(variance, p.channels, std::nanf(""));
     return error;
   }
-  std::vector<float> partial(p.chunks * 2 * p.channels);
+  std::vector<float> partial(p.chunks * 3 * p.channels);
   p.partial = partial.data();
   const NormaliseTasks& set = chosen_set().normalise;
   error = run(pool, p, set.moments, p.chunks, work_of(p));
@@ -83,11 +91,13 @@ ffi::Error moments(ffi::ThreadPool& pool, const Floats& x, float* mean, float* v
 }
 
 ffi::Error forward(ffi::ThreadPool& pool, const Floats& x, const Floats& scale, const Floats& bias, const Floats& mean,
-                   const Floats& variance, const Count& active, float* y, int32_t activation, float epsilon) {
+                   const Floats& variance, const Count& active, const Floats& share, float* y, int32_t activation,
+                   float epsilon) {
   Rows p;
   ffi::Error error = describe(p, x);
   if (error.failure() || p.rows == 0) return error;
-  if (!fit(p, {&scale, &bias, &mean, &variance}) || active.element_count() != 1) return wrong("normalise: shapes do not fit");
+  if (!fit(p, {&scale, &bias, &mean, &variance}) || active.element_count() != 1 || !fit_share(p, share))
+    return wrong("normalise: shapes do not fit");
   std::vector<float> factor(p.channels), shift(p.channels);
   affine(p, scale, bias, mean, variance, epsilon, factor, shift);
   p.factor = factor.data(), p.shift = shift.data(), p.y = y;
@@ -97,20 +107,21 @@ ffi::Error forward(ffi::ThreadPool& pool, const Floats& x, const Floats& scale, 
 }
 
 ffi::Error backward(ffi::ThreadPool& pool, const Floats& x, const Floats& g, const Floats& scale, const Floats& bias,
-                    const Floats& mean, const Floats& variance, const Count& active, float* dx, float* dscale,
-                    float* dbias, int32_t activation, float epsilon) {
+                    const Floats& mean, const Floats& variance, const Count& active, const Floats& share, float* dx,
+                    float* dscale, float* dbias, float* dshare, int32_t activation, float epsilon) {
   Rows p;
   ffi::Error error = describe(p, x);
   if (error.failure()) return error;
   if (!fit(p, {&scale, &bias, &mean, &variance}) || active.element_count() != 1 ||
-      g.element_count() != x.element_count())
+      g.element_count() != x.element_count() || !fit_share(p, share))
     return wrong("normalise: shapes do not fit");
   const int64_t channels = p.channels;
   std::fill_n(dscale, channels, 0.0f);
   std::fill_n(dbias, channels, 0.0f);
+  std::fill_n(dshare, share.element_count(), 0.0f);
   if (p.rows == 0) return error;
   std::vector<float> factor(channels), shift(channels), by_row(channels), by_value(channels);
-  std::vector<float> partial(p.chunks * 2 * channels);
+  std::vector<float> partial(p.chunks * 3 * channels);
   affine(p, scale, bias, mean, variance, epsilon, factor, shift);
   p.factor = factor.data(), p.shift = shift.data(), p.mean = mean.typed_data(), p.g = g.typed_data(), p.dx = dx;
   p.by_row = by_row.data(), p.by_value = by_value.data(), p.partial = partial.data();
@@ -119,12 +130,13 @@ ffi::Error backward(ffi::ThreadPool& pool, const Floats& x, const Floats& g, con
   const NormaliseTasks& set = chosen_set().normalise;
   error = run(pool, p, set.sums, p.chunks, work_of(p));
   if (error.failure()) return error;
-  std::vector<double> sums(2 * channels);
+  std::vector<double> sums(3 * channels);
   for (int64_t chunk = 0; chunk < p.chunks; ++chunk) set.join_sums(p, chunk, sums.data());
   for (int64_t c = 0; c < p.active; ++c) {
     const double sum = sums[c], product = sums[channels + c];
     const double rows = static_cast<double>(p.rows), spread = variance.typed_data()[c] + epsilon;
     dbias[c] = static_cast<float>(sum);
+    if (p.share != nullptr) dshare[c] = static_cast<float>(sums[2 * channels + c]);
     dscale[c] = static_cast<float>(product / std::sqrt(spread));
     by_row[c] = static_cast<float>(factor[c] * sum / rows);
     by_value[c] = static_cast<float>(factor[c] * product / rows / spread);
@@ -136,17 +148,17 @@ ffi::Error Moments(ffi::ThreadPool pool, Floats x, ffi::Result<Floats> mean, ffi
   return guarded("normalise", [&] { return moments(pool, x, mean->typed_data(), variance->typed_data()); });
 }
 ffi::Error Forward(ffi::ThreadPool pool, Floats x, Floats scale, Floats bias, Floats mean, Floats variance,
-                   Count active, ffi::Result<Floats> y, int32_t activation, float epsilon) {
+                   Count active, Floats share, ffi::Result<Floats> y, int32_t activation, float epsilon) {
   return guarded("normalise", [&] {
-    return forward(pool, x, scale, bias, mean, variance, active, y->typed_data(), activation, epsilon);
+    return forward(pool, x, scale, bias, mean, variance, active, share, y->typed_data(), activation, epsilon);
   });
 }
 ffi::Error Backward(ffi::ThreadPool pool, Floats x, Floats g, Floats scale, Floats bias, Floats mean, Floats variance,
-                    Count active, ffi::Result<Floats> dx, ffi::Result<Floats> dscale, ffi::Result<Floats> dbias,
-                    int32_t activation, float epsilon) {
+                    Count active, Floats share, ffi::Result<Floats> dx, ffi::Result<Floats> dscale,
+                    ffi::Result<Floats> dbias, ffi::Result<Floats> dshare, int32_t activation, float epsilon) {
   return guarded("normalise", [&] {
-    return backward(pool, x, g, scale, bias, mean, variance, active, dx->typed_data(), dscale->typed_data(),
-                    dbias->typed_data(), activation, epsilon);
+    return backward(pool, x, g, scale, bias, mean, variance, active, share, dx->typed_data(), dscale->typed_data(),
+                    dbias->typed_data(), dshare->typed_data(), activation, epsilon);
   });
 }
 
@@ -169,6 +181,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(flynas_normalise_forward, flynas::Forward,
                                   .Arg<flynas::Floats>()
                                   .Arg<flynas::Floats>()
                                   .Arg<flynas::Count>()
+                                  .Arg<flynas::Floats>()
                                   .Ret<flynas::Floats>()
                                   .Attr<int32_t>("activation")
                                   .Attr<float>("epsilon"));
@@ -183,6 +196,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(flynas_normalise_backward, flynas::Backward,
                                   .Arg<flynas::Floats>()
                                   .Arg<flynas::Floats>()
                                   .Arg<flynas::Count>()
+                                  .Arg<flynas::Floats>()
+                                  .Ret<flynas::Floats>()
                                   .Ret<flynas::Floats>()
                                   .Ret<flynas::Floats>()
                                   .Ret<flynas::Floats>()

@@ -18,14 +18,15 @@ struct Rows {
   Activation activation;
   const float* x;
   const float* g;       // gradient of y
-  const float* factor;  // y = activation(x * factor + shift)
+  const float* factor;  // y = activation(x * factor + shift) * share
   const float* shift;
+  const float* share;  // null: all are 1
   const float* mean;
   const float* by_row;    // the gradient of x is factor * g - by_row - (x - mean) * by_value,
-  const float* by_value;  // g being taken behind the activation
+  const float* by_value;  // g being taken behind the activation and the share
   float* y;
   float* dx;
-  float* partial;  // [chunks, 2, channels]: sums of a chunk
+  float* partial;  // [chunks, 3, channels]: sums of a chunk; the third only with shares
 
   int64_t first_row(int64_t chunk) const { return chunk * chunk_rows; }
   int64_t end_row(int64_t chunk) const { return std::min(rows, (chunk + 1) * chunk_rows); }

@@ -59,11 +59,12 @@ def normalised(
     epsilon: float,
     activation: str = "identity",
     active: Array | None = None,
+    share: Array | None = None,
 ) -> Array:
-    """`activation((x - mean) / sqrt(variance + epsilon) * scale + bias)`, zero past the `active` leading channels.
+    """`activation((x - mean) / sqrt(variance + epsilon) * scale + bias) * share`, zero past `active` leading channels.
 
-    `mean` and `variance` are those of `x` itself (`moments`): the gradient in `x` is the whole one, through them too,
-    and none is returned for them. Reverse mode, once.
+    `share [C]` is 1 for all when None. `mean` and `variance` are those of `x` itself (`moments`): the gradient in `x`
+    is the whole one, through them too, and none is returned for them. Reverse mode, once.
 
     Raises:
         InputError: the kernel is not available here.
@@ -71,7 +72,8 @@ def normalised(
     native.require()
     count = jnp.int32(x.shape[-1]) if active is None else active.astype(jnp.int32)
     settings = (ACTIVATIONS.index(activation), float(epsilon))
-    return _normalised(settings, x, scale, bias, mean, variance, count.reshape(1))
+    shares = jnp.zeros(0, jnp.float32) if share is None else share.astype(jnp.float32)
+    return _normalised(settings, x, scale, bias, mean, variance, count.reshape(1), shares)
 
 
 @sequential_vmap
@@ -104,13 +106,14 @@ def _backward(settings: tuple[int, float], saved: Any, g: Array) -> tuple[Any, .
     @sequential_vmap
     def run(x: Array, g: Array, *vectors: Array) -> Any:
         vector = jax.ShapeDtypeStruct(x.shape[-1:], jnp.float32)
-        results = (jax.ShapeDtypeStruct(x.shape, x.dtype), vector, vector)
+        results = (jax.ShapeDtypeStruct(x.shape, x.dtype), vector, vector, jax.ShapeDtypeStruct(shares, jnp.float32))
         return tuple(jax.ffi.ffi_call("flynas_normalise_backward", results)(x, g, *vectors, **_attributes(settings)))
 
     x, *vectors = saved
-    dx, dscale, dbias = run(x, g, *vectors)
+    shares = vectors[-1].shape
+    dx, dscale, dbias, dshare = run(x, g, *vectors)
     none = jnp.zeros_like(dscale)
-    return dx, dscale, dbias, none, none, None
+    return dx, dscale, dbias, none, none, None, dshare
 
 
 _normalised.defvjp(_forward, _backward)

@@ -82,10 +82,10 @@ struct MomentsOfRows {
   }
 };
 
-template <int ROWS, Activation A>
+template <int ROWS, Activation A, bool SHARED>
 struct SumsOfRows {
-  const float *x, *g, *factor, *shift, *mean;
-  float *sum, *product;
+  const float *x, *g, *factor, *shift, *mean, *share;
+  float *sum, *product, *of_share;
   int64_t channels;
 
   template <int N>
@@ -93,34 +93,39 @@ struct SumsOfRows {
     using L = Lanes<N>;
     using V = typename L::V;
     const V f = L::load(factor + c), b = L::load(shift + c), m = L::load(mean + c);
-    V s = L::load(sum + c), q = L::load(product + c);
+    V s = L::load(sum + c), q = L::load(product + c), share_of_all{}, t{};
+    if (SHARED) share_of_all = L::load(share + c), t = L::load(of_share + c);
 #pragma GCC unroll 4
     for (int row = 0; row < ROWS; ++row) {
-      const V v = L::load(x + row * channels + c);
-      const V part = behind<L, A>(L::load(g + row * channels + c), v * f + b);
+      const V v = L::load(x + row * channels + c), z = v * f + b;
+      V by = L::load(g + row * channels + c);
+      if (SHARED) t += by * activated<L, A>(z), by *= share_of_all;
+      const V part = behind<L, A>(by, z);
       s += part;
       q += part * (v - m);
     }
     L::store(sum + c, s);
     L::store(product + c, q);
+    if (SHARED) L::store(of_share + c, t);
   }
 };
 
-template <Activation A>
+template <Activation A, bool SHARED>
 struct NormalisedRow {
-  const float *x, *factor, *shift;
+  const float *x, *factor, *shift, *share;
   float* y;
 
   template <int N>
   INLINE void at(int64_t c) const {
     using L = Lanes<N>;
-    L::store(y + c, activated<L, A>(L::load(x + c) * L::load(factor + c) + L::load(shift + c)));
+    const typename L::V v = activated<L, A>(L::load(x + c) * L::load(factor + c) + L::load(shift + c));
+    L::store(y + c, SHARED ? v * L::load(share + c) : v);
   }
 };
 
-template <Activation A>
+template <Activation A, bool SHARED>
 struct GradientOfRow {
-  const float *x, *g, *factor, *shift, *mean, *by_row, *by_value;
+  const float *x, *g, *factor, *shift, *mean, *by_row, *by_value, *share;
   float* dx;
 
   template <int N>
@@ -128,7 +133,8 @@ struct GradientOfRow {
     using L = Lanes<N>;
     using V = typename L::V;
     const V v = L::load(x + c), f = L::load(factor + c);
-    const V part = behind<L, A>(L::load(g + c), v * f + L::load(shift + c));
+    const V by = SHARED ? L::load(g + c) * L::load(share + c) : L::load(g + c);
+    const V part = behind<L, A>(by, v * f + L::load(shift + c));
     L::store(dx + c, f * part - L::load(by_row + c) - (v - L::load(mean + c)) * L::load(by_value + c));
   }
 };
@@ -137,7 +143,7 @@ struct GradientOfRow {
 TARGET inline void moments_of_rows(const Rows& p, int64_t chunk) {
   const int64_t from = p.first_row(chunk), to = p.end_row(chunk), channels = p.channels;
   const float* first = p.x + from * channels;
-  float* sum = p.partial + chunk * 2 * channels;
+  float* sum = p.partial + chunk * 3 * channels;
   float* square = sum + channels;
   std::memset(sum, 0, 2 * channels * sizeof(float));
   int64_t row = from;
@@ -147,36 +153,36 @@ TARGET inline void moments_of_rows(const Rows& p, int64_t chunk) {
     over_channels(MomentsOfRows<1>{p.x + row * channels, first, sum, square, channels}, 0, channels);
 }
 
-template <Activation A>
+template <Activation A, bool SHARED>
 TARGET inline void normalise_as(const Rows& p, int64_t chunk) {
   for (int64_t row = p.first_row(chunk); row < p.end_row(chunk); ++row) {
     const int64_t at = row * p.channels;
-    over_channels(NormalisedRow<A>{p.x + at, p.factor, p.shift, p.y + at}, 0, p.active);
+    over_channels(NormalisedRow<A, SHARED>{p.x + at, p.factor, p.shift, p.share, p.y + at}, 0, p.active);
     std::memset(p.y + at + p.active, 0, (p.channels - p.active) * sizeof(float));
   }
 }
 
-template <Activation A>
+template <Activation A, bool SHARED>
 TARGET inline void sums_as(const Rows& p, int64_t chunk) {
   const int64_t to = p.end_row(chunk), channels = p.channels;
-  float* sum = p.partial + chunk * 2 * channels;
-  float* product = sum + channels;
-  std::memset(sum, 0, 2 * channels * sizeof(float));
+  float* sum = p.partial + chunk * 3 * channels;
+  float *product = sum + channels, *of_share = product + channels;
+  std::memset(sum, 0, 3 * channels * sizeof(float));
   int64_t row = p.first_row(chunk);
   for (; row + kTogether <= to; row += kTogether)
-    over_channels(SumsOfRows<kTogether, A>{p.x + row * channels, p.g + row * channels, p.factor, p.shift, p.mean, sum,
-                                           product, channels}, 0, p.active);
+    over_channels(SumsOfRows<kTogether, A, SHARED>{p.x + row * channels, p.g + row * channels, p.factor, p.shift,
+                                                   p.mean, p.share, sum, product, of_share, channels}, 0, p.active);
   for (; row < to; ++row)
-    over_channels(SumsOfRows<1, A>{p.x + row * channels, p.g + row * channels, p.factor, p.shift, p.mean, sum, product,
-                                   channels}, 0, p.active);
+    over_channels(SumsOfRows<1, A, SHARED>{p.x + row * channels, p.g + row * channels, p.factor, p.shift, p.mean,
+                                           p.share, sum, product, of_share, channels}, 0, p.active);
 }
 
-template <Activation A>
+template <Activation A, bool SHARED>
 TARGET inline void gradient_as(const Rows& p, int64_t chunk) {
   for (int64_t row = p.first_row(chunk); row < p.end_row(chunk); ++row) {
     const int64_t at = row * p.channels;
-    over_channels(GradientOfRow<A>{p.x + at, p.g + at, p.factor, p.shift, p.mean, p.by_row, p.by_value, p.dx + at}, 0,
-                  p.active);
+    over_channels(GradientOfRow<A, SHARED>{p.x + at, p.g + at, p.factor, p.shift, p.mean, p.by_row, p.by_value, p.share,
+                                           p.dx + at}, 0, p.active);
     std::memset(p.dx + at + p.active, 0, (p.channels - p.active) * sizeof(float));
   }
 }
@@ -185,7 +191,7 @@ TARGET inline void gradient_as(const Rows& p, int64_t chunk) {
 TARGET inline void join_moments(const Rows& p, int64_t chunk, double count, double* mean, double* squares) {
   const int64_t channels = p.channels;
   const float* first = p.x + p.first_row(chunk) * channels;
-  const float* sum = p.partial + chunk * 2 * channels;
+  const float* sum = p.partial + chunk * 3 * channels;
   const float* square = sum + channels;
   const double n = static_cast<double>(p.end_row(chunk) - p.first_row(chunk));
   const double each = 1 / n, share = n / (count + n), cross = count * share;
@@ -197,16 +203,17 @@ TARGET inline void join_moments(const Rows& p, int64_t chunk, double count, doub
 }
 
 TARGET inline void join_sums(const Rows& p, int64_t chunk, double* sums) {
-  const float* partial = p.partial + chunk * 2 * p.channels;
-  for (int64_t c = 0; c < 2 * p.channels; ++c) sums[c] += partial[c];
+  const float* partial = p.partial + chunk * 3 * p.channels;
+  for (int64_t c = 0; c < 3 * p.channels; ++c) sums[c] += partial[c];
 }
 
-#define BY_ACTIVATION(FUNCTION)                             \
-  switch (p.activation) {                                   \
-    case kRelu: return FUNCTION<kRelu>(p, chunk);           \
-    case kRelu6: return FUNCTION<kRelu6>(p, chunk);         \
-    case kHardSwish: return FUNCTION<kHardSwish>(p, chunk); \
-    default: return FUNCTION<kIdentity>(p, chunk);          \
+#define BY_SHARE(FUNCTION, A) return p.share == nullptr ? FUNCTION<A, false>(p, chunk) : FUNCTION<A, true>(p, chunk)
+#define BY_ACTIVATION(FUNCTION)                  \
+  switch (p.activation) {                        \
+    case kRelu: BY_SHARE(FUNCTION, kRelu);       \
+    case kRelu6: BY_SHARE(FUNCTION, kRelu6);     \
+    case kHardSwish: BY_SHARE(FUNCTION, kHardSwish); \
+    default: BY_SHARE(FUNCTION, kIdentity);      \
   }
 
 TARGET inline void normalise_rows(const Rows& p, int64_t chunk) { BY_ACTIVATION(normalise_as) }
@@ -214,6 +221,7 @@ TARGET inline void sums_of_rows(const Rows& p, int64_t chunk) { BY_ACTIVATION(su
 TARGET inline void gradient_of_rows(const Rows& p, int64_t chunk) { BY_ACTIVATION(gradient_as) }
 
 #undef BY_ACTIVATION
+#undef BY_SHARE
 
 }  // namespace NAMESPACE
 }  // namespace flynas

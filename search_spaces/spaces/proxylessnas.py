@@ -30,6 +30,7 @@ def space(
     width: float = 1.0,
     widths: tuple[int, ...] = WIDTHS,
     first_kernels: tuple[int, ...] = (3,),
+    shared_weights: bool = False,
 ) -> SearchSpace:
     """Kernel 3, 5 or 7 and expansion 3 or 6 at each of 21 layers; nothing (identity) where the shape stays.
 
@@ -39,6 +40,10 @@ def space(
 
     Sources: Cai, Zhu and Han 2019, https://arxiv.org/abs/1812.00332, section 4.2; for `first_kernels` Bender et al.
     2020 (TuNAS), https://arxiv.org/abs/2008.06120.
+
+    As published, each of the six blocks of a layer has weights of its own. With `shared_weights` there is one block
+    whose kernel and expansion are searched: the supernet holds a third of the weights, and its relaxed
+    execution costs a fifth (Single-Path NAS, https://arxiv.org/abs/1904.02877).
 
     Raises:
         InputError: not nine widths, no kernel.
@@ -55,6 +60,8 @@ def space(
     stem, first, *stages, last = widths if width == 1 else (make_divisible(each * width) for each in widths)
     steps = strides((2, 1, *STRIDES), input_hw)
     blocks = [InvertedResidual(kernel, expand) for kernel, expand in BLOCKS]
+    if shared_weights:
+        blocks = [InvertedResidual(Choice(3, 5, 7), Choice(3, 6))]
     change, keep = Choice(*blocks), Choice(*blocks, Skip())
     return SearchSpace(
         "proxylessnas",

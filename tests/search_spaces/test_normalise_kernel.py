@@ -22,28 +22,29 @@ pytestmark = pytest.mark.skipif(not fuses() or jax.device_count() > 1, reason="t
 
 
 def expected(
-    x: np.ndarray, scale: np.ndarray, bias: np.ndarray, g: np.ndarray, activation: str, active: int
+    x: np.ndarray, scale: np.ndarray, bias: np.ndarray, share: np.ndarray, g: np.ndarray, activation: str, active: int
 ) -> dict[str, Any]:
     """The definition, differentiated by JAX, in float64."""
     with jax.enable_x64(True):
-        wide = [jnp.asarray(each, jnp.float64) for each in (x, scale, bias)]
+        wide = [jnp.asarray(each, jnp.float64) for each in (x, scale, bias, share)]
 
-        def run(x: Array, scale: Array, bias: Array) -> Array:
+        def run(x: Array, scale: Array, bias: Array, share: Array) -> Array:
             axes = tuple(range(x.ndim - 1))
             mean, variance = x.mean(axes), x.var(axes)
             z = (x - mean) / jnp.sqrt(variance + NORM_EPSILON) * scale + bias
             y = {"identity": lambda z: z, "relu": jax.nn.relu, "relu6": jax.nn.relu6, "hard_swish": jax.nn.hard_swish}
-            return jnp.where(jnp.arange(x.shape[-1]) < active, y[activation](z), 0)
+            return jnp.where(jnp.arange(x.shape[-1]) < active, y[activation](z) * share, 0)
 
         @jax.jit
         def both(wide: list[Array], g: Array) -> Any:
             y, pull = jax.vjp(run, *wide)
             return y, *pull(g)
 
-        y, dx, dscale, dbias = both(wide, jnp.asarray(g, jnp.float64))
+        y, dx, dscale, dbias, dshare = both(wide, jnp.asarray(g, jnp.float64))
         axes = tuple(range(x.ndim - 1))
         mean, variance = wide[0].mean(axes), wide[0].var(axes)
-        return {"y": y, "mean": mean, "variance": variance, "dx": dx, "dscale": dscale, "dbias": dbias}
+        found = {"y": y, "mean": mean, "variance": variance, "dx": dx, "dscale": dscale, "dbias": dbias}
+        return found | {"dshare": dshare}
 
 
 @settings(max_examples=10, deadline=None)
@@ -51,25 +52,32 @@ def expected(
     shape=st.tuples(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9), st.integers(1, 70)),
     activation=st.sampled_from(normalise.ACTIVATIONS),
     offset=st.sampled_from([0.0, 3.0, 200.0]),
-    share=st.floats(0, 1),
+    part=st.floats(0, 1),
+    shared=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_it_is_its_definition(shape: tuple[int, ...], activation: str, offset: float, share: float, seed: int) -> None:
+def test_it_is_its_definition(
+    shape: tuple[int, ...], activation: str, offset: float, part: float, shared: bool, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     x = (rng.normal(size=shape) + offset * rng.normal(size=shape[-1])).astype(np.float32)
     scale, bias = (rng.normal(size=(2, shape[-1])) + np.array([[1], [0]])).astype(np.float32)
     g = rng.normal(size=shape).astype(np.float32)
-    active = round(share * shape[-1])
-    wanted = expected(x, scale, bias, g, activation, active)
+    share = rng.uniform(size=shape[-1]).astype(np.float32) if shared else np.ones(shape[-1], np.float32)
+    active = round(part * shape[-1])
+    wanted = expected(x, scale, bias, share, g, activation, active)
 
-    def run(x: Array, scale: Array, bias: Array) -> Any:
+    def run(x: Array, scale: Array, bias: Array, share: Array) -> Any:
         mean, variance = normalise.moments(x)
-        y = normalise.normalised(x, scale, bias, mean, variance, NORM_EPSILON, activation, jnp.int32(active))
+        by = share if shared else None
+        y = normalise.normalised(x, scale, bias, mean, variance, NORM_EPSILON, activation, jnp.int32(active), by)
         return y, (mean, variance)
 
-    y, pull, (mean, variance) = jax.vjp(run, *map(jnp.asarray, (x, scale, bias)), has_aux=True)
-    dx, dscale, dbias = pull(jnp.asarray(g))
+    y, pull, (mean, variance) = jax.vjp(run, *map(jnp.asarray, (x, scale, bias, share)), has_aux=True)
+    dx, dscale, dbias, dshare = pull(jnp.asarray(g))
     found = {"y": y, "mean": mean, "variance": variance, "dx": dx, "dscale": dscale, "dbias": dbias}
+    if shared:
+        found["dshare"] = dshare
     # where there is no variance to speak of (one pixel), dividing by its root multiplies the rounding of the input
     spread = np.sqrt(np.asarray(wanted["variance"]) + NORM_EPSILON)
     loss = float(((np.abs(x).max((0, 1, 2)) + 1) / spread).max())
@@ -144,7 +152,7 @@ def test_sums_over_many_rows_lose_no_digits() -> None:
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(16, 40, 40, 3)) * 0.1 + 2).astype(np.float32)
     g, ones, zeros = rng.normal(size=x.shape).astype(np.float32), np.ones(3, np.float32), np.zeros(3, np.float32)
-    wanted = expected(x, ones, zeros, g, "identity", 3)
+    wanted = expected(x, ones, zeros, ones, g, "identity", 3)
     mean, variance = normalise.moments(jnp.asarray(x))
     y, pull = jax.vjp(lambda x: normalise.normalised(x, ones, zeros, mean, variance, NORM_EPSILON), jnp.asarray(x))
     (dx,) = pull(jnp.asarray(g))

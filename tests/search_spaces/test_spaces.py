@@ -13,7 +13,7 @@ from search_spaces.blocks.conv_norm import ConvNorm
 from search_spaces.choice import Choice
 from search_spaces.counting import count
 from search_spaces.slots import MAX_BRANCHES
-from search_spaces.spaces import fbnet, flynet, macro, mnasnet, mobilenet_v3, resnet
+from search_spaces.spaces import fbnet, flynet, macro, mnasnet, mobilenet_v3, proxylessnas, resnet
 from search_spaces.spaces._layout import strides
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -50,6 +50,22 @@ def test_a_network_of_every_space_counts_the_same_on_both_sides(name):
     network = space.freeze(np.asarray(space.sample(jax.random.key(0))))
     assert tuple(count(network)) == (network.params, network.macs)
     assert all(slot.branch_count <= MAX_BRANCHES for slot in space.slots)
+
+
+def test_shared_weights_are_those_of_the_same_networks():
+    """One block with a kernel and an expansion, where the published space has six blocks."""
+    apart, shared = (proxylessnas.space(32, 3, 10, 0.5, shared_weights=value) for value in (False, True))
+    rng = np.random.default_rng(0)
+    genes = np.zeros(shared.num_decisions, int)
+    blocks = np.asarray([rng.integers(0, count) for count in apart.cardinality])
+    for name, block in zip(apart.names, blocks, strict=True):
+        kernel, expand = block % 3, block // 3 % 2
+        for place, found in enumerate(shared.names):
+            if found.startswith(name.removesuffix("/block") + "/"):
+                value = {"kernel": kernel, "expand": expand, "block": block // 6}[found.rpartition("/")[2]]
+                genes[place] = value
+    one, other = apart.freeze(blocks), shared.freeze(genes)
+    assert (one.params, one.macs) == (other.params, other.macs)
 
 
 @pytest.mark.parametrize("name", SPACES)
