@@ -15,8 +15,9 @@ from jax import Array
 
 from hw_models.discover import unknown
 from search_spaces.channels import Channels, is_soft, make_divisible, select
+from search_spaces.initial import drawn
 from search_spaces.kernels import attention as compiled
-from search_spaces.layers import ACTIVATIONS, Activation, ChannelConv, GlobalPool, Linear, Parameters, Scale, Softmax
+from search_spaces.layers import ACTIVATIONS, Activation, ChannelConv, GlobalPool, Linear, Scale, Softmax
 from search_spaces.rearrange import Deinterleave, Interleave
 
 KINDS = ("none", "se", "eca")
@@ -148,8 +149,19 @@ class ChannelAttention(nn.Module):
         if "se" in self.kinds:
             reduce, reduce_bias, expand, expand_bias = _SqueezeExciteWeights(width, squeezed, name="se")()
         if "eca" in self.kinds:
-            (taps,) = Parameters((("channel_filter", (ECA_KERNEL,)),), name="eca")()
+            (taps,) = _Parameters((("channel_filter", (ECA_KERNEL,)),), name="eca")()
         return compiled.Weights(reduce, reduce_bias, expand, expand_bias, taps)
+
+
+class _Parameters(nn.Module):
+    """The parameters of another layer, by name and shape, for a compiled kernel that computes what the layer does."""
+
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @nn.compact
+    def __call__(self) -> tuple[Array, ...]:
+        zeros = nn.initializers.zeros
+        return tuple(self.param(name, zeros if name == "bias" else drawn(name), shape) for name, shape in self.shapes)
 
 
 class _SqueezeExciteWeights(nn.Module):
@@ -161,8 +173,8 @@ class _SqueezeExciteWeights(nn.Module):
     @nn.compact
     def __call__(self) -> tuple[Array, ...]:
         wide, narrow = self.width, self.squeezed
-        reduce = Parameters((("kernel", (wide, narrow)), ("bias", (narrow,))), name="reduce")()
-        expand = Parameters((("kernel", (narrow, wide)), ("bias", (wide,))), name="expand")()
+        reduce = _Parameters((("kernel", (wide, narrow)), ("bias", (narrow,))), name="reduce")()
+        expand = _Parameters((("kernel", (narrow, wide)), ("bias", (wide,))), name="expand")()
         return *reduce, *expand
 
 
@@ -274,9 +286,9 @@ class CompiledHeadAttention(nn.Module):
     ) -> Array:
         by_mean, by_both = None, None
         if any(kind.startswith("eca") for kind in self.kinds):
-            (by_mean,) = Parameters((("channel_filter", (HEAD_ECA_KERNEL,)),), name="eca")()
+            (by_mean,) = _Parameters((("channel_filter", (HEAD_ECA_KERNEL,)),), name="eca")()
         if any(kind.startswith("mean_variance") for kind in self.kinds):
-            (by_both,) = Parameters((("channel_filter", (HEAD_ECA_KERNEL, 2)),), name="mean_variance")()
+            (by_both,) = _Parameters((("channel_filter", (HEAD_ECA_KERNEL, 2)),), name="mean_variance")()
         softmax = any(kind.endswith("softmax") for kind in self.kinds)
         heat = temperature(progress) if softmax else 1.0
         seen = variance if by_both is not None else None

@@ -190,17 +190,6 @@ class Linear(nn.Module):
         return y + bias_like(self, self.features, y) if self.bias else y
 
 
-class Parameters(nn.Module):
-    """The parameters of another layer, by name and shape, for a compiled kernel that computes what the layer does."""
-
-    shapes: tuple[tuple[str, tuple[int, ...]], ...]
-
-    @nn.compact
-    def __call__(self) -> tuple[Array, ...]:
-        zeros = nn.initializers.zeros
-        return tuple(self.param(name, zeros if name == "bias" else drawn(name), shape) for name, shape in self.shapes)
-
-
 class Variance(nn.Module):
     """Variance over all pixels, `[N, H, W, C]` to `[N, C]`, by the `mean` that is known already."""
 
