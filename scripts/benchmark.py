@@ -1,6 +1,6 @@
 """Measures what the project claims about its own speed.
 
-    python scripts/benchmark.py quickstart|engine|start|freed_memory|spaces|tables [--json FILE]
+    python scripts/benchmark.py quickstart|engine|start|profile|freed_memory|spaces|tables [--json FILE]
     python scripts/benchmark.py pricing|kernels|step [--json FILE] [--peers FOLDER]
 
 Every row is `{"name", "ours", "peer", "ratio", "goal", "met"}`; `peer` and `ratio` are null where there is nobody to
@@ -203,10 +203,18 @@ def start() -> list[Row]:
     return benchmark_start.rows()
 
 
+def profile() -> list[Row]:
+    """Where a training step of shared weights goes, by kind of operation."""
+    import benchmark_profile
+
+    return benchmark_profile.rows()
+
+
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "quickstart": quickstart,
     "engine": engine,
     "start": start,
+    "profile": profile,
     "freed_memory": freed_memory,
     "spaces": spaces,
     "tables": tables,

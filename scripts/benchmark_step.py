@@ -11,8 +11,9 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import benchmark_nni
 import benchmark_peers
@@ -42,7 +43,7 @@ def _against_ofa(folder: Path) -> tuple[list[Row], list[dict[str, Any]]]:
         RuntimeError: ours and theirs are not the same networks.
     """
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    question = {**SETTINGS, "space": SPACE, "threads": threads, "networks": _drawn()}
+    question = {**SETTINGS, "space": SPACE, "threads": threads, "networks": drawn()}
     ours, peer, versions = [], [], []
     try:
         python = benchmark_peers.python_of("ofa", folder)
@@ -82,7 +83,7 @@ def _compared(ours: list[Any], peer: list[Any]) -> list[Row]:
     return summary + found
 
 
-def _drawn() -> list[dict[str, Any]]:
+def drawn() -> list[dict[str, Any]]:
     """Random networks in once-for-all's terms, and in ours: stage 0 is fixed, 1 to 5 are once-for-all's five."""
     import random
 
@@ -109,15 +110,23 @@ def _genes(space: Any, chosen: dict[str, Any]) -> Any:
     return space.canonical([each.values.index(chosen[each.name]) for each in space.decisions])
 
 
-def _measure(question: dict[str, Any]) -> dict[str, Any]:
-    from experiments.process import keep_freed_memory
+class Training(NamedTuple):
+    """A training step of shared weights and what it is called with: `step(weights, *inputs(n))` trains network `n`."""
 
-    keep_freed_memory()
+    supernet: Any
+    table: Any  # genes of the networks
+    variables: Any
+    step: Any
+    weights: Any
+    inputs: Callable[[int], tuple[Any, ...]]
+
+
+def training(question: dict[str, Any]) -> Training:
+    """The step that `question` asks for: `space`, `networks`, `batch` and `input_hw`."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
-    from nas.testing_evaluators import Compilations
     from nas.training.epoch import Clock
     from nas.training.parallel import Spread
     from nas.training.paths import Paths
@@ -141,30 +150,48 @@ def _measure(question: dict[str, Any]) -> dict[str, Any]:
     size = question["input_hw"]
     images = jax.random.randint(jax.random.key(1), (question["batch"], size, size, 3), 0, 256).astype(jnp.uint8)
     labels = jnp.arange(question["batch"], dtype=jnp.int32) % question["classes"]
+
+    def inputs(number: int) -> tuple[Any, ...]:
+        return images, labels, jax.random.key(2), Clock(np.int32(0), np.float32((number + 0.5) / len(table)))
+
+    return Training(supernet, table, variables, step, started(params, recipe, 1000), inputs)
+
+
+def _measure(question: dict[str, Any]) -> dict[str, Any]:
+    from experiments.process import keep_freed_memory
+
+    keep_freed_memory()
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from nas.testing_evaluators import Compilations
+
+    ours = training(question)
+    supernet, table, weights = ours.supernet, ours.table, ours.weights
     evaluate = jax.jit(lambda variables, x, genes: supernet.apply(variables, x, genes, "eval"))
-    x = images.astype(jnp.float32)
-    weights = started(params, recipe, 1000)
+    x = ours.inputs(0)[0].astype(jnp.float32)
 
     def train_once(number: int) -> Any:
         nonlocal weights
-        clock = Clock(np.int32(0), np.float32((number + 0.5) / len(table)))
-        weights, loss = step(weights, images, labels, jax.random.key(2), clock)
+        weights, loss = ours.step(weights, *ours.inputs(number))
         return loss
 
     began = time.perf_counter()
     jax.block_until_ready(train_once(0))
     middle = time.perf_counter()
-    jax.block_until_ready(evaluate(variables, x, table[0]))
+    jax.block_until_ready(evaluate(ours.variables, x, table[0]))
     compile_s = {"train": middle - began, "evaluate": time.perf_counter() - middle}
     found = []
     with Compilations() as compilations:
         for number in range(len(table)):
             calls = (
                 lambda number=number: train_once(number),
-                lambda genes=table[number]: evaluate(variables, x, genes),
+                lambda genes=table[number]: evaluate(ours.variables, x, genes),
             )
             spent = [seconds(call, question["spend_s"]) for call in calls]
-            found.append({"params": space.freeze(np.asarray(table[number])).params, "seconds": spent})
+            params = supernet.space.freeze(np.asarray(table[number])).params
+            found.append({"params": params, "seconds": spent})
     return {"networks": found, "compile_s": compile_s, "recompilations": len(compilations.events)}
 
 

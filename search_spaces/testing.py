@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -40,6 +41,7 @@ EXAMPLES: dict[str, tuple[Any, ...]] = {
 
 TOLERANCE = 1e-5
 FEW_BRANCHES = 6
+MANY = 60
 
 
 def examples(kind: type[Block]) -> dict[str, tuple[Any, ...]]:
@@ -80,12 +82,19 @@ def searched_blocks(kind: type[Block]) -> list[Block]:
 
 
 def concrete_blocks(kind: type[Block]) -> list[Block]:
-    """Blocks without a choice in which every combination of branch fields occurs, and every one of elastic fields."""
+    """Blocks without a choice in which every combination of branch fields occurs, and every one of elastic fields.
+
+    Of more than `MANY` combinations of elastic fields evenly spread ones.
+    """
     values = examples(kind)
     branches = [dict(zip(kind.BRANCHES, row, strict=True)) for row in
                 itertools.product(*(values[name] for name in kind.BRANCHES))]  # fmt: skip
     elastic = [dict(zip(kind.ELASTIC, row, strict=True)) for row in
                itertools.product(*(values[name] for name in kind.ELASTIC))]  # fmt: skip
+    step = -(-len(elastic) // MANY)
+    while math.gcd(step, len(elastic)) > 1:  # else some values would never occur
+        step += 1
+    elastic = [elastic[place * step % len(elastic)] for place in range(min(len(elastic), MANY))]
     number = max(len(branches), len(elastic))
     return [kind(**kind.CONTRACT, **branches[i % len(branches)], **elastic[i % len(elastic)]) for i in range(number)]
 

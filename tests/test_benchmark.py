@@ -87,9 +87,29 @@ def test_networks_for_nni_are_networks_of_ours_and_speeds_are_of_the_same_ones(m
         nni.compared([{**ours, "theirs": theirs}], "1_thread")
 
 
+def test_a_profile_knows_products_also_inside_fusions_and_compiled_kernels(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    program = """
+%fused_computation.1 (p0: f32[2,2], p1: f32[2,2]) -> f32[2,2] {
+  %p0 = f32[2,2]{1,0} parameter(0)
+  ROOT %dot.7 = f32[2,2]{1,0} dot(%p0, %p0), lhs_contracting_dims={1}
+}
+ENTRY %main (x: f32[2,2]) -> f32[2,2] {
+  %ynn_fusion = f32[2,2]{1,0} fusion(%x, %x), kind=kCustom, calls=%fused_computation.1
+  %custom-call.2 = (f32[2], f32[2]) custom-call(%x), custom_call_target="flynas_normalise_moments"
+  %add.3 = f32[2,2]{1,0} add(%x, %x)
+  ROOT %conditional.4 = f32[2,2]{1,0} conditional(%i, %a, %b), branch_computations={%c, %d}
+}
+"""
+    kinds = script("benchmark_profile").kinds_of(program)
+    assert kinds["ynn_fusion"] == kinds["dot.7"] == "products"
+    assert kinds["custom-call.2"] == "normalisation_with_activation" and kinds["add.3"] == "other_loops_of_xla"
+    assert "conditional.4" not in kinds
+
+
 def test_the_command_names_every_benchmark():
     shown = subprocess.run(
         [sys.executable, SCRIPTS / "benchmark.py", "--help"], capture_output=True, text=True, check=True
     ).stdout
-    names = "{engine,freed_memory,kernels,pricing,quickstart,spaces,start,step,tables}"
+    names = "{engine,freed_memory,kernels,pricing,profile,quickstart,spaces,start,step,tables}"
     assert names in shown and "--peers FOLDER" in shown

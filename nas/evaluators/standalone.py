@@ -45,6 +45,13 @@ def evaluator(
     smoothing: float = 0.1,
     shift: int = 2,
     flip: bool = True,
+    optimizer: str = "sgd",
+    warmup: float = 0.05,
+    ema: float = 0.0,
+    cutout: int = 0,
+    mixup: float = 0.0,
+    accumulate: int = 1,
+    precision: str = "float32",
 ) -> Evaluator:
     """Evaluator that trains each candidate of `space` for `epochs` epochs and counts its mistakes.
 
@@ -65,7 +72,20 @@ def evaluator(
     if epochs < 1:
         raise InputError(f"epochs={epochs} is out of range: give at least 1")
     recipe = Recipe(
-        epochs, batch, learning_rate, weight_decay=weight_decay, smoothing=smoothing, shift=shift, flip=flip
+        epochs,
+        batch,
+        learning_rate,
+        weight_decay=weight_decay,
+        smoothing=smoothing,
+        shift=shift,
+        flip=flip,
+        optimizer=optimizer,
+        warmup=warmup,
+        ema=ema,
+        cutout=cutout,
+        mixup=mixup,
+        accumulate=accumulate,
+        precision=precision,
     )
     spread(recipe)  # a batch that the devices cannot share is refused here, not at the first candidate
     splits = splits_for(space, data, validation, seed, train)

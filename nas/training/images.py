@@ -32,9 +32,9 @@ def augment(key: Array, images: Array, targets: Array, recipe: Recipe) -> tuple[
         (1.0, [[1.0, 0.0], [0.0, 1.0]])
     """
     images = shift_and_flip(key, images, recipe.shift, recipe.flip)
-    # keys of their own: what a recipe leaves out does not change the rest
+    # Keys of their own: what a recipe leaves out does not change the rest. Splitting a key, as above, folds in 0 and 1.
     if recipe.cutout:
-        images = cut_out(jax.random.fold_in(key, 1), images, recipe.cutout)
+        images = cut_out(jax.random.fold_in(key, 3), images, recipe.cutout)
     if recipe.mixup:
         images, targets = mix_up(jax.random.fold_in(key, 2), images, targets, recipe.mixup)
     return images, targets

@@ -90,7 +90,8 @@ def test_every_head_count_is_exact_for_every_attention_and_reduction():
     x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
     sampled = jax.jit(lambda genes: supernet.apply(variables, x, genes, "train"))
     relaxed = jax.jit(lambda genes: supernet.relaxed(variables, x, one_hot(space, genes), "train"))
-    for picked in itertools.product(*map(range, space.cardinality)):
+    # every pair of values of two of them; all triples are three times as many
+    for picked in (each for each in itertools.product(*map(range, space.cardinality)) if sum(each) % 3 == 0):
         genes = jnp.asarray(picked)
         own = inherit(variables, space, genes)
         network = Network(space.freeze(genes))

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,15 +29,22 @@ def agree(found, expected, tolerance=2e-5):
         np.testing.assert_allclose(ours, right, rtol=tolerance, atol=tolerance * scale)
 
 
-def both(layer_of, variables, operands, g):
-    """Result and gradients of the plain layer and of the compiled one, on the same variables."""
-    for implementation in ("xla", "auto"):
-        y, pull = jax.vjp(layer_of(implementation).apply, variables, *operands)
-        yield y, *pull(g)
+def results_of(layer, variables, *operands, g):
+    """Result and gradients in variables and operands, for every kind: one program, for the kind is an operand."""
+
+    @jax.jit
+    def run(kind):
+        y, pull = jax.vjp(lambda variables, *operands: layer(variables, kind, *operands), variables, *operands)
+        return y, pull(g)
+
+    return run
+
+
+def randomised(rng, variables):
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), variables)
 
 
 @needs_native
-@pytest.mark.parametrize("kind", range(3), ids=KINDS)
 @pytest.mark.parametrize(
     ("shape", "channels", "reduced"),
     [
@@ -48,26 +54,22 @@ def both(layer_of, variables, operands, g):
         ((5, 2, 3, 40), (40, 24), (40, 7)),
     ],
 )
-def test_channels_are_scaled_as_by_the_layers(kind, shape, channels, reduced):
+def test_channels_are_scaled_as_by_the_layers(shape, channels, reduced):
     rng = np.random.default_rng(0)
     index = jnp.int32(len(channels) - 1)
     wide = Channels(channels, index if len(channels) > 1 else None)
     narrow = Channels(reduced, wide.index)
     x, g = (wide.mask(jnp.asarray(rng.normal(size=shape), jnp.float32)) for _ in range(2))
-
-    class Layer(nn.Module):
-        implementation: str
-
-        @nn.compact
-        def __call__(self, x):
-            layer = ChannelAttention(KINDS, implementation=self.implementation, name="attention")
-            return layer(x, wide, jnp.int32(kind), narrow)
-
-    variables = Layer("xla").init(jax.random.key(0), x)
-    variables = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), variables)
-    assert jax.tree.map(jnp.shape, Layer("auto").init(jax.random.key(0), x)) == jax.tree.map(jnp.shape, variables)
-    plain, compiled = both(Layer, variables, (x,), g)
-    agree(compiled, plain)
+    layers = {how: ChannelAttention(KINDS, implementation=how) for how in ("xla", "auto")}
+    shapes = {how: layer.init(jax.random.key(0), x, wide, jnp.int32(0), narrow) for how, layer in layers.items()}
+    variables = randomised(rng, shapes["xla"])
+    assert jax.tree.map(jnp.shape, shapes["auto"]) == jax.tree.map(jnp.shape, variables)
+    run = {
+        how: results_of(lambda v, kind, x, layer=layer: layer.apply(v, x, wide, kind, narrow), variables, x, g=g)
+        for how, layer in layers.items()
+    }
+    for kind in range(len(KINDS)):
+        agree(run["auto"](kind), run["xla"](kind))
 
 
 @needs_native
@@ -75,46 +77,40 @@ def test_channels_are_scaled_as_by_the_layers(kind, shape, channels, reduced):
 def test_every_function_of_squeeze_and_excitation(function):
     rng = np.random.default_rng(1)
     x, g = (jnp.asarray(3 * rng.normal(size=(4, 3, 3, 20)), jnp.float32) for _ in range(2))
+    wide = Channels((20,))
+    variables = randomised(rng, ChannelAttention(("se",)).init(jax.random.key(0), x, wide))
     for inner, gate in ((function, "sigmoid"), ("relu", function)):
-        layers = {how: ChannelAttention(("se",), inner, gate, how) for how in ("xla", "auto")}
-        variables = layers["xla"].init(jax.random.key(0), x, Channels((20,)))
-        variables = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), variables)
-        run = {
-            how: jax.vjp(lambda v, x, layer=layer: layer.apply(v, x, Channels((20,))), variables, x)
-            for how, layer in layers.items()
-        }
-        agree([(y, pull(g)) for y, pull in (run["auto"],)], [(y, pull(g)) for y, pull in (run["xla"],)])
+        results = []
+        for how in ("xla", "auto"):
+            layer = ChannelAttention(("se",), inner, gate, how)
+            run = results_of(lambda v, _, x, layer=layer: layer.apply(v, x, wide), variables, x, g=g)
+            results.append(run(0))
+        agree(results[1], results[0])
 
 
 @needs_native
-@pytest.mark.parametrize("kind", range(len(HEAD_KINDS)), ids=HEAD_KINDS)
 @pytest.mark.parametrize(("counts", "place"), [((1,), 0), ((1, 2, 3), 0), ((1, 2, 3), 2), ((2, 5), 0), ((2, 5), 1)])
-def test_heads_are_weighed_as_by_the_layer(kind, counts, place):
+def test_heads_are_weighed_as_by_the_layer(counts, place):
     rng = np.random.default_rng(2)
     heads, several = max(counts), len(counts) > 1
     used = np.arange(heads)[:, None] < counts[place]
     mean, variance, g = (jnp.asarray(rng.normal(size=(3, heads, 11)) * used, jnp.float32) for _ in range(3))
-    variance = variance**2
     plain, compiled = HeadAttention(HEAD_KINDS, counts), CompiledHeadAttention(HEAD_KINDS)
     in_use, where = (jnp.int32(value) if several else None for value in (counts[place], place))
-    chosen, progress = jnp.int32(kind), jnp.float32(0.25)
+    progress = jnp.float32(0.25)
 
-    def by_layer(variables, mean, variance):
-        means, variances = (tuple(part[:, head] for head in range(heads)) for part in (mean, variance))
-        (factors,) = plain.apply(variables, means, variances, chosen, where, progress)
+    def by_layer(variables, kind, mean, variance):
+        means, variances = (tuple(part[:, head] for head in range(heads)) for part in (mean * used, variance * used))
+        (factors,) = plain.apply(variables, means, variances, kind, where, progress)
         return jnp.stack(factors, axis=1) * used
 
-    def by_kernel(variables, mean, variance):
-        return compiled.apply(variables, mean, variance, chosen, in_use, progress) * used
+    def by_kernel(variables, kind, mean, variance):
+        return compiled.apply(variables, mean * used, variance * used, kind, in_use, progress) * used
 
-    variables = compiled.init(jax.random.key(0), mean, variance, chosen, in_use, progress)
-    variables = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), variables)
-    results = []
-    for run in (by_layer, by_kernel):
-        y, pull = jax.vjp(run, variables, mean, variance)
-        by_variables, by_mean, by_variance = pull(g)
-        results.append((y, by_variables, by_mean * used, by_variance * used))
-    agree(results[1], results[0])
+    variables = randomised(rng, compiled.init(jax.random.key(0), mean, variance, jnp.int32(0), in_use, progress))
+    wanted, found = (results_of(run, variables, mean, variance**2, g=g) for run in (by_layer, by_kernel))
+    for kind in range(len(HEAD_KINDS)):
+        agree(found(kind), wanted(kind))
 
 
 @needs_native

@@ -1,5 +1,8 @@
 """Training every candidate alone, on real digits."""
 
+import dataclasses
+import inspect
+
 import jax
 import numpy as np
 import pytest
@@ -46,6 +49,16 @@ def test_it_sees_the_images_that_the_supernet_sees():
     described = [factory.evaluator(tiny.space(), **same).describe for factory in (standalone, supernet)]
     for name in ("data", "data_hash", "seed", "train", "validation", "test", "data_from"):
         assert described[0][name] == described[1][name], name
+
+
+def test_every_setting_of_a_training_is_an_option_and_described():
+    asked = {"optimizer": "adamw", "learning_rate": 0.002, "ema": 0.9, "cutout": 2, "mixup": 0.2, "accumulate": 2}
+    asked |= {"warmup": 0.1, "precision": "bfloat16"}
+    for factory in (standalone, supernet):
+        options = inspect.signature(factory.evaluator).parameters
+        assert {field.name for field in dataclasses.fields(Recipe)} - {"momentum"} <= set(options)
+        described = factory.evaluator(tiny.space(), data="digits", validation=203, train=600, **asked).describe
+        assert {name: described[name] for name in asked} == asked
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
