@@ -1,9 +1,9 @@
 """How well a supernet ranks networks, against the same networks trained alone on Fashion-MNIST.
 
-    python scripts/judge_ranking.py mobilenet_v3|flynet [--out FOLDER] [--workers N]
+    python scripts/judge_ranking.py mobilenet_v3|flynet|mobilenet_v3_fixed [--out FOLDER] [--workers N]
 
 Adds to `FOLDER/ranking_<space>.json` (docs/results) what is not in it yet, task by task, so that a run that was stopped
-goes on, and writes `FOLDER/ranking.md` and its figure from what both spaces have. Networks trained alone come first,
+goes on, and writes `FOLDER/ranking.md` and its figure from what the spaces have. Networks trained alone come first,
 then supernets. Every task is a process of its own with one thread: results do not depend on the number of workers.
 """
 
@@ -42,14 +42,14 @@ RANGES = {
 
 
 class Store:
-    """Results by task, on the disk after each, and the settings that they belong to.
+    """Results by task, on the disk after each, and the settings and the space that they belong to.
 
     Raises:
-        InputError: the file cannot be read, or holds results of other settings.
+        InputError: the file cannot be read, or holds results of other settings or another space.
     """
 
-    def __init__(self, path: Path, settings: Settings):
-        self.path, self.rows = path, {"settings": dataclasses.asdict(settings)}
+    def __init__(self, path: Path, settings: Settings, space: str):
+        self.path, self.rows = path, {"settings": {**dataclasses.asdict(settings), "space": space}}
         self._read()
 
     def _read(self) -> None:
@@ -167,7 +167,8 @@ def main(given: list[str] | None = None) -> None:
         return
     with disk.explained(arguments.out):
         arguments.out.mkdir(parents=True, exist_ok=True)
-    store = Store(arguments.out / f"ranking_{arguments.space}.json", settings)
+    fingerprint = SPACES[arguments.space]().fingerprint
+    store = Store(arguments.out / f"ranking_{arguments.space}.json", settings, fingerprint)
     options = [part for name, value in dataclasses.asdict(settings).items() for part in (f"--{name}", str(value))]
     command = [sys.executable, str(Path(__file__).resolve()), arguments.space, *options]
     command += ["--scratch", str(arguments.scratch.resolve()), "--rules"]  # none: a task names its own

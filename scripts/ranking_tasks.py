@@ -54,10 +54,29 @@ def _early_strides(space: Any) -> Any:
     return dataclasses.replace(space, stem=dataclasses.replace(space.stem, stride=2), stages=stages)
 
 
-def _mobilenet_v3() -> Any:
+def _mobilenet_v3_fixed() -> Any:
+    """As published, but small: networks drawn from it differ by less than two trainings of one of them."""
     from search_spaces.spaces import mobilenet_v3
 
     return _early_strides(mobilenet_v3.space(input_hw=28, input_channels=1, classes=10, width=0.15, resolutions=1))
+
+
+def _mobilenet_v3() -> Any:
+    """With widths that are searched, and a wider choice of depths and expansions; the median is of the same size."""
+    from search_spaces.choice import Choice
+
+    space = _mobilenet_v3_fixed()
+    first, *others = space.stages
+    stages = [
+        dataclasses.replace(
+            stage,
+            block=dataclasses.replace(stage.block, expand=Choice(2, 4, 6)),
+            depth=Choice(1, 2, 4),
+            width=Choice(*widths),
+        )
+        for stage, widths in zip(others, ((8, 16), (8, 16), (8, 16, 32), (8, 16, 32), (16, 24, 48)), strict=True)
+    ]
+    return dataclasses.replace(space, stages=(first, *stages))
 
 
 def _flynet() -> Any:
@@ -66,7 +85,11 @@ def _flynet() -> Any:
     return _early_strides(flynet.space(input_hw=28, input_channels=1, classes=10, width=0.25))
 
 
-SPACES: dict[str, Callable[[], Any]] = {"mobilenet_v3": _mobilenet_v3, "flynet": _flynet}
+SPACES: dict[str, Callable[[], Any]] = {
+    "mobilenet_v3": _mobilenet_v3,
+    "flynet": _flynet,
+    "mobilenet_v3_fixed": _mobilenet_v3_fixed,
+}
 
 
 def genes_of(space: Any, count: int) -> np.ndarray:

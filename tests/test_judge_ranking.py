@@ -84,15 +84,17 @@ def test_the_goal_is_the_lower_of_two(scripts):
 def test_a_store_keeps_what_others_added_and_refuses_other_settings(scripts, tmp_path):
     judge, _, tasks = scripts
     path = tmp_path / "ranking_flynet.json"
-    mine, other = judge.Store(path, tasks.Settings()), judge.Store(path, tasks.Settings())
+    mine, other = judge.Store(path, tasks.Settings(), "a"), judge.Store(path, tasks.Settings(), "a")
     mine.add("alone/0", {"test": [1, 2]})
     other.add("alone/1", {"test": [3, 4]})
-    assert set(judge.Store(path, tasks.Settings()).rows) == {"settings", "alone/0", "alone/1"}
+    assert set(judge.Store(path, tasks.Settings(), "a").rows) == {"settings", "alone/0", "alone/1"}
     with pytest.raises(InputError, match=r"'epochs': 4.*'epochs': 5.*--out"):
-        judge.Store(path, tasks.Settings(epochs=5))
+        judge.Store(path, tasks.Settings(epochs=5), "a")
+    with pytest.raises(InputError, match="'space': 'a'.*'space': 'b'"):
+        judge.Store(path, tasks.Settings(), "b")
     path.write_text("{")
     with pytest.raises(InputError, match="damaged"):
-        judge.Store(path, tasks.Settings())
+        judge.Store(path, tasks.Settings(), "a")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_others_go_on_where_a_task_fails_until_too_many_do(scripts, tmp_path):
     judge, _, tasks = scripts
     said = "import sys; print('{}') if sys.argv[-1].startswith('a') else sys.exit(3)"
     command = [sys.executable, "-c", said]
-    store = judge.Store(tmp_path / "store.json", tasks.Settings())
+    store = judge.Store(tmp_path / "store.json", tasks.Settings(), "a")
     with pytest.raises(InputError, match="task x ended"):
         judge.work_off(["a0", "x", "a1"], store, command, 1)
     assert set(store.rows) == {"settings", "a0", "a1"}
