@@ -141,7 +141,7 @@ class ChannelAttention(nn.Module):
                 factors.append(SqueezeExcite(channels, squeezed, self.inner, self.gate, name="se")(mean))
             else:
                 factors.append(Activation("sigmoid")(ChannelConv(ECA_KERNEL, name="eca")(mean)))
-        return Scale()(x, select(index, factors))
+        return Scale(self.implementation)(x, select(index, factors))
 
     def _weights(self, width: int, squeezed: int) -> compiled.Weights:
         """Those of the layers above, under the same names."""

@@ -24,7 +24,7 @@ from search_spaces.channels import Channels
 from search_spaces.initial import drawn
 from search_spaces.kept import keep
 from search_spaces.kernels.depthwise import depthwise, depthwise_moments, largest_depthwise
-from search_spaces.kernels.frame import settled
+from search_spaces.kernels.frame import at_once, settled
 from search_spaces.kernels.window import Window
 from search_spaces.rearrange import FitChannels
 
@@ -248,11 +248,14 @@ class Softmax(nn.Module):
 
 
 class Scale(nn.Module):
-    """Product of a map `[N, H, W, C]` with one number per channel `[N, C]`."""
+    """Product of a map `[N, H, W, C]` with one number per channel `[N, C]`; `implementation` is that of `Depthwise`."""
+
+    implementation: str = "xla"
 
     @nn.compact
     def __call__(self, x: Array, factor: Array) -> Array:
-        return x * settled(factor)[:, None, None, :].astype(x.dtype)
+        once = settled(factor) if at_once(self.implementation) else factor
+        return x * once[:, None, None, :].astype(x.dtype)
 
 
 class Add(nn.Module):

@@ -23,10 +23,9 @@ import numpy as np
 from jax import Array
 
 from hw_models.discover import unknown
-from hw_models.errors import InputError
 from search_spaces.block import Block, BlockIO, Selection, cut_to, shared_shapes, variable_shapes
 from search_spaces.choice import Choice, options
-from search_spaces.slot_program import Pick, SlotProgram
+from search_spaces.slot_program import Pick, SlotProgram, check_form
 from search_spaces.slots import Case
 
 EXECUTIONS = ("switch", "masks")
@@ -140,7 +139,7 @@ def _forms(case: Case, io: BlockIO, start: int, total: int) -> list[Form]:
     shared = shared_shapes(block, io)["batch_stats"]
     forms = []
     for form, own in zip(block.forms(), every, strict=True):
-        _check(form, io)
+        check_form(form, io)
         chosen = np.zeros(total, bool)
         fields = {name: np.zeros(total, np.int32) for name in masked}
         # tuples are leaves here: of every branch, which leading or central part of the shared leaf it has
@@ -164,13 +163,3 @@ def _mark(in_use: Any, number: int, shapes: Any) -> None:
             _mark(in_use[name], number, shape)
         else:
             in_use[name][number, : shape.shape[0]] = True
-
-
-def _check(form: Block, io: BlockIO) -> None:
-    """Raise InputError unless the masked form has the variables of its branches, at their largest."""
-    own, branches = variable_shapes(form, io), shared_shapes(form, io)
-    if own != branches:
-        raise InputError(
-            f"block {form.kind}: masked over {', '.join(form.masked())} its variables are not those of its branches: "
-            "correct its net, or take the field out of MASKED"
-        )

@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from search_spaces.block import Block, BlockIO, Selection, shared_shapes
+from hw_models.errors import InputError
+from search_spaces.block import Block, BlockIO, Selection, shared_shapes, variable_shapes
 from search_spaces.kernels.depthwise import fuses
 from search_spaces.slots import Case, Slot
 from search_spaces.switch import switch
 
 
 class Pick(NamedTuple):
-    """Traced operands of one slot: branch, pair of widths, and the value of each elastic field of each case.
+    """Traced operands of one slot: branch, pair of widths, and of each case the values of what is decided inside it.
 
     Indices in sampled execution, probabilities in relaxed execution. `progress` is the share of training that is done.
     """
@@ -213,3 +214,13 @@ def _calibration(branch: tuple[Case, Block] | None, io: BlockIO, empty: Any) -> 
         return y, {**empty, case.name: pasted}
 
     return run
+
+
+def check_form(form: Block, io: BlockIO) -> None:
+    """Raise InputError unless the masked form has the variables of its branches, at their largest."""
+    own, branches = variable_shapes(form, io), shared_shapes(form, io)
+    if own != branches:
+        raise InputError(
+            f"block {form.kind}: masked over {', '.join(form.masked())} its variables are not those of its branches: "
+            "correct its net, or take the field out of MASKED"
+        )

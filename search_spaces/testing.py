@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hw_models.errors import InputError
-from search_spaces.block import Block, BlockIO
+from search_spaces.block import FROZEN, Block, BlockIO
 from search_spaces.blocks.classifier import Classifier
 from search_spaces.blocks.conv_norm import ConvNorm
 from search_spaces.choice import Choice
@@ -140,7 +140,12 @@ def check_shapes(kind: type[Block]) -> None:
     for size, stride in itertools.product((8, 7), (1, 2)):
         io = BlockIO(size, size, 8, 8 if kind.KEEPS_WIDTH else 16, stride, depthwise="xla")
         net, x = block.net(io), jax.ShapeDtypeStruct((2, size, size, 8), jnp.float32)
-        out, _ = jax.eval_shape(lambda x, net=net: net.init_with_output(jax.random.key(0), x), x)
+        run = jax.make_jaxpr(
+            lambda x, net=net: net.init_with_output(jax.random.key(0), x, FROZEN, "train"), return_shape=True
+        )
+        program, (out, _) = run(x)
+        # whoever asks for plain layers gets no compiled kernel, which no exporter and no other backend knows
+        assert "flynas_" not in str(program), (block, io)
         if out.ndim == 4:
             assert out.shape == (2, *block.output_size(io), io.out_channels), (block, io, out.shape)
         layers = block.lower(io)

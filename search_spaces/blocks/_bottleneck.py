@@ -93,12 +93,13 @@ def widen(
     if left_out is True:
         return x
     y = _pointwise(hidden.size, groups, "expand")(x)
-    y = normalised(y, "expand_norm", mode, activation, hidden, io.depthwise)
+    # where the expansion is left out none of its channels is in use
+    used = hidden if left_out is False else hidden.join(expand, lambda width, ratio: 0 if ratio == 1 else width)
+    y = normalised(y, "expand_norm", mode, activation, used, io.depthwise)
     if left_out is not False:
         unchanged = FitChannels(hidden.size)(x)
         if is_soft(expand.index):
-            probability = left_out.astype(x.dtype)
-            return probability * unchanged + (1 - probability) * y
+            return left_out.astype(x.dtype) * unchanged + y
         return jnp.where(left_out == 1, unchanged, y)
     if groups == 1:
         return y

@@ -87,7 +87,7 @@ class FireNet(nn.Module):
         _, out, ratio = selection.sizes(self.io, squeeze=block.squeeze)
         kernel, window = selection.largest("kernel", block.kernel)
         squeezed, half = out.join(ratio, block.squeezed), out.map(lambda channels: channels // 2)
-        made = partial(unit, norm=block.norm, activation=block.activation, mode=mode)
+        made = partial(unit, norm=block.norm, activation=block.activation, mode=mode, depthwise=self.io.depthwise)
         x = made(x, squeezed, name="squeeze")
         small = made(x, half, name="expand_small", stride=stride)
         large = made(x, half, name="expand_large", kernel=kernel, stride=stride, window=window)

@@ -211,7 +211,8 @@ class FlyNetNet(nn.Module):
             means = tuple(GlobalPool()(values) for values in maps)
             variances = tuple(map(Variance(), maps, means)) if attention.sees_variances else ()
             factors = attention(means, variances, selection.field("attention"), heads_index, selection.progress)
-            scaled = [tuple(map(Scale(), heads, by_head)) for heads, by_head in zip(scaled, factors, strict=True)]
+            scale = Scale(io.depthwise)
+            scaled = [tuple(map(scale, heads, by_head)) for heads, by_head in zip(scaled, factors, strict=True)]
         reduced = [
             select(reduction_index, [self._reduced(kind, heads, source, in_use) for kind in reductions])
             for heads in scaled
@@ -224,7 +225,7 @@ class FlyNetNet(nn.Module):
         kinds, counts = options(block.attention), options(block.heads)
         if not scales_heads(kinds):
             return None
-        if at_once(self.io.depthwise):
+        if at_once(self.io.depthwise) and not is_soft(index):
             compiled = CompiledHeadAttention(kinds, name="head_attention")
             return lambda mean, variance: compiled(mean, variance, index, in_use, selection.progress)
         plain = HeadAttention(kinds, counts, name="head_attention")

@@ -172,7 +172,7 @@ class InceptionNet(nn.Module):
         counts = divided(out, len(block.kernels))
         if block.widths or block.pool:
             counts = tuple(out.map(lambda _, part=part: part) for part in block.parts(out.size))  # type: ignore[misc]
-        made = partial(unit, norm=block.norm, activation=block.activation, mode=mode)
+        made = partial(unit, norm=block.norm, activation=block.activation, mode=mode, depthwise=io.depthwise)
         maps = []
         for position, (kernel, count) in enumerate(zip(block.kernels, counts, strict=True)):
             y, source, reduced, name = x, inp, block.reduced(position), f"branch_{position}"
@@ -187,13 +187,13 @@ class InceptionNet(nn.Module):
         return maps[0] if len(maps) == 1 else Concat()(tuple(maps), counts)
 
 
-def unit(x: Array, out: Channels, *, name: str, norm: bool, activation: str, mode: str, kernel: int = 1,
+def unit(x: Array, out: Channels, *, name: str, norm: bool, activation: str, mode: str, depthwise: str, kernel: int = 1,
          stride: int = 1, source: Channels | None = None, group_width: int | None = None,
          window: Window | None = None) -> Array:  # fmt: skip
     """Convolution, normalisation (or bias) and activation to `out` channels; call inside a module's compact method.
 
     `group_width` channels of `source`, the channels of `x`, make a group; None makes one group of all, of whose taps
-    the centre of `window` is in use (traced; None: all).
+    the centre of `window` is in use (traced; None: all). `depthwise` is that of `BlockIO`.
     """
     bias = not norm
     if group_width is None:
@@ -207,7 +207,7 @@ def unit(x: Array, out: Channels, *, name: str, norm: bool, activation: str, mod
             inputs = per_group.map(lambda _: group_width)
             y = ElasticGroups(out.size, kernel, stride, bias, name=name)(x, inputs, per_group)
     if norm:
-        return normalised(y, f"{name}_norm", mode, activation, out)
+        return normalised(y, f"{name}_norm", mode, activation, out, depthwise)
     return out.mask(Activation(activation)(y))
 
 

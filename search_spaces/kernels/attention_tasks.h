@@ -125,6 +125,10 @@ TARGET inline void attention_factors(const ChannelMaps& p, int64_t n) {
   float *group = room.take(channels), *mean = p.mean + n * channels, *factors = p.factors + n * channels;
   double* total = room.take_doubles(channels);
   const float* x = p.x + n * p.pixels * channels;
+  if (p.kind == kNoAttention) {
+    for (int64_t c = 0; c < channels; ++c) mean[c] = 0, factors[c] = 1;  // nobody asks for the mean
+    return;
+  }
   over_pixels(p.pixels, channels, group, total, [&](float* __restrict to, int64_t pixel) TARGET {
     const float* __restrict row = x + pixel * channels;
     for (int64_t c = 0; c < channels; ++c) to[c] += row[c];
@@ -135,14 +139,12 @@ TARGET inline void attention_factors(const ChannelMaps& p, int64_t n) {
     squeeze(p, mean, before, hidden);
     excite(p, hidden, factors);
     for (int64_t c = 0; c < channels; ++c) factors[c] = applied(p.gate, factors[c]);
-  } else if (p.kind == kEfficient) {
+  } else {
     float* wide = room.take(channels + 2 * around);
     padded(wide, mean, channels, around);
     for (int64_t c = 0; c < channels; ++c) factors[c] = 0;
     convolve(factors, wide, p.filter, 1, p.taps, channels, false);
     for (int64_t c = 0; c < channels; ++c) factors[c] = applied(kFSigmoid, factors[c]);
-  } else {
-    for (int64_t c = 0; c < channels; ++c) factors[c] = 1;
   }
 }
 

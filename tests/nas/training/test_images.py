@@ -34,5 +34,7 @@ def test_what_a_recipe_leaves_out_does_not_change_the_rest():
     plain, _ = augment(key, images, targets, Recipe())
     cut, _ = augment(key, images, targets, Recipe(cutout=3))
     assert (plain == shift_and_flip(key, images, 2, True)).all()
+    alone = cut_out(jax.random.split(key)[1], jnp.ones((8, 9, 9, 1)), 3)
+    assert ((np.asarray(alone) == 0) != (np.asarray(cut) == 0)).any(), "not with the key that mirrors"
     changed = np.asarray(plain != cut)
     assert changed.any() and (np.asarray(cut)[changed] == 0).all()
