@@ -43,7 +43,7 @@ def space(
 
     As published, each of the six blocks of a layer has weights of its own. With `shared_weights` there is one block
     whose kernel and expansion are searched: the supernet holds a third of the weights, and its relaxed
-    execution costs a fifth (Single-Path NAS, https://arxiv.org/abs/1904.02877).
+    execution costs a quarter (Single-Path NAS, https://arxiv.org/abs/1904.02877).
 
     Raises:
         InputError: not nine widths, no kernel.
