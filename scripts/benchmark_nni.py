@@ -8,7 +8,6 @@ weights: that is how our relaxed execution is meant to be used, and what the goa
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import tempfile
@@ -18,6 +17,8 @@ from typing import Any
 import benchmark_peers
 from benchmark_kernels import KEPT_MEMORY
 from benchmark_rows import Row, row
+
+from experiments.process import cores
 
 NETWORKS, ROUNDS = 5, 3
 # NNI's widths. Its strides are those of 224 pixels, with which maps of 32 shrink to one pixel; ours for 32 are given.
@@ -37,7 +38,7 @@ def rows(folder: Path) -> tuple[list[Row], list[dict[str, Any]]]:
     Raises:
         RuntimeError: ours and theirs are not the same networks.
     """
-    every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    every = cores()
     found: list[Row] = []
     try:
         python = benchmark_peers.python_of("nni", folder)

@@ -6,7 +6,6 @@ Run as a program it traces: it reads a question as `benchmark_step` does and pri
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import tempfile
@@ -34,8 +33,7 @@ INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = .*?\s([a-z\-]+)\(")
 
 def rows() -> list[Row]:
     """Milliseconds a step and shares by kind of operation, the largest first."""
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    question = {**SETTINGS, "space": SPACE, "threads": threads, "networks": drawn()[:1]}
+    question = {**SETTINGS, "space": SPACE, "networks": drawn()[:1]}
     print("profile: compiling and tracing ...", file=sys.stderr, flush=True)
     spent = benchmark_peers.ask_ours(Path(__file__), question)
     total = sum(spent.values())

@@ -7,7 +7,6 @@ are each what is `chosen` by the names of its decisions.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 import time
@@ -19,6 +18,8 @@ import benchmark_nni
 import benchmark_peers
 from benchmark_kernels import KEPT_MEMORY, seconds
 from benchmark_rows import Row, row
+
+from experiments.process import cores
 
 NETWORKS, ROUNDS = 5, 3
 SETTINGS = {"input_hw": 112, "classes": 10, "batch": 32, "spend_s": 2.0}
@@ -42,7 +43,7 @@ def _against_ofa(folder: Path) -> tuple[list[Row], list[dict[str, Any]]]:
     Raises:
         RuntimeError: ours and theirs are not the same networks.
     """
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = cores()
     question = {**SETTINGS, "space": SPACE, "threads": threads, "networks": drawn()}
     ours, peer, versions = [], [], []
     try:

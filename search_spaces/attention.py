@@ -292,7 +292,8 @@ class CompiledHeadAttention(nn.Module):
         softmax = any(kind.endswith("softmax") for kind in self.kinds)
         heat = temperature(progress) if softmax else 1.0
         seen = variance if by_both is not None else None
-        return compiled.head_factors(mean, seen, self.kinds, index, in_use, heat, by_mean, by_both)
+        kinds = tuple("none" if kind == "se" else kind for kind in self.kinds)  # which weighs the reduced maps instead
+        return compiled.head_factors(mean, seen, kinds, index, in_use, heat, by_mean, by_both)
 
 
 @jax.custom_vjp

@@ -96,9 +96,8 @@ def head_factors(
     """
     native.require()
     none = jnp.zeros(0, jnp.float32)
-    known = tuple(kind if kind in HEAD_KINDS else "none" for kind in kinds)
     return _head_factors(
-        tuple(map(HEAD_KINDS.index, known)),
+        tuple(map(HEAD_KINDS.index, kinds)),
         mean,
         none if variance is None else variance,
         _chosen(index, mean.shape[1], in_use),
