@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ranking_tasks import HEADLINE, SEEDS, SPACES
+from ranking_tasks import HEADLINE, SEEDS, SPACES, SUPERNET_RATE
 
 from experiments.plots import COLOURS, INK, styled
 from nas import disk
@@ -151,6 +151,7 @@ def page(spaces: list[Judged]) -> str:
     text = PAGE.format(
         networks=some["networks"], epochs=some["epochs"], seeds=len(SEEDS), validation=some["validation"],
         data=some["data"], test=spaces[0].images, headline=HEADLINE, goal=GOAL, share=round(SHARE * 100),
+        rate=SUPERNET_RATE,
     )  # fmt: skip
     return text + "\n" + "\n\n".join(f"## {space.name}\n\n{section(space)}" for space in spaces) + "\n"
 
@@ -210,20 +211,22 @@ PAGE = """\
 {networks} networks are drawn uniformly from a space and trained alone for {epochs} epochs on the training images of
 `{data}` but {validation:,}, with {seeds} seeds (of weights and of the order of images). Their error on all {test:,}
 test images, averaged over seeds, is the truth here. A supernet is trained on the same images, with the evaluator's own
-settings, and judges the same networks: for each of them normalisation statistics are set from training images, then
-mistakes are counted on the test images, and on the {validation:,} images that were left out, which is what a search
-would see. All numbers are Kendall's tau-b, with 95 % intervals by bootstrap over networks; differences are paired.
+settings (but a learning rate of {rate}), and judges the same networks: for each of them normalisation statistics are
+set from training images, then mistakes are counted on the test images, and on the {validation:,} images that were left
+out, which is what a search would see. All numbers are Kendall's tau-b, with 95 % intervals by bootstrap over networks;
+differences are paired.
 "Beyond" is how much higher the supernet's tau is than that of the count: an interval that holds 0 is no gain.
 
 The goal is a tau of at least {goal}, or {share} % of the noise ceiling. It is asked of the rule `{headline}`, the
 evaluator's default, which was named before there were results. Other rules stand beside it, with the same number of
 passes of images through networks; to pick the best of them by this table would be to choose by the test.
 
-`flynet` is the package's own at 28x28 (`flynet[width=0.25]`), but with the strides of 2 in the stem, the second and the
-last stage, so that networks are as small as the quickstart's. `mobilenet_v3` is made of
-`mobilenet_v3[width=0.15,resolutions=1]` in the same way, with widths that are searched (two or three a stage), depths
-1, 2 or 4 and expansions 2, 4 or 6. With the published choices alone, `mobilenet_v3_fixed`, networks drawn uniformly are
-so much alike that two trainings of the same ones order them differently (below): there is nothing to rank. That was
+Both spaces are the package's own (`mobilenet_v3[width=0.15,resolutions=1]` and `flynet[width=0.25]`) at 28x28, with
+the strides of 2 in the stem, the second and the last stage, so that networks are as small as the quickstart's, and
+wider choices after the first stage: widths (two or three a stage), depths (1, 2 or 4 in `mobilenet_v3`, one or all
+blocks of a stage in `flynet`), expansions of 2, 4 or 6. With the published choices alone, `mobilenet_v3_fixed`,
+networks drawn uniformly are so much alike that two trainings of the same ones order them differently (below): there is
+nothing to rank. The published choices of `flynet` differ even less in parameters (99,279 to 134,454). All that was
 seen from networks trained alone, before any supernet was. The trainings are short: this is how networks rank after
 {epochs} epochs, which need not be their order after thirty.
 

@@ -61,28 +61,35 @@ def _mobilenet_v3_fixed() -> Any:
     return _early_strides(mobilenet_v3.space(input_hw=28, input_channels=1, classes=10, width=0.15, resolutions=1))
 
 
-def _mobilenet_v3() -> Any:
-    """With widths that are searched, and a wider choice of depths and expansions; the median is of the same size."""
+def _wider(space: Any, widths: tuple[tuple[int, ...], ...]) -> Any:
+    """With `widths` to choose from after the first stage, a wider choice of depths, and expansions of 2, 4 or 6."""
     from search_spaces.choice import Choice
 
-    space = _mobilenet_v3_fixed()
+    def expanding(block: Any) -> Any:
+        return dataclasses.replace(block, expand=Choice(2, 4, 6))
+
     first, *others = space.stages
-    stages = [
-        dataclasses.replace(
-            stage,
-            block=dataclasses.replace(stage.block, expand=Choice(2, 4, 6)),
-            depth=Choice(1, 2, 4),
-            width=Choice(*widths),
-        )
-        for stage, widths in zip(others, ((8, 16), (8, 16), (8, 16, 32), (8, 16, 32), (16, 24, 48)), strict=True)
-    ]
-    return dataclasses.replace(space, stages=(first, *stages))
+    stages = [first]
+    for stage, allowed in zip(others, widths, strict=True):
+        if isinstance(stage.block, tuple):
+            block: Any = tuple(dataclasses.replace(expanding(part), hidden=None) for part in stage.block)
+            depth = Choice(1, len(block))
+        else:
+            block, depth = expanding(stage.block), Choice(1, 2, 4)
+        stages.append(dataclasses.replace(stage, block=block, depth=depth, width=Choice(*allowed)))
+    return dataclasses.replace(space, stages=tuple(stages))
+
+
+def _mobilenet_v3() -> Any:
+    return _wider(_mobilenet_v3_fixed(), ((8, 16), (8, 16), (8, 16, 32), (8, 16, 32), (16, 24, 48)))
 
 
 def _flynet() -> Any:
+    """As published its networks differ less in size than those of `mobilenet_v3_fixed`, so that it is widened too."""
     from search_spaces.spaces import flynet
 
-    return _early_strides(flynet.space(input_hw=28, input_channels=1, classes=10, width=0.25))
+    space = _early_strides(flynet.space(input_hw=28, input_channels=1, classes=10, width=0.25))
+    return _wider(space, ((8, 16), (8, 16, 32), (8, 16, 32), (16, 24, 48)))
 
 
 SPACES: dict[str, Callable[[], Any]] = {
