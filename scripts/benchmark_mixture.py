@@ -91,7 +91,7 @@ def _two_paths(supernet: Any, params: Any, x: Any, gates: Any, key: Any) -> Any:
     import jax.numpy as jnp
 
     nothing = jnp.zeros(gates.shape[0], jnp.int32)
-    for number, program in enumerate(supernet._programs):
+    for number, program in enumerate(supernet.programs):
         variables, pick = params[program.slot.name], program.pick(nothing)
         if len(program.branches) == 1:
             x = program.run(variables, x, pick, "train")

@@ -19,16 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from nas.ranking import kendall
+
 SIZES, SEEDS, UNSEEN = (100, 200, 500), 5, 1500
 NETWORKS, BATCH = 100, 32
 PROXIES = ("params", "macs", "grad_norm", "snip", "grasp", "synflow", "fisher", "jacob_cov")
-
-
-def tau(ours: Any, published: Any) -> float:
-    """Kendall's tau-b."""
-    from scipy.stats import kendalltau
-
-    return float(kendalltau(ours, published).statistic)
 
 
 class Store:
@@ -134,7 +129,7 @@ def one(model: Any, genes: np.ndarray, errors: np.ndarray, size: int, seed: int)
     seen, other = order[:size], order[size : size + UNSEEN]
     began = time.perf_counter()
     found = model(genes[seen], errors[seen], genes[other])
-    return {"tau": tau(found, errors[other]), "seconds": round(time.perf_counter() - began, 3)}
+    return {"tau": kendall(found, errors[other]), "seconds": round(time.perf_counter() - began, 3)}
 
 
 def out_of_bag(space: Any, genes: np.ndarray, errors: np.ndarray, size: int, seed: int) -> dict[str, float]:
@@ -149,7 +144,7 @@ def out_of_bag(space: Any, genes: np.ndarray, errors: np.ndarray, size: int, see
     return {
         "tau": ensemble.quality.kendall_tau,
         "rmse": ensemble.quality.rmse,
-        "true_tau": tau(found.error, errors[other]),
+        "true_tau": kendall(found.error, errors[other]),
         "true_rmse": float(np.sqrt(np.mean(np.square(off)))),
         "within": float((off <= found.deviation).mean()),
     }
@@ -185,9 +180,9 @@ def judge_proxies(store: Store) -> str:
         "|---|" + "---|" * 5,
     ]
     draws = [np.random.default_rng(b).integers(0, NETWORKS, NETWORKS) for b in range(1000)]
-    each = {name: np.asarray([tau(found[draw], errors[draw]) for draw in draws]) for name, found in scores.items()}
-    for name, found in sorted(scores.items(), key=lambda item: -tau(item[1], errors)):
-        cells = [f"{tau(found, errors):.3f}", between(each[name], "")]
+    each = {name: np.asarray([kendall(found[draw], errors[draw]) for draw in draws]) for name, found in scores.items()}
+    for name, found in sorted(scores.items(), key=lambda item: -kendall(item[1], errors)):
+        cells = [f"{kendall(found, errors):.3f}", between(each[name], "")]
         cells += ["" if name == base else between(each[name] - each[base], "+") for base in ("params", "macs")]
         lines.append(f"| `{name}` | " + " | ".join(cells) + f" | {seconds[name]:.2f} |")
     return PROXY.format(table="\n".join(lines), networks=NETWORKS, batch=BATCH)

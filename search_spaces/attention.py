@@ -15,7 +15,7 @@ from jax import Array
 
 from hw_models.discover import unknown
 from search_spaces.channels import Channels, is_soft, make_divisible, select
-from search_spaces.initial import drawn
+from search_spaces.initial import parameter
 from search_spaces.kernels import attention as compiled
 from search_spaces.layers import ACTIVATIONS, Activation, ChannelConv, GlobalPool, Linear, Scale, Softmax
 from search_spaces.rearrange import Deinterleave, Interleave
@@ -160,8 +160,7 @@ class _Parameters(nn.Module):
 
     @nn.compact
     def __call__(self) -> tuple[Array, ...]:
-        zeros = nn.initializers.zeros
-        return tuple(self.param(name, zeros if name == "bias" else drawn(name), shape) for name, shape in self.shapes)
+        return tuple(parameter(self, name, shape) for name, shape in self.shapes)
 
 
 class _SqueezeExciteWeights(nn.Module):

@@ -337,7 +337,7 @@ def _variable_shapes(block: Block, io: BlockIO) -> Any:
     net = block.net(io)
 
     def variables(x: Array) -> Any:
-        made = net.init({"params": jax.random.key(0)}, x, selection, "train")
+        made = net.init({}, x, selection, "train")
         return {"params": made.get("params", {}), "batch_stats": made.get("batch_stats", {})}
 
     widest = io.in_channels if isinstance(io.in_channels, int) else max(io.in_channels)

@@ -21,7 +21,7 @@ from jax import Array, lax
 
 from hw_models.errors import InputError
 from search_spaces.channels import Channels
-from search_spaces.initial import drawn
+from search_spaces.initial import parameter
 from search_spaces.kept import keep
 from search_spaces.kernels.depthwise import depthwise, depthwise_moments, largest_depthwise
 from search_spaces.kernels.frame import at_once, settled
@@ -55,7 +55,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Array, window: Window | None = None) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.features)
-        weight = self.param("kernel", drawn("kernel"), shape)
+        weight = parameter(self, "kernel", shape)
         weight = weight if window is None else window.applied(weight, x.shape, self.stride)
         y = keep(
             lax.conv_general_dilated(
@@ -77,7 +77,7 @@ class Pointwise(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        weight = self.param("kernel", drawn("kernel"), (x.shape[-1], self.features))
+        weight = parameter(self, "kernel", (x.shape[-1], self.features))
         return keep((x.reshape(-1, x.shape[-1]) @ weight.astype(x.dtype)).reshape(*x.shape[:-1], self.features))
 
 
@@ -102,7 +102,7 @@ class Depthwise(nn.Module):
         window: Window | None = None,
     ) -> tuple[Array, ...]:
         shape = (self.kernel, self.kernel, x.shape[-1], self.heads)
-        weight = self.param("filters", drawn("filters"), shape).astype(x.dtype)
+        weight = parameter(self, "filters", shape).astype(x.dtype)
         weight, taps = _in_window(weight, window, x.shape, self.stride)
         active = None if channels is None else channels.active
         if heads_in_use is not None and active is None:
@@ -139,7 +139,7 @@ class DepthwiseMaximum(nn.Module):
         attention: Callable[[Array, Array], Array] | None = None,
     ) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1], self.heads)
-        weight = self.param("filters", drawn("filters"), shape).astype(x.dtype)
+        weight = parameter(self, "filters", shape).astype(x.dtype)
         weight, taps = _in_window(weight, window, x.shape, self.stride)
         active = None if channels is None else channels.active
         in_use = {"active": active, "kernel": taps, "heads": heads_in_use}
@@ -185,7 +185,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        weight = self.param("kernel", drawn("kernel"), (x.shape[-1], self.features))
+        weight = parameter(self, "kernel", (x.shape[-1], self.features))
         y = x @ weight.astype(x.dtype)
         return y + bias_like(self, self.features, y) if self.bias else y
 
@@ -209,7 +209,7 @@ class ChannelConv(nn.Module):
     @nn.compact
     def __call__(self, *vectors: Array) -> Array:
         several = (len(vectors),) if len(vectors) > 1 else ()
-        weight = self.param("channel_filter", drawn("channel_filter"), (self.kernel, *several))
+        weight = parameter(self, "channel_filter", (self.kernel, *several))
         filters = weight.reshape(self.kernel, len(vectors)).astype(vectors[0].dtype)
         return sum(_along_channels(x, filters[:, place]) for place, x in enumerate(vectors))  # type: ignore[return-value]
 
@@ -364,4 +364,4 @@ def residual(x: Array, y: Array, inp: Channels, out: Channels, stride: int) -> A
 
 def bias_like(module: nn.Module, features: int, like: Array) -> Array:
     """The parameter `bias [features]` in the type of `like`; call inside a module's compact method."""
-    return module.param("bias", nn.initializers.zeros, (features,)).astype(like.dtype)
+    return parameter(module, "bias", (features,)).astype(like.dtype)

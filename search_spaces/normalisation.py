@@ -11,6 +11,7 @@ from jax import Array, lax
 
 from hw_models.errors import InputError
 from search_spaces.channels import Channels
+from search_spaces.initial import parameter
 from search_spaces.kept import keep
 from search_spaces.kernels.normalise import available, moments
 from search_spaces.kernels.normalise import normalised as fused_norm
@@ -34,8 +35,8 @@ class Norm(nn.Module):
     @nn.compact
     def __call__(self, x: Array, mode: str = "eval", channels: Channels | None = None) -> Array:
         width, wide = x.shape[-1], x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        scale = self.param("scale", nn.initializers.ones, (width,))
-        bias = self.param("bias", nn.initializers.zeros, (width,))
+        scale = parameter(self, "scale", (width,))
+        bias = parameter(self, "bias", (width,))
         stored_mean = self.variable("batch_stats", "mean", jnp.zeros, (width,), jnp.float32)
         stored_var = self.variable("batch_stats", "var", jnp.ones, (width,), jnp.float32)
         if mode == "eval":

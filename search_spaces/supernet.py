@@ -31,7 +31,7 @@ class Supernet:
 
     Variables are `{slot name: {kind: {"params": ..., "batch_stats": ...}}}`, sized for the largest values. They are the
     same for every `execution`: `switch`, `masks`, or `auto` for the one of this machine's backend (on CPUs `switch`).
-    Executions differ by rounding.
+    Executions differ by rounding. `programs` holds what runs each slot, in their order.
 
     Raises:
         InputError: an unknown execution.
@@ -51,7 +51,7 @@ class Supernet:
         self.execution = chosen_execution(execution)
         self._sizes = [Supernet(each, depthwise, self.execution) for each in space.resolutions]
         program = MaskedProgram if self.execution == "masks" else SlotProgram
-        self._programs = [program(slot, depthwise) for slot in space.slots]
+        self.programs = [program(slot, depthwise) for slot in space.slots]
 
     def init(self, key: Array) -> Any:
         """Fresh shared variables; the key is consumed."""
@@ -59,7 +59,7 @@ class Supernet:
 
     def shapes(self) -> Any:
         """Shapes of the shared variables."""
-        return {program.slot.name: program.shapes() for program in self._programs}
+        return {program.slot.name: program.shapes() for program in self.programs}
 
     def apply(
         self, variables: Any, x: Array, genes: Array, mode: str = "train", progress: Array | None = None
@@ -81,7 +81,7 @@ class Supernet:
                 net, rest = self._at(genes)
                 return net.apply(variables, net.fitted(x), rest, mode, progress)
             return self._resized(variables, x, genes, mode, progress)
-        for program in self._programs:
+        for program in self.programs:
             x = program.run(variables[program.slot.name], x, program.pick(genes, progress), mode)
         return x
 
@@ -106,7 +106,7 @@ class Supernet:
             rest = gates[:-1, : self._sizes[0]._gates_shape[1]]
             results = [net.relaxed(variables, net.fitted(x), rest, mode, progress) for net in self._sizes]
             return sum(gates[-1, place] * result for place, result in enumerate(results))  # type: ignore[return-value]
-        for program in self._programs:
+        for program in self.programs:
             x = program.relaxed(variables[program.slot.name], x, program.mix(gates, progress), mode)
         return x
 
@@ -125,7 +125,7 @@ class Supernet:
             branches = [lambda v, x, genes, net=net: net.calibrate(v, net.fitted(x), genes) for net in self._sizes]
             return lax.switch(genes[-1], branches, variables, x, genes[:-1])
         statistics = {}
-        for program in self._programs:
+        for program in self.programs:
             name = program.slot.name
             x, statistics[name] = program.calibrate(variables[name], x, program.pick(genes))
         return statistics

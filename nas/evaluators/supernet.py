@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import jax
@@ -197,20 +198,7 @@ def evaluator(
 
     describe = {
         **described(splits, data, seed),
-        "epochs": epochs,
-        "batch": batch,
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-        "smoothing": smoothing,
-        "shift": shift,
-        "flip": flip,
-        "optimizer": optimizer,
-        "warmup": warmup,
-        "ema": ema,
-        "cutout": cutout,
-        "mixup": mixup,
-        "accumulate": accumulate,
-        "precision": precision,
+        **asdict(recipe),
         "paths": dict(rule.describe),
         "calibration": calibration,
         "execution": supernet.execution,

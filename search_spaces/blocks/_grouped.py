@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from search_spaces.channels import Channels, is_soft
-from search_spaces.initial import drawn
+from search_spaces.initial import parameter
 from search_spaces.layers import bias_like
 
 
@@ -27,7 +27,7 @@ class ElasticGroups(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, inputs: Channels, outputs: Channels) -> Array:
-        weight = self.param("kernel", drawn("kernel"), (self.kernel, self.kernel, inputs.size, self.features))
+        weight = parameter(self, "kernel", (self.kernel, self.kernel, inputs.size, self.features))
         index, pairs = inputs.index, tuple(zip(inputs.values, outputs.values, strict=True))
         assert index is not None
         if is_soft(index):

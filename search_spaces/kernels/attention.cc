@@ -30,6 +30,8 @@ int64_t work_of(const HeadMaps& p) { return p.batch * p.channels * p.in_use * (p
 
 int64_t size_of(const Floats& array) { return static_cast<int64_t>(array.element_count()); }
 
+void zero(ffi::Result<Floats>& result) { std::fill_n(result->typed_data(), result->element_count(), 0.0f); }
+
 // The kind that `index` means; arrays of kinds that are not offered are empty.
 template <class K>
 bool chosen(const Ints& index, Kinds kinds, K& kind) {
@@ -103,8 +105,7 @@ ffi::Error Gradient(ffi::ThreadPool pool, Floats x, Floats g, Floats mean, Float
     std::vector<float> by_gate(p.batch * p.channels), hidden(p.batch * p.reduced), by_hidden(p.batch * p.reduced);
     p.g = g.typed_data(), p.mean = mean.typed_data(), p.factors = factors.typed_data(), p.dx = dx->typed_data();
     p.by_gate = by_gate.data(), p.hidden = hidden.data(), p.by_hidden = by_hidden.data();
-    for (auto* result : {&dreduce, &dreduce_bias, &dexpand, &dexpand_bias, &dfilter})
-      std::fill_n((*result)->typed_data(), (*result)->element_count(), 0.0f);
+    zero(dreduce), zero(dreduce_bias), zero(dexpand), zero(dexpand_bias), zero(dfilter);
     error = run(pool, p, chosen_set().attention.gradient, p.batch, work_of(p));
     if (error.failure()) return error;
     if (p.kind == kSqueezeExcite) {
@@ -171,10 +172,12 @@ ffi::Error HeadGradient(ffi::ThreadPool pool, Floats mean, Floats variance, Ints
     ffi::Error error = describe(p, mean, variance, chosen_by, temperature, by_mean, by_both, kinds);
     if (error.failure()) return error;
     if (size_of(factors) != size_of(mean) || size_of(g) != size_of(mean)) return wrong("attention: shapes do not fit");
-    for (auto* result : {&dmean, &dvariance, &dby_mean, &dby_both})
-      if (result == &dby_mean || result == &dby_both || p.kind == kNoHeads || (result == &dvariance && !p.of_both()))
-        std::fill_n((*result)->typed_data(), (*result)->element_count(), 0.0f);
-    if (p.kind == kNoHeads) return error;
+    zero(dby_mean), zero(dby_both);
+    if (!p.of_both()) zero(dvariance);
+    if (p.kind == kNoHeads) {
+      zero(dmean);
+      return error;
+    }
     std::vector<float> partial(p.batch * p.taps * 2);
     p.g = g.typed_data(), p.factors = factors.typed_data(), p.partial = partial.data();
     p.dmean = dmean->typed_data(), p.dvariance = dvariance->typed_data();

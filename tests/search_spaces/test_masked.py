@@ -66,7 +66,7 @@ def test_a_population_equals_the_compiled_switch():
     space = space_with(kinds, stem=Choice(8, 16))
     space = dataclasses.replace(space, stages=(Stage(kinds, 8), Stage(ConvNorm(3), 8, Choice(1, 2))))
     switch, masks = (Supernet(space, "xla", execution) for execution in ("switch", "masks"))
-    assert [len(program.forms) for program in masks._programs] == [1, 2, 1, 1, 1]
+    assert [len(program.forms) for program in masks.programs] == [1, 2, 1, 1, 1]
     variables = randomised(switch.init(jax.random.key(0)), 0)
     x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
     population = jnp.asarray(samples(space, 4))
@@ -193,7 +193,7 @@ class Other(ConvNorm):
 
 def test_what_has_no_masked_form_runs_its_branches_and_is_right():
     space = space_with(Unmasked(Choice(3, 5)), width=Choice(8, 16))
-    assert len(Supernet(space, execution="masks")._programs[1].forms) == 2
+    assert len(Supernet(space, execution="masks").programs[1].forms) == 2
     check_executions(space, np.asarray(list(itertools.product((0, 1), (0, 1))))[:3])
 
 

@@ -29,7 +29,7 @@ from search_spaces.testing import randomised, samples, space_with
 def test_one_hot_gates_are_the_network(block, width, forms):
     space = space_with(block, stride=1, width=width, stem=width)
     supernet = Supernet(space)
-    assert [len(program.mixed) for program in supernet._programs] == [1, forms, 1]
+    assert [len(program.mixed) for program in supernet.programs] == [1, forms, 1]
     variables = randomised(supernet.init(jax.random.key(0)), 0)
     x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
     for mode in ("train", "eval"):
