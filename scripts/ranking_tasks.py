@@ -61,35 +61,37 @@ def _mobilenet_v3_fixed() -> Any:
     return _early_strides(mobilenet_v3.space(input_hw=28, input_channels=1, classes=10, width=0.15, resolutions=1))
 
 
-def _wider(space: Any, widths: tuple[tuple[int, ...], ...]) -> Any:
-    """With `widths` to choose from after the first stage, a wider choice of depths, and expansions of 2, 4 or 6."""
-    from search_spaces.choice import Choice
+# of the stages after the first; 4 channels are a bottleneck that shows
+WIDTHS = ((4, 8, 16), (4, 8, 16), (8, 16, 32), (8, 16, 32), (8, 24, 48))
 
-    def expanding(block: Any) -> Any:
-        return dataclasses.replace(block, expand=Choice(2, 4, 6))
+
+def _wider(space: Any, widths: tuple[tuple[int, ...], ...]) -> Any:
+    """With `widths`, expansions of 1, 3 or 6 and one to three equal blocks to choose from after the first stage.
+
+    Few decisions of great effect: with many small ones, networks drawn uniformly are alike.
+    """
+    from search_spaces.choice import Choice
 
     first, *others = space.stages
     stages = [first]
     for stage, allowed in zip(others, widths, strict=True):
-        if isinstance(stage.block, tuple):
-            block: Any = tuple(dataclasses.replace(expanding(part), hidden=None) for part in stage.block)
-            depth = Choice(1, len(block))
-        else:
-            block, depth = expanding(stage.block), Choice(1, 2, 4)
-        stages.append(dataclasses.replace(stage, block=block, depth=depth, width=Choice(*allowed)))
+        block = stage.block[0] if isinstance(stage.block, tuple) else stage.block
+        block = dataclasses.replace(block, expand=Choice(1, 3, 6), hidden=None)
+        stages.append(
+            dataclasses.replace(stage, block=block, width=Choice(*allowed), depth=Choice(1, 2, 3), shared=True)
+        )
     return dataclasses.replace(space, stages=tuple(stages))
 
 
 def _mobilenet_v3() -> Any:
-    return _wider(_mobilenet_v3_fixed(), ((8, 16), (8, 16), (8, 16, 32), (8, 16, 32), (16, 24, 48)))
+    return _wider(_mobilenet_v3_fixed(), WIDTHS)
 
 
 def _flynet() -> Any:
-    """As published its networks differ less in size than those of `mobilenet_v3_fixed`, so that it is widened too."""
     from search_spaces.spaces import flynet
 
     space = _early_strides(flynet.space(input_hw=28, input_channels=1, classes=10, width=0.25))
-    return _wider(space, ((8, 16), (8, 16, 32), (8, 16, 32), (16, 24, 48)))
+    return _wider(space, WIDTHS[1:])
 
 
 SPACES: dict[str, Callable[[], Any]] = {
