@@ -221,14 +221,14 @@ The goal is a tau of at least {goal}, or {share} % of the noise ceiling. It is a
 evaluator's default, which was named before there were results. Other rules stand beside it, with the same number of
 passes of images through networks; to pick the best of them by this table would be to choose by the test.
 
-Both spaces are the package's own (`mobilenet_v3[width=0.15,resolutions=1]` and `flynet[width=0.25]`) at 28x28, with
-the strides of 2 in the stem, the second and the last stage, so that networks are as small as the quickstart's, and
-wider choices after the first stage: widths (two or three a stage), depths (1, 2 or 4 in `mobilenet_v3`, one or all
-blocks of a stage in `flynet`), expansions of 2, 4 or 6. With the published choices alone, `mobilenet_v3_fixed`,
-networks drawn uniformly are so much alike that two trainings of the same ones order them differently (below): there is
-nothing to rank. The published choices of `flynet` differ even less in parameters (99,279 to 134,454). All that was
-seen from networks trained alone, before any supernet was. The trainings are short: this is how networks rank after
-{epochs} epochs, which need not be their order after thirty.
+Both spaces are the package's own (`mobilenet_v3[width=0.15,resolutions=1]` and `flynet[width=0.25]`) at 28x28 with the
+strides of 2 in the stem, the second and the last stage. After the first stage each chooses one of three widths, one to
+three blocks, all alike, and expansions of 1, 3 or 6, beside kernels in `mobilenet_v3` and heads, attention, reduction
+and residual in `flynet`. With the published choices alone, `mobilenet_v3_fixed`, networks drawn uniformly are so much
+alike that two trainings of the same ones order them differently (below): there is nothing to rank. Two or three larger
+widths for blocks that choose for themselves were no better (five networks), for many small decisions average out. All
+that was seen from networks trained alone, before any supernet was. The trainings are short: this is how networks rank
+after {epochs} epochs, which need not be their order after thirty.
 
 ![Errors of networks trained alone, over what ranks them](ranking.png)
 
