@@ -224,12 +224,9 @@ class Block(ABC):
         """The same block with some fields replaced."""
         return dataclasses.replace(self, **values)
 
-    def branches(self, without: tuple[str, ...] = ()) -> list[Block]:
+    def branches(self, without: tuple[str, ...] = ()) -> tuple[Block, ...]:
         """The block once for every combination of its branch fields but those in `without`, first field slowest."""
-        searched = (name for name in self.BRANCHES if isinstance(getattr(self, name), Choice))
-        fields = [name for name in searched if name not in without]
-        combinations = itertools.product(*(options(getattr(self, name)) for name in fields))
-        return [self.with_values(**dict(zip(fields, values, strict=True))) for values in combinations]
+        return _branches(self, without)
 
     def traced(self) -> tuple[str, ...]:
         """The searched fields in `TRACED`."""
@@ -239,9 +236,18 @@ class Block(ABC):
         """The searched fields in `MASKED`. A block overrides this where some of its settings allow fewer."""
         return tuple(name for name in self.MASKED if isinstance(getattr(self, name), Choice))
 
-    def forms(self) -> list[Block]:
+    def forms(self) -> tuple[Block, ...]:
         """The block once for every combination of those branch fields that are not masked, first field slowest."""
         return self.branches(without=self.masked())
+
+
+@lru_cache(maxsize=4096)
+def _branches(block: Block, without: tuple[str, ...]) -> tuple[Block, ...]:
+    # Asked for some ten times for each position of a space; every block checks its fields when it is made.
+    searched = (name for name in block.BRANCHES if isinstance(getattr(block, name), Choice))
+    fields = [name for name in searched if name not in without]
+    combinations = itertools.product(*(options(getattr(block, name)) for name in fields))
+    return tuple(block.with_values(**dict(zip(fields, values, strict=True))) for values in combinations)
 
 
 def check_kernel(kernel: Any, io: BlockIO, name: str = "kernel") -> None:

@@ -80,7 +80,7 @@ class Case:
         """Searched fields that are traced operands inside a branch, those in `traced` among them."""
         return tuple(name for name, _ in self.decisions if name in self.block.ELASTIC or name in traced)
 
-    def branches(self, traced: tuple[str, ...] = ()) -> list[Block]:
+    def branches(self, traced: tuple[str, ...] = ()) -> tuple[Block, ...]:
         """The block once for every combination of its branch fields, first field slowest."""
         return self.block.branches(traced)
 
