@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from hw_models.errors import InputError
+from nas.data import resized
 from nas.evaluators._images import described, splits_for
 from nas.training import standalone as alone
 from nas.training.epoch import Diverged
@@ -55,7 +56,8 @@ def evaluator(
 ) -> Evaluator:
     """Evaluator that trains each candidate of `space` for `epochs` epochs and counts its mistakes.
 
-    The images are cut as by evaluator `supernet`, so with equal options both see the same ones; the other options are
+    The images are cut as by evaluator `supernet`, so with equal options both see the same ones, scaled where the space
+    searches its resolution; the other options are
     those of `nas.training.recipe.Recipe`. Fewer epochs are a cheaper and rougher judgement. A network is compiled and
     trained anew for each candidate, with weights and order of images from `fold_in(key, index)`; one whose loss is no
     longer finite, or that runs out of memory, has failed and the search goes on.
@@ -92,13 +94,18 @@ def evaluator(
     count = len(splits.train_images)
     if count < batch:
         raise InputError(f"{count} training images are fewer than a batch of {batch}: lower the batch")
-    images = alone.Images(splits.train_images, splits.train_labels, splits.mean, splits.std)
+
+    @lru_cache(maxsize=4)  # resolutions that a space chooses from
+    def at(size: int) -> tuple[alone.Images, np.ndarray]:
+        own = resized(splits, size)
+        return alone.Images(own.train_images, own.train_labels, own.mean, own.std), own.validation_images
 
     def one_error(key: Key, genes: np.ndarray) -> float:
         network = space.freeze(genes)
+        images, judged = at(network.image_hw)
         try:
             variables = alone.train(network, images, recipe, key)
-            mistakes = count_mistakes(network, variables, splits.validation_images, splits.validation_labels, images)
+            mistakes = count_mistakes(network, variables, judged, splits.validation_labels, images)
         except Diverged as error:
             raise CandidateFailure(str(error)) from error
         except jax.errors.JaxRuntimeError as error:

@@ -83,10 +83,16 @@ def train(
         depthwise: implementation of depthwise convolution, see `search_spaces.kernels.depthwise`.
 
     Raises:
-        InputError: fewer images than a batch; a batch that the devices cannot share; a checkpoint of something else.
+        InputError: images of another size than the network's; fewer than a batch; a batch that the devices cannot
+            share; a checkpoint of something else.
         Diverged: a loss that is not finite (an InputError as well).
     """
-    count = len(data.images)
+    count, size = len(data.images), data.images.shape[1:3]
+    if size != (space.image_hw, space.image_hw):
+        raise InputError(
+            f"images of {size[0]}x{size[1]} do not fit the network, which takes {space.image_hw}x{space.image_hw}: "
+            "scale them with nas.data.resized"
+        )
     if count < recipe.batch:
         raise InputError(f"{count} training images are fewer than a batch of {recipe.batch}: lower the batch")
     if not 0 <= distillation <= 1:

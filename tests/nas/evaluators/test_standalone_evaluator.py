@@ -17,6 +17,7 @@ from nas.strategies import random_search
 from nas.training import standalone as alone
 from nas.training.recipe import Recipe
 from nas.types import CandidateFailure
+from search_spaces.choice import Choice
 from search_spaces.network import Network
 from search_spaces.spaces import tiny
 
@@ -111,3 +112,27 @@ def test_running_out_of_memory_fails_one_network_and_other_mistakes_end_the_sear
 def test_bad_settings_are_named(options, said):
     with pytest.raises(InputError, match=said):
         standalone.evaluator(tiny.space(), **{**OPTIONS, **options})
+
+
+def test_a_network_of_a_lower_resolution_sees_scaled_images(monkeypatch):
+    """It was trained on full images, by which a search would have found resolution to cost nothing."""
+    space = dataclasses.replace(tiny.space(), input_hw=Choice(6, 8))
+    judge = standalone.evaluator(space, data="digits", validation=200, train=128, epochs=1)
+    trained, genes = [], np.zeros((2, space.num_decisions), np.int32)
+    genes[1, -1] = 1
+    train = alone.train
+
+    def watched(network, images, *others):
+        trained.append((network.image_hw, images.images.shape))
+        return train(network, images, *others)
+
+    monkeypatch.setattr(alone, "train", watched)
+    judge.evaluate(jax.random.key(0), (), genes, np.arange(2))
+    assert trained == [(6, (128, 6, 6, 1)), (8, (128, 8, 8, 1))]
+
+
+def test_images_of_another_size_are_refused():
+    images = np.zeros((64, 8, 8, 1), np.uint8)
+    data = alone.Images(images, np.zeros(64, np.int32), np.zeros(1, np.float32), np.ones(1, np.float32))
+    with pytest.raises(InputError, match="images of 8x8 do not fit the network, which takes 6x6"):
+        alone.train(dataclasses.replace(tiny.space(), input_hw=6).freeze([0] * 6), data, Recipe(), jax.random.key(0))
