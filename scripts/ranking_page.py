@@ -225,10 +225,11 @@ Both spaces are the package's own (`mobilenet_v3[width=0.15,resolutions=1]` and 
 strides of 2 in the stem, the second and the last stage. After the first stage each chooses one of three widths, one to
 three blocks, all alike, and expansions of 1, 3 or 6, beside kernels in `mobilenet_v3` and heads, attention, reduction
 and residual in `flynet`. With the published choices alone, `mobilenet_v3_fixed`, networks drawn uniformly are so much
-alike that two trainings of the same ones order them differently (below): there is nothing to rank. Two or three larger
-widths for blocks that choose for themselves were no better (five networks), for many small decisions average out. All
-that was seen from networks trained alone, before any supernet was. The trainings are short: this is how networks rank
-after {epochs} epochs, which need not be their order after thirty.
+alike that two trainings of the same ones order them differently (below): there is nothing to rank. Larger widths for
+blocks that choose for themselves were tried and given up, for many small decisions average out. All that was decided on
+networks trained alone, before any supernet was. Some networks are smaller than the quickstart's, as the numbers below
+say. The trainings are short: this is how networks rank after {epochs} epochs, which need not be their order after
+thirty.
 
 ![Errors of networks trained alone, over what ranks them](ranking.png)
 

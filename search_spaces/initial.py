@@ -48,8 +48,8 @@ def deviation(name: str, shape: tuple[int, ...]) -> float:
 def parameter(module: nn.Module, name: str, shape: tuple[int, ...]) -> Array:
     """Parameter `name` of a layer; where it is missing and Flax initialises, by the rule of its name.
 
-    As `module.param`, which checks the shape by tracing the initial values anew, parameter for parameter: a third of
-    the time that tracing a network takes. Where only shapes are asked for, without a key for `params`, it is zeros.
+    As `module.param`, which checks the shape by tracing the initial values anew, parameter for parameter, much
+    of what tracing a network takes. Where only shapes are asked for, without a key for `params`, it is zeros.
 
     Raises:
         flax.errors.ScopeParamShapeError: the variables hold another shape.

@@ -129,7 +129,7 @@ def test_others_go_on_where_a_task_fails_until_too_many_do(scripts, tmp_path):
     assert len(store.rows) < 60
 
 
-def test_more_networks_begin_with_the_same_ones_and_are_of_the_quickstarts_size(scripts):
+def test_more_networks_begin_with_the_same_ones_and_the_middle_one_is_of_the_quickstarts_size(scripts):
     tasks = scripts[2]
     for make in tasks.SPACES.values():
         space = make()

@@ -57,10 +57,10 @@ def evaluator(
     """Evaluator that trains each candidate of `space` for `epochs` epochs and counts its mistakes.
 
     The images are cut as by evaluator `supernet`, so with equal options both see the same ones, scaled where the space
-    searches its resolution; the other options are
-    those of `nas.training.recipe.Recipe`. Fewer epochs are a cheaper and rougher judgement. A network is compiled and
-    trained anew for each candidate, with weights and order of images from `fold_in(key, index)`; one whose loss is no
-    longer finite, or that runs out of memory, has failed and the search goes on.
+    searches its resolution; the other options are those of `nas.training.recipe.Recipe`. Fewer epochs are a cheaper and
+    rougher judgement. A network is compiled and trained anew for each candidate, with weights and order of images from
+    `fold_in(key, index)`; one whose loss is no longer finite, or that runs out of memory, has failed and the search
+    goes on.
 
     Raises:
         InputError: images or classes that do not match the space, fewer images than a batch, a value out of range.
