@@ -10,32 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from experiments.build import build
-from experiments.config import load_config
-from experiments.overrides import override
 from experiments.results import load_run
-from nas.loop import search
 from nas.run import differences
 from nas.run_files import read_snapshot
 
 FLYNAS = Path(sys.executable).parent / "flynas"
-HERE = str(Path(__file__).parent)
 CHANGES = ["evaluator.epochs=20", "steps=3"]
 SMALL = [part for change in CHANGES for part in ("--set", change)]
 # the command keeps a snapshot every 30 s, longer than this search takes
-SNAPSHOT_EVERY_ROUND = """
+SNAPSHOT_EVERY_ROUND = f"""
 import sys
-sys.path.insert(0, sys.argv[2])
-import test_resume
-test_resume.search_here(sys.argv[1], snapshot_s=0)
+from experiments.build import build
+from experiments.config import load_config
+from experiments.overrides import override
+from nas.loop import search
+built = build(override(load_config("tiny"), {CHANGES}))
+search(built.space, built.strategy, built.evaluator, built.objective, steps=built.experiment.steps, key=built.key,
+       out=sys.argv[1], config=built.config(), snapshot_s=0)
 """
-
-
-def search_here(out, **options):
-    """The search of the command, in this process."""
-    built = build(override(load_config("tiny"), CHANGES))
-    search(built.space, built.strategy, built.evaluator, built.objective, steps=built.experiment.steps, key=built.key,
-           out=out, config=built.config(), **options)  # fmt: skip
 
 
 def command(out):
@@ -68,7 +60,7 @@ def kill_when(out, reached, line_text=None, start=command):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed") / "run"
-    search_here(out)
+    finish(out)  # not here: this process may have computed before, with threads of its own, and results depend on them
     return load_run(out)
 
 
@@ -87,7 +79,7 @@ def test_killed_in_the_middle_of_training_after_a_snapshot(undisturbed, tmp_path
         snapshot = read_snapshot(out)
         return snapshot is not None and snapshot.round >= 5
 
-    kill_when(out, trained, start=lambda out: [sys.executable, "-c", SNAPSHOT_EVERY_ROUND, str(out), HERE])
+    kill_when(out, trained, start=lambda out: [sys.executable, "-c", SNAPSHOT_EVERY_ROUND, str(out)])
     snapshot = read_snapshot(out)
     assert 5 <= snapshot.round < 20 and snapshot.step == 0
     finish(out)
