@@ -1,6 +1,6 @@
 """How well a supernet ranks networks, against the same networks trained alone on Fashion-MNIST.
 
-    python scripts/judge_ranking.py mobilenet_v3|flynet|mobilenet_v3_fixed [--out FOLDER] [--workers N]
+    python scripts/judge_ranking.py mobilenet_v3|flynet|mobilenet_v3_wide|mobilenet_v3_fixed [--workers N]
 
 Adds to `FOLDER/ranking_<space>.json` (docs/results) what is not in it yet, task by task, so that a run that was stopped
 goes on, and writes `FOLDER/ranking.md` and its figure from what the spaces have. Networks trained alone come first,
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import ranking_page
-from ranking_tasks import HEADLINE, SPACES, Settings, run
+from ranking_tasks import HEADLINE, SPACES, Settings, run, shared_task
 
 from experiments.process import cores, prepare
 from experiments.progress_view import clock
@@ -38,6 +38,7 @@ RANGES = {
     "validation": (10, 50_000),
     "workers": (1, 256),
     "passes": (1, 1000),
+    "learning_rate": (1e-5, 10.0),
 }
 
 
@@ -76,14 +77,15 @@ class Store:
         disk.replace(self.path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
-def tasks(settings: Settings, rules: list[str], passes: int) -> list[str]:
+def tasks(settings: Settings, rules: list[str], passes: int, learning_rate: float | None = None) -> list[str]:
     """All there is to do, in order: what does not depend on the supernet comes first.
 
     Example:
         >>> tasks(Settings(networks=2), ["uniform"], 24)
         ['alone/0', 'alone/1', 'shared/uniform/24']
     """
-    return [f"alone/{number}" for number in range(settings.networks)] + [f"shared/{rule}/{passes}" for rule in rules]
+    alone = [f"alone/{number}" for number in range(settings.networks)]
+    return alone + [shared_task(rule, passes, learning_rate) for rule in rules]
 
 
 def in_own_process(command: list[str], task: str) -> dict[str, Any]:
@@ -144,12 +146,14 @@ def arguments_of(given: list[str] | None) -> argparse.Namespace:
         parser.add_argument(f"--{field.name}", type=kind, default=getattr(defaults, field.name))
     parser.add_argument("--rules", nargs="*", default=list(RULES), help="which networks a step of the supernet trains")
     parser.add_argument("--passes", type=int, default=PASSES, help="of every image through networks of the supernet")
+    parser.add_argument("--learning-rate", type=float, help="of the supernet; the evaluator's own unless given")
     parser.add_argument("--scratch", type=Path, default=SCRATCH, help="for the supernet that is being trained")
     parser.add_argument("--task", help=argparse.SUPPRESS)
     arguments = parser.parse_args(given)
     for name, (low, high) in RANGES.items():
-        if not low <= getattr(arguments, name) <= high:
-            raise InputError(f"--{name} {getattr(arguments, name)} is out of range: give {low} to {high}")
+        value = getattr(arguments, name)
+        if value is not None and not low <= value <= high:
+            raise InputError(f"--{name.replace('_', '-')} {value} is out of range: give {low} to {high}")
     from nas.training.paths import paths  # seconds: after what is quickly checked
 
     for rule in arguments.rules:
@@ -172,7 +176,8 @@ def main(given: list[str] | None = None) -> None:
     options = [part for name, value in dataclasses.asdict(settings).items() for part in (f"--{name}", str(value))]
     command = [sys.executable, str(Path(__file__).resolve()), arguments.space, *options]
     command += ["--scratch", str(arguments.scratch.resolve()), "--rules"]  # none: a task names its own
-    missing = [task for task in tasks(settings, arguments.rules, arguments.passes) if task not in store.rows]
+    wanted = tasks(settings, arguments.rules, arguments.passes, arguments.learning_rate)
+    missing = [task for task in wanted if task not in store.rows]
     try:
         work_off(missing, store, command, arguments.workers)
     finally:

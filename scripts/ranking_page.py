@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ranking_tasks import HEADLINE, SEEDS, SPACES, SUPERNET_RATE
+import ranking_effects
+from ranking_tasks import HEADLINE, SEEDS, SPACES
 
 from experiments.plots import COLOURS, INK, styled
 from nas import disk
@@ -24,6 +25,7 @@ class Judged(NamedTuple):
     """What is stored about one space. `N` networks that were trained alone, in their order.
 
     Attributes:
+        genes: of the networks, `[N, D]`.
         errors: test errors after training alone, `[N, seeds]`.
         counts: `params` and `macs`, `[N]` each.
         supernets: by task, test and validation errors that the supernet gives to the `N` networks.
@@ -32,6 +34,7 @@ class Judged(NamedTuple):
 
     name: str
     settings: dict[str, Any]
+    genes: np.ndarray
     errors: np.ndarray
     counts: dict[str, np.ndarray]
     supernets: dict[str, dict[str, Any]]
@@ -49,9 +52,14 @@ class Judged(NamedTuple):
         return ceiling(self.errors[:, 0], self.errors[:, 1])
 
     @property
+    def ordered(self) -> list[dict[str, Any]]:
+        """Rows of supernets: the rule that was named before there were results first, then the longest training."""
+        return sorted(self.supernets.values(), key=lambda row: (row["rule"] != HEADLINE, -row["epochs"]))
+
+    @property
     def headline(self) -> dict[str, Any] | None:
-        """The supernet that was named before there were results."""
-        return next((row for row in self.supernets.values() if row["rule"] == HEADLINE), None)
+        """The supernet that the goal is asked of."""
+        return next((row for row in self.ordered if row["rule"] == HEADLINE), None)
 
 
 def judged(name: str, stored: dict[str, Any]) -> Judged | None:
@@ -72,6 +80,7 @@ def judged(name: str, stored: dict[str, Any]) -> Judged | None:
     return Judged(
         name,
         stored["settings"],
+        np.asarray([row["genes"] for row in rows], np.int32),
         np.asarray([np.asarray(row["test"]) / row["of"]["test"] for row in rows]),
         {count: np.asarray([row[count] for row in rows]) for count in ("params", "macs")},
         supernets,
@@ -103,19 +112,27 @@ def section(space: Judged) -> str:
         "|---|" + "---|" * 4,
     ]
     against = {count: -values for count, values in space.counts.items()}  # the more, the better
-    for row in sorted(space.supernets.values(), key=lambda row: row["rule"] != HEADLINE):
+    for row in space.ordered:
         beyond = [
             difference(-row["test"], values, -truth).text(signed=True)
             for values in (-against["params"], -against["macs"])
         ]
         lines.append(
-            f"| supernet, `{row['rule']}`, {row['epochs']} epochs | {bootstrapped(row['test'], truth).text()} | "
+            f"| supernet, {described(row)} | {bootstrapped(row['test'], truth).text()} | "
             + " | ".join(beyond)
             + f" | {bootstrapped(row['validation'], truth).text()} |"
         )
     for count, label in (("params", "parameters"), ("macs", "MACs")):
         lines.append(f"| {label}, the more the better | {bootstrapped(against[count], truth).text()} | | | |")
-    return "\n".join(lines) + "\n\n" + "\n\n".join(textwrap.fill(text, WIDTH) for text in sentences(space))
+    said = "\n\n".join(textwrap.fill(text, WIDTH) for text in sentences(space))
+    judgements = {"trained alone": truth, **{f"supernet, {described(row)}": row["test"] for row in space.ordered}}
+    effects = ranking_effects.table(SPACES[space.name](), space.genes, judgements) if space.supernets else []
+    return "\n".join(lines) + f"\n\n{said}" + ("\n\n" + EFFECTS + "\n" + "\n".join(effects) if effects else "")
+
+
+def described(row: dict[str, Any]) -> str:
+    """How a supernet was trained."""
+    return f"`{row['rule']}`, {row['epochs']} epochs, learning rate {row['learning_rate']:g}"
 
 
 def sentences(space: Judged) -> list[str]:
@@ -130,7 +147,7 @@ def sentences(space: Judged) -> list[str]:
         f"{_span(space.counts['macs'])} MACs."
     ]
     if (row := space.headline) is not None:
-        said.append(f"By the supernet `{row['rule']}`, {verdict(kendall(row['test'], truth), top)}.")
+        said.append(f"By the supernet {described(row)}, {verdict(kendall(row['test'], truth), top)}.")
     elif space.name == UNRANKABLE:
         said.append("No supernet was trained for it: there is no order that it could find.")
     else:
@@ -151,7 +168,6 @@ def page(spaces: list[Judged]) -> str:
     text = PAGE.format(
         networks=some["networks"], epochs=some["epochs"], seeds=len(SEEDS), validation=some["validation"],
         data=some["data"], test=spaces[0].images, headline=HEADLINE, goal=GOAL, share=round(SHARE * 100),
-        rate=SUPERNET_RATE,
     )  # fmt: skip
     return text + "\n" + "\n\n".join(f"## {space.name}\n\n{section(space)}" for space in spaces) + "\n"
 
@@ -210,28 +226,40 @@ PAGE = """\
 
 {networks} networks are drawn uniformly from a space and trained alone for {epochs} epochs on the training images of
 `{data}` but {validation:,}, with {seeds} seeds (of weights and of the order of images). Their error on all {test:,}
-test images, averaged over seeds, is the truth here. A supernet is trained on the same images, with the evaluator's own
-settings (but a learning rate of {rate}), and judges the same networks: for each of them normalisation statistics are
-set from training images, then mistakes are counted on the test images, and on the {validation:,} images that were left
-out, which is what a search would see. All numbers are Kendall's tau-b, with 95 % intervals by bootstrap over networks;
-differences are paired.
-"Beyond" is how much higher the supernet's tau is than that of the count: an interval that holds 0 is no gain.
+test images, averaged over seeds, is the truth here. A supernet is trained on the same images and judges the same
+networks: for each of them normalisation statistics are set from training images, then mistakes are counted on the test
+images, and on the {validation:,} images that were left out, which is what a search would see. Where a supernet's
+learning rate is not the evaluator's own, the command was given `--learning-rate`; everything else is the evaluator's.
+All numbers are Kendall's tau-b, with 95 % intervals by bootstrap over networks; differences are paired. "Beyond" is how
+much higher the supernet's tau is than that of the count: an interval that holds 0 is no gain.
 
 The goal is a tau of at least {goal}, or {share} % of the noise ceiling. It is asked of the rule `{headline}`, the
-evaluator's default, which was named before there were results. Other rules stand beside it, with the same number of
-passes of images through networks; to pick the best of them by this table would be to choose by the test.
+evaluator's default, which was named before there were results, and of its longest training. Other rules stand beside
+it, with as many passes of images through networks; to pick the best of them by this table would be to choose by the
+test.
 
-Both spaces are the package's own (`mobilenet_v3[width=0.15,resolutions=1]` and `flynet[width=0.25]`) at 28x28 with the
-strides of 2 in the stem, the second and the last stage. After the first stage each chooses one of three widths, one to
-three blocks, all alike, and expansions of 1, 3 or 6, beside kernels in `mobilenet_v3` and heads, attention, reduction
-and residual in `flynet`. With the published choices alone, `mobilenet_v3_fixed`, networks drawn uniformly are so much
-alike that two trainings of the same ones order them differently (below): there is nothing to rank. Larger widths for
-blocks that choose for themselves were tried and given up, for many small decisions average out. All that was decided on
-networks trained alone, before any supernet was. Some networks are smaller than the quickstart's, as the numbers below
-say. The trainings are short: this is how networks rank after {epochs} epochs, which need not be their order after
-thirty.
+All spaces are the package's own (`mobilenet_v3[width=0.15]` and `flynet[width=0.25]`) for 28x28 pixels, halved early,
+so that networks are about as large as the quickstart's; some are smaller, as the numbers below say.
+
+- `mobilenet_v3` has the published choices: kernel and expansion of each block, depth (here 1 to 3) of each stage, and
+  the resolution.
+- `flynet` has those of a FlyNet block (heads, attention, reduction, residual) and the widths that round to different
+  multiples of 8, with one to as many blocks a stage as are published, and the same resolutions.
+- `mobilenet_v3_wide` chooses one of three widths, one to three blocks, all alike, expansions of 1, 3 or 6 and kernels
+  in each stage after the first. Shared weights find that hard: channels that only wide networks use are trained least.
+- `mobilenet_v3_fixed` is the first without its resolutions. Networks drawn uniformly from it are so much alike that
+  two trainings of the same ones order them differently: there is nothing to rank.
+
+What spaces hold was decided on networks trained alone. The resolutions came back after a supernet had missed the goal
+in `mobilenet_v3_wide`, which is why that result stays here. The trainings are short: this is how networks rank after
+{epochs} epochs, which need not be their order after thirty.
 
 ![Errors of networks trained alone, over what ranks them](ranking.png)
 
 Points are means of the two seeds, which are the ends of the bars.
+"""
+
+EFFECTS = """\
+What one step more of a decision, everywhere at once, does to the error, as a share of the mean error (least squares
+over the networks, ± one standard error; decisions without an order are left out):
 """

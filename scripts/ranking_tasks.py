@@ -19,8 +19,6 @@ from hw_models.errors import InputError
 SEEDS = (0, 1)  # of stand-alone trainings: two tell how far chance alone moves a ranking
 BATCH = 64  # images of a step, as in the quickstart
 SUPERNET_SEED = 0
-# After three epochs of 12,000 images the loss of `flynet` was 1.17 with this rate, 1.47 with the evaluator's own 0.4.
-SUPERNET_RATE = 0.1
 HEADLINE = "uniform"  # the rule that the goal is asked of, chosen before there were results
 
 
@@ -41,62 +39,82 @@ class Settings:
     validation: int = 5000
 
 
-def _early_strides(space: Any) -> Any:
-    """Maps of 28, 14, 7 and 4 pixels as soon as the published layout shrinks them.
+def _halved(space: Any, stages: tuple[int, ...]) -> Any:
+    """Maps are halved in the stem and at the first block of `stages`, and nowhere else.
 
     The spaces themselves keep the last strides and drop the first on small images, so that half of a network runs at
     28x28: up to three times the multiply-accumulates, and more than the quickstart's networks have.
     """
-    shrinking = {1, len(space.stages) - 1}
-    stages = tuple(
-        dataclasses.replace(stage, stride=2 if place in shrinking else 1) for place, stage in enumerate(space.stages)
+    others = tuple(
+        dataclasses.replace(stage, stride=2 if place in stages else 1) for place, stage in enumerate(space.stages)
     )
-    return dataclasses.replace(space, stem=dataclasses.replace(space.stem, stride=2), stages=stages)
+    return dataclasses.replace(space, stem=dataclasses.replace(space.stem, stride=2), stages=others)
+
+
+def _mobilenet_v3_of(resolutions: int) -> Any:
+    from search_spaces.spaces import mobilenet_v3
+
+    return mobilenet_v3.space(input_hw=28, input_channels=1, classes=10, width=0.15, resolutions=resolutions)
+
+
+def _mobilenet_v3() -> Any:
+    """Its published choices, resolution among them, with 1 to 3 blocks a stage.
+
+    The last stage is not halved, for kernels of 7x7 reach beyond maps that would be 2x2 with images of 16x16.
+    """
+    from search_spaces.choice import Choice
+
+    space = _halved(_mobilenet_v3_of(4), (1,))
+    first, *others = space.stages
+    return dataclasses.replace(
+        space, stages=(first, *(dataclasses.replace(stage, depth=Choice(1, 2, 3)) for stage in others))
+    )
 
 
 def _mobilenet_v3_fixed() -> Any:
-    """As published, but small: networks drawn from it differ by less than two trainings of one of them."""
-    from search_spaces.spaces import mobilenet_v3
-
-    return _early_strides(mobilenet_v3.space(input_hw=28, input_channels=1, classes=10, width=0.15, resolutions=1))
+    """At one resolution: networks drawn from it differ by less than two trainings of one of them."""
+    return _halved(_mobilenet_v3_of(1), (1, 5))
 
 
 # of the stages after the first; 4 channels are a bottleneck that shows
 WIDTHS = ((4, 8, 16), (4, 8, 16), (8, 16, 32), (8, 16, 32), (8, 24, 48))
 
 
-def _wider(space: Any, widths: tuple[tuple[int, ...], ...]) -> Any:
-    """With `widths`, expansions of 1, 3 or 6 and one to three equal blocks to choose from after the first stage.
+def _mobilenet_v3_wide() -> Any:
+    """With `WIDTHS`, expansions of 1, 3 or 6 and one to three equal blocks to choose from after the first stage.
 
     Few decisions of great effect: with many small ones, networks drawn uniformly are alike.
     """
     from search_spaces.choice import Choice
 
+    space = _mobilenet_v3_fixed()
     first, *others = space.stages
     stages = [first]
-    for stage, allowed in zip(others, widths, strict=True):
-        block = stage.block[0] if isinstance(stage.block, tuple) else stage.block
-        block = dataclasses.replace(block, expand=Choice(1, 3, 6), hidden=None)
+    for stage, allowed in zip(others, WIDTHS, strict=True):
+        block = dataclasses.replace(stage.block, expand=Choice(1, 3, 6))
         stages.append(
             dataclasses.replace(stage, block=block, width=Choice(*allowed), depth=Choice(1, 2, 3), shared=True)
         )
     return dataclasses.replace(space, stages=tuple(stages))
 
 
-def _mobilenet_v3() -> Any:
-    return _wider(_mobilenet_v3_fixed(), WIDTHS)
-
-
 def _flynet() -> Any:
+    """Its choices of each block and width, with 1 to as many blocks as are published, at the same resolutions."""
+    from search_spaces.choice import Choice
     from search_spaces.spaces import flynet
 
-    space = _early_strides(flynet.space(input_hw=28, input_channels=1, classes=10, width=0.25))
-    return _wider(space, WIDTHS[1:])
+    space = _halved(flynet.space(input_hw=28, input_channels=1, classes=10, width=0.25), (1,))
+    stages = tuple(
+        dataclasses.replace(stage, depth=Choice(*range(1, stage.depth + 1)) if stage.depth > 1 else 1)
+        for stage in space.stages
+    )
+    return dataclasses.replace(space, stages=stages, input_hw=_mobilenet_v3_of(4).input_hw)
 
 
 SPACES: dict[str, Callable[[], Any]] = {
     "mobilenet_v3": _mobilenet_v3,
     "flynet": _flynet,
+    "mobilenet_v3_wide": _mobilenet_v3_wide,
     "mobilenet_v3_fixed": _mobilenet_v3_fixed,
 }
 
@@ -123,13 +141,15 @@ def alone(name: str, number: int, settings: Settings) -> dict[str, Any]:
     """
     import jax
 
+    from nas.data import resized
     from nas.evaluators.standalone import count_mistakes
     from nas.training.recipe import Recipe
     from nas.training.standalone import Images, train
 
-    space, splits = SPACES[name](), _splits(settings)
+    space = SPACES[name]()
     genes = genes_of(space, number + 1)[number]
     network = space.freeze(genes)
+    splits = resized(_splits(settings), network.image_hw)
     images = Images(splits.train_images, splits.train_labels, splits.mean, splits.std)
     recipe = Recipe(settings.epochs, BATCH, learning_rate=0.1, weight_decay=1e-4, smoothing=0.0, shift=0)
     found: dict[str, list[int]] = {"validation": [], "test": []}
@@ -161,12 +181,14 @@ class _Watched:
             raise SystemExit("the process that wanted this result has ended")
 
 
-def shared(name: str, rule: str, passes: int, settings: Settings, scratch: Path) -> dict[str, Any]:
+def shared(
+    name: str, rule: str, passes: int, settings: Settings, scratch: Path, learning_rate: float | None = None
+) -> dict[str, Any]:
     """Mistakes that a supernet sees in the same networks, with its weights trained by `rule` on the same images.
 
     `passes` is how often an image goes through a network, so that rules cost about the same: one that runs four
-    networks in a step gets a quarter of the epochs. The learning rate is `SUPERNET_RATE`, everything else as the
-    evaluator has it. The state is kept after every epoch in a folder below `scratch`.
+    networks in a step gets a quarter of the epochs. Everything is as the evaluator has it, unless a `learning_rate` is
+    given. The state is kept after every epoch in a folder below `scratch`.
     """
     import jax
 
@@ -184,15 +206,14 @@ def shared(name: str, rule: str, passes: int, settings: Settings, scratch: Path)
             splits, validation_images=splits.test_images, validation_labels=splits.test_labels
         ),
     }  # fmt: skip
+    rate = {} if learning_rate is None else {"learning_rate": learning_rate}
     judges = {
-        part: supernet.evaluator(
-            space, data=images, epochs=epochs, batch=BATCH, learning_rate=SUPERNET_RATE, paths=rule, chunk=len(genes)
-        )
+        part: supernet.evaluator(space, data=images, epochs=epochs, batch=BATCH, paths=rule, chunk=len(genes), **rate)
         for part, images in by_part.items()
     }
     judge, key = judges["validation"], jax.random.key(SUPERNET_SEED)
     whose = {"space": space.fingerprint, "key": SUPERNET_SEED, **judge.describe}
-    folder = scratch / f"{name} {rule} {passes}"
+    folder = scratch / shared_task(rule, passes, learning_rate).replace("/", f" {name} ", 1).replace("/", " ")
     kept = Checkpoints(folder, whose)
     done, state = kept.restored(judge.init(key))
     watched, began, loss = _Watched(), time.monotonic(), None
@@ -212,6 +233,7 @@ def shared(name: str, rule: str, passes: int, settings: Settings, scratch: Path)
         "rule": rule,
         "epochs": epochs,
         "networks_per_step": networks,
+        "learning_rate": judge.describe["learning_rate"],
         "loss": loss,
         "of": {part: len(images.validation_labels) for part, images in by_part.items()},
         **found,
@@ -219,12 +241,21 @@ def shared(name: str, rule: str, passes: int, settings: Settings, scratch: Path)
     }
 
 
+def shared_task(rule: str, passes: int, learning_rate: float | None) -> str:
+    """The name of the task that trains and asks a supernet.
+
+    Example:
+        >>> shared_task("uniform", 24, None), shared_task("uniform", 24, 0.1)
+        ('shared/uniform/24', 'shared/uniform/24/0.1')
+    """
+    return f"shared/{rule}/{passes}" + ("" if learning_rate is None else f"/{learning_rate:g}")
+
+
 def run(name: str, task: str, settings: Settings, scratch: Path) -> dict[str, Any]:
-    """The result of a task by its name: `alone/7`, or `shared/uniform/24`."""
-    kind, _, which = task.partition("/")
-    if kind == "alone" and which.isdigit() and int(which) < settings.networks:
-        return alone(name, int(which), settings)
-    rule, _, passes = which.rpartition("/")
-    if kind == "shared" and passes.isdigit():
-        return shared(name, rule, int(passes), settings, scratch)
-    raise InputError(f"task '{task}' is not known: give alone/NUMBER or shared/RULE/PASSES")
+    """The result of a task by its name: `alone/7`, `shared/uniform/24`, or `shared/uniform/24/0.1`."""
+    match task.split("/"):
+        case ["alone", number] if number.isdigit() and int(number) < settings.networks:
+            return alone(name, int(number), settings)
+        case ["shared", rule, passes, *rate] if passes.isdigit() and len(rate) < 2:
+            return shared(name, rule, int(passes), settings, scratch, float(rate[0]) if rate else None)
+    raise InputError(f"task '{task}' is not known: give alone/NUMBER or shared/RULE/PASSES[/LEARNING_RATE]")

@@ -26,9 +26,10 @@ def scripts():
     return judge_ranking, ranking_page, ranking_tasks
 
 
-def results(settings, done, rules=("uniform",), noise=0.01):
+def results(scripts, name, settings, done, rules=("uniform",), noise=0.01):
     """Made-up results of `done` networks whose size, and a supernet, say how good they are."""
     draw = np.random.default_rng(0)
+    genes = scripts[2].genes_of(scripts[2].SPACES[name](), done).tolist()
     of, quality = {"test": 10_000, "validation": 5000}, draw.normal(size=settings["networks"])
 
     def mistakes(part):
@@ -38,10 +39,10 @@ def results(settings, done, rules=("uniform",), noise=0.01):
     rows = {"settings": settings}
     for n in range(done):
         counts = {"params": 1000 * n + 7, "macs": int(1e6 - 1e5 * quality[n])}
-        rows[f"alone/{n}"] = {"genes": [n], "test": [first[n], second[n]], "of": of, "cpu_s": 60, **counts}
+        rows[f"alone/{n}"] = {"genes": genes[n], "test": [first[n], second[n]], "of": of, "cpu_s": 60, **counts}
     for rule in rules:
         found = {part: mistakes(part) for part in of}
-        rows[f"shared/{rule}/24"] = {"rule": rule, "epochs": 24, "of": of, "cpu_s": 600, **found}
+        rows[f"shared/{rule}/24"] = {"rule": rule, "epochs": 24, "learning_rate": 0.4, "of": of, "cpu_s": 600, **found}
     return rows
 
 
@@ -55,10 +56,11 @@ def test_the_page_shows_both_spaces_and_what_is_missing(scripts, tmp_path):
     _, page, tasks = scripts
     settings = settings_of(scripts, networks=12)
     assert page.write(tmp_path) == ""
-    (tmp_path / "ranking_flynet.json").write_text(json.dumps(results(settings, 9, rules=("fair",))))
+    (tmp_path / "ranking_flynet.json").write_text(json.dumps(results(scripts, "flynet", settings, 9, ("fair",))))
     text = page.write(tmp_path)
+    made = results(scripts, "mobilenet_v3", settings, 12, ("fair", tasks.HEADLINE))
     assert "9 of 12 networks" in text and "is not trained yet" in text and "mobilenet_v3\n\n|" not in text
-    (tmp_path / "ranking_mobilenet_v3.json").write_text(json.dumps(results(settings, 12, ("fair", tasks.HEADLINE))))
+    (tmp_path / "ranking_mobilenet_v3.json").write_text(json.dumps(made))
     text = page.write(tmp_path)
     assert text.index("## mobilenet_v3") < text.index("`uniform`, 24 epochs") < text.index("## flynet")
     assert text.count("the goal is") == 1 and "12 of 12" not in text and "nan" not in text
@@ -68,8 +70,8 @@ def test_the_page_shows_both_spaces_and_what_is_missing(scripts, tmp_path):
 
 def test_a_page_needs_networks_to_rank(scripts):
     settings = settings_of(scripts)
-    assert scripts[1].judged("flynet", results(settings, 2)) is None
-    found = scripts[1].judged("flynet", results(settings, 5))
+    assert scripts[1].judged("flynet", results(scripts, "flynet", settings, 2)) is None
+    found = scripts[1].judged("flynet", results(scripts, "flynet", settings, 5))
     assert found.truth.shape == (5,) and found.headline["test"].shape == (5,)
 
 
@@ -101,6 +103,7 @@ def test_a_store_keeps_what_others_added_and_refuses_other_settings(scripts, tmp
     ("given", "said"),
     [
         (["--networks", "2"], r"--networks 2 is out of range: give 4 to 1000"),
+        (["--learning-rate", "nan"], r"--learning-rate nan is out of range"),
         (["--workers", "0"], r"--workers 0 is out of range"),
         (["--rules", "unifrm"], r"did you mean 'uniform'"),
     ],
@@ -139,3 +142,45 @@ def test_more_networks_begin_with_the_same_ones_and_the_middle_one_is_of_the_qui
         assert 1e6 < np.median([each.macs for each in networks]) < 4e6
         assert 6e4 < np.median([each.params for each in networks]) < 2e5
         assert max(each.macs for each in networks) < 6e6
+
+
+def test_a_longer_training_of_the_named_rule_is_asked(scripts):
+    rows = results(scripts, "flynet", settings_of(scripts), 5, ("fair", "uniform"))
+    rows["shared/uniform/96/0.1"] = {**rows["shared/uniform/24"], "epochs": 96, "learning_rate": 0.1}
+    found = scripts[1].judged("flynet", rows)
+    assert found.headline["epochs"] == 96 and [row["rule"] for row in found.ordered] == ["uniform", "uniform", "fair"]
+
+
+def test_effects_of_decisions_are_found_again(scripts):
+    sys.path.insert(0, str(SCRIPTS))
+    try:
+        import ranking_effects
+    finally:
+        sys.path.remove(str(SCRIPTS))
+    tasks = scripts[2]
+    space = tasks.SPACES["mobilenet_v3"]()
+    genes = tasks.genes_of(space, 40)
+    means = ranking_effects.steps(space, genes)
+    assert set(means) == {"depth", "kernel", "expand", "input_hw"}
+    errors = 0.2 - 0.01 * means["input_hw"] + 0.003 * means["depth"]
+    found = {kind: share * errors.mean() for kind, (share, _) in ranking_effects.fitted(means, errors).items()}
+    assert found == pytest.approx({"depth": 0.003, "kernel": 0, "expand": 0, "input_hw": -0.01}, abs=1e-9)
+    # a block that is not there has no kernel: its gene does not count
+    shallow = np.zeros((1, space.num_decisions), np.int32)
+    deep_kernel = shallow.copy()
+    deep_kernel[0, list(space.names).index("stages/5/2/kernel")] = 2
+    assert ranking_effects.steps(space, deep_kernel)["kernel"] == ranking_effects.steps(space, shallow)["kernel"]
+
+
+def test_tasks_are_named_by_what_their_results_depend_on(scripts):
+    _, _, tasks = scripts
+    asked = []
+    settings = tasks.Settings()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks, "shared", lambda *given: asked.append(given) or {})
+        for rate in (None, 0.1):
+            tasks.run("flynet", tasks.shared_task("sandwich[random=2]", 24, rate), settings, Path("x"))
+    assert asked == [("flynet", "sandwich[random=2]", 24, settings, Path("x"), rate) for rate in (None, 0.1)]
+    for wrong in ("alone/30", "alone/x", "shared/uniform", "shared/uniform/24/0.1/2", "other/1"):
+        with pytest.raises(InputError, match="is not known"):
+            tasks.run("flynet", wrong, settings, Path("x"))
