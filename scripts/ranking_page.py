@@ -188,9 +188,11 @@ def figure(spaces: list[Judged]) -> Any:
         ]
         for axis, (label, score, more) in zip(axes[row], shown, strict=True):
             axis.set_xlabel(label)
+            axis.locator_params(axis="x", nbins=5)
             if score is None:
                 missing = "none" if space.name == UNRANKABLE else "not trained yet"
                 axis.text(0.5, 0.5, missing, ha="center", transform=axis.transAxes, color=INK)
+                axis.set_xticks([])
                 continue
             tau = bootstrapped(-score if more else score, space.truth)
             off = np.abs(space.errors - space.truth[:, None]).max(1)  # both seeds lie on the ends of the bar

@@ -184,3 +184,15 @@ def test_tasks_are_named_by_what_their_results_depend_on(scripts):
     for wrong in ("alone/30", "alone/x", "shared/uniform", "shared/uniform/24/0.1/2", "other/1"):
         with pytest.raises(InputError, match="is not known"):
             tasks.run("flynet", wrong, settings, Path("x"))
+
+
+@pytest.mark.slow
+def test_a_network_of_a_small_resolution_is_trained_and_judged_at_it(scripts):
+    _, _, tasks = scripts
+    settings = tasks.Settings(data="fashion_mnist_10k", networks=4, epochs=1, validation=7800)
+    space = tasks.SPACES["mobilenet_v3"]()
+    number = int(tasks.genes_of(space, 4)[:, -1].argmin())
+    row = tasks.run("mobilenet_v3", f"alone/{number}", settings, Path("unused"))
+    assert space.freeze(row["genes"]).image_hw == 16 and row["of"] == {"validation": 7800, "test": 2000}
+    for part, images in row["of"].items():
+        assert len(row[part]) == len(tasks.SEEDS) and all(0 < mistakes <= images for mistakes in row[part])
