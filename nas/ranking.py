@@ -87,6 +87,23 @@ def difference(score: Any, other: Any, truth: Any, resamples: int = RESAMPLES, s
     return _interval(_tau(a, truth_a) - _tau(b, truth_a), _taus(a, truth_a, draws) - _taus(b, truth_a, draws))
 
 
+def within(score: Any, truth: Any, groups: Any, resamples: int = RESAMPLES, seed: int = 0) -> Tau:
+    """Tau of `score [N]` against `truth [N]` over those pairs of networks only that are of one group, `groups [N]`.
+
+    What all networks of a group have in common cannot help to rank them. NaN where no pair is left that does not tie.
+
+    Example:
+        >>> kendall([1, 2, 8, 9], [2, 1, 9, 8]), within([1, 2, 8, 9], [2, 1, 9, 8], [0, 0, 1, 1]).value
+        (0.3333333333333333, -1.0)
+    """
+    a, b = _judgements(score, truth)
+    together = np.equal.outer(np.asarray(groups), np.asarray(groups)).astype(np.float64)
+    value = float(_taus(a, b, np.ones((1, len(a))), together)[0])
+    if np.isnan(value):
+        return Tau(value, value, value)
+    return _interval(value, _taus(a, b, _draws(len(a), resamples, seed), together))
+
+
 def ceiling(first: Any, second: Any) -> Ceiling:
     """The noise ceiling, from the errors `[N]` of two trainings of the same networks.
 
@@ -121,12 +138,13 @@ def _tau(a: np.ndarray, b: np.ndarray) -> float:
     return float(_taus(a, b, np.ones((1, len(a))))[0])
 
 
-def _taus(a: np.ndarray, b: np.ndarray, draws: np.ndarray) -> np.ndarray:
+def _taus(a: np.ndarray, b: np.ndarray, draws: np.ndarray, paired: np.ndarray | float = 1.0) -> np.ndarray:
     """Tau of `a [N]` and `b [N]` in each of `R` draws, `[R]`; NaN where all of one side tie.
 
-    `draws [R, N]` is how often each network is in the draw: a pair counts so many times as the product.
+    `draws [R, N]` is how often each network is in the draw: a pair counts so many times as the product, and not at all
+    where `paired [N, N]` is 0.
     """
-    above, beside = np.sign(a[:, None] - a), np.sign(b[:, None] - b)
+    above, beside = paired * np.sign(a[:, None] - a), paired * np.sign(b[:, None] - b)
 
     def pairs(table: np.ndarray) -> np.ndarray:
         return ((draws @ table) * draws).sum(1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import json
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import ranking_page
-from ranking_tasks import HEADLINE, SPACES, Settings, run, shared_task
+from ranking_tasks import HEADLINE, PASSES, SPACES, Settings, run, shared_task
 
 from experiments.process import cores, prepare
 from experiments.progress_view import clock
@@ -30,7 +31,6 @@ from nas import disk
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 SCRATCH = Path(__file__).resolve().parent.parent / "runs" / "ranking"
 RULES = (HEADLINE, "sandwich[random=2]", "fair")
-PASSES = 24  # of every image through networks of the supernet: a tenth of what 30 networks take with two seeds
 FAILURES = 3  # tasks that may fail before no other is started: one may run out of memory beside other work
 RANGES = {
     "networks": (4, 1000),
@@ -56,15 +56,10 @@ class Store:
     def _read(self) -> None:
         if not self.path.is_file():
             return
-        try:
-            with disk.explained(self.path, "read"):
-                found = json.loads(self.path.read_text())
-        except ValueError as error:
-            raise InputError(f"{self.path} is damaged ({error}): restore it, or remove it to start again") from error
-        if not isinstance(found, dict) or found.get("settings") != self.rows["settings"]:
-            there = found.get("settings") if isinstance(found, dict) else "something else"
+        found = ranking_page.stored(self.path)
+        if found["settings"] != self.rows["settings"]:
             raise InputError(
-                f"{self.path} holds results of {there}, asked for are {self.rows['settings']}: "
+                f"{self.path} holds results of {found['settings']}, asked for are {self.rows['settings']}: "
                 "give the same settings, or another folder with --out"
             )
         self.rows = found
@@ -85,7 +80,7 @@ def tasks(settings: Settings, rules: list[str], passes: int, learning_rate: floa
         ['alone/0', 'alone/1', 'shared/uniform/24']
     """
     alone = [f"alone/{number}" for number in range(settings.networks)]
-    return alone + [shared_task(rule, passes, learning_rate) for rule in rules]
+    return [*alone, *dict.fromkeys(shared_task(rule, passes, learning_rate) for rule in rules)]
 
 
 def in_own_process(command: list[str], task: str) -> dict[str, Any]:
@@ -154,10 +149,17 @@ def arguments_of(given: list[str] | None) -> argparse.Namespace:
         value = getattr(arguments, name)
         if value is not None and not low <= value <= high:
             raise InputError(f"--{name.replace('_', '-')} {value} is out of range: give {low} to {high}")
-    from nas.training.paths import paths  # seconds: after what is quickly checked
+    from nas.data import split  # seconds: after what is quickly checked
+    from nas.data_source import load
+    from nas.evaluators import supernet
+    from nas.training.paths import paths
 
     for rule in arguments.rules:
         paths(SPACES[arguments.space](), rule)
+    if arguments.learning_rate == inspect.signature(supernet.evaluator).parameters["learning_rate"].default:
+        arguments.learning_rate = None  # not another training than without the option
+    if not arguments.task:
+        split(load(arguments.data), arguments.validation, seed=0)
     return arguments
 
 

@@ -23,7 +23,7 @@ def steps(space: Any, genes: np.ndarray) -> dict[str, np.ndarray]:
     active = np.stack([np.asarray(space.active(row)) for row in genes])
     by_kind: dict[str, list[int]] = {}
     for place, decision in enumerate(space.decisions):
-        if all(isinstance(value, int) for value in decision.values):
+        if all(type(value) is int for value in decision.values) and (np.diff(decision.values) > 0).all():
             by_kind.setdefault(decision.name.rpartition("/")[2], []).append(place)
     return {
         kind: (genes[:, places] * active[:, places]).sum(1) / np.maximum(1, active[:, places].sum(1))
@@ -34,7 +34,7 @@ def steps(space: Any, genes: np.ndarray) -> dict[str, np.ndarray]:
 def fitted(means: dict[str, np.ndarray], errors: np.ndarray) -> dict[str, tuple[float, float]]:
     """By kind, the part of the mean of `errors [N]` that one step more everywhere adds, and its standard error.
 
-    Ordinary least squares of all kinds together, so networks have to outnumber kinds by more than one.
+    Ordinary least squares of all kinds together. Empty where there are too few networks to tell kinds apart.
 
     Example:
         >>> width, kernel = np.asarray([0, 0, 1, 1, 2.0]), np.asarray([0, 1, 0, 1, 0.0])
@@ -44,10 +44,12 @@ def fitted(means: dict[str, np.ndarray], errors: np.ndarray) -> dict[str, tuple[
     """
     relative = errors / errors.mean()
     inputs = np.column_stack([np.ones(len(errors)), *means.values()])
-    slopes, *_ = np.linalg.lstsq(inputs, relative, rcond=None)
+    slopes, _, rank, _ = np.linalg.lstsq(inputs, relative, rcond=None)
     freedom = len(errors) - inputs.shape[1]
+    if rank < inputs.shape[1] or freedom < 2:
+        return {}
     variance = ((relative - inputs @ slopes) ** 2).sum() / freedom
-    spread = np.sqrt(np.maximum(0, np.diag(np.linalg.pinv(inputs.T @ inputs))) * variance)
+    spread = np.sqrt(np.diag(np.linalg.inv(inputs.T @ inputs)) * variance)
     return dict(zip(means, zip(slopes[1:].tolist(), spread[1:].tolist(), strict=True), strict=True))
 
 
@@ -59,13 +61,14 @@ def table(space: Any, genes: np.ndarray, judgements: dict[str, np.ndarray]) -> l
         >>> space, draw = tiny.space(), np.random.default_rng(0)
         >>> genes = draw.integers(0, space.cardinality, (20, space.num_decisions))
         >>> table(space, genes, {"alone": 0.1 + 0.01 * draw.random(20)})[0]
-        '| error | kernel | expand | width | depth | heads |'
+        '| error | mean | kernel | expand | width | depth | heads |'
     """
     means = {kind: values for kind, values in steps(space, genes).items() if np.ptp(values)}
-    if not means or len(genes) < len(means) + 3:
-        return []
-    lines = ["| error | " + " | ".join(means) + " |", "|---|" + "---|" * len(means)]
+    lines = ["| error | mean | " + " | ".join(means) + " |", "|---|---|" + "---|" * len(means)]
     for judge, errors in judgements.items():
-        cells = [f"{100 * share:+.1f} ± {100 * spread:.1f} %" for share, spread in fitted(means, errors).values()]
-        lines.append(f"| {judge} | " + " | ".join(cells) + " |")
+        effects = fitted(means, errors)
+        if not effects:
+            return []
+        cells = [f"{100 * share:+.1f} ± {100 * spread:.1f} %" for share, spread in effects.values()]
+        lines.append(f"| {judge} | {errors.mean():.4f} | " + " | ".join(cells) + " |")
     return lines

@@ -10,15 +10,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import ranking_effects
-from ranking_tasks import HEADLINE, SEEDS, SPACES
+from ranking_tasks import HEADLINE, PASSES, SEEDS, SPACES
 
 from experiments.plots import COLOURS, INK, styled
+from hw_models.errors import InputError
 from nas import disk
-from nas.ranking import LEAST, Ceiling, bootstrapped, ceiling, difference, kendall
+from nas.ranking import LEAST, Ceiling, bootstrapped, ceiling, difference, kendall, within
 
 GOAL, SHARE = 0.6, 0.85  # of tau, or of the noise ceiling: what issue 5 asks for
 WIDTH = 120  # columns of the page
 UNRANKABLE = "mobilenet_v3_fixed"
+COUNTS = {"params": "parameters", "macs": "MACs"}
+RESOLUTION = "input_hw"  # the decision
 
 
 class Judged(NamedTuple):
@@ -27,7 +30,7 @@ class Judged(NamedTuple):
     Attributes:
         genes: of the networks, `[N, D]`.
         errors: test errors after training alone, `[N, seeds]`.
-        counts: `params` and `macs`, `[N]` each.
+        counts: what may rank networks without any training, the more the better, `[N]` each.
         supernets: by task, test and validation errors that the supernet gives to the `N` networks.
         images: how many test images.
     """
@@ -53,13 +56,34 @@ class Judged(NamedTuple):
 
     @property
     def ordered(self) -> list[dict[str, Any]]:
-        """Rows of supernets: the rule that was named before there were results first, then the longest training."""
-        return sorted(self.supernets.values(), key=lambda row: (row["rule"] != HEADLINE, -row["epochs"]))
+        """Rows of supernets: the one that the goal is asked of, then others by the same rule, then other rules."""
+
+        def place(row: dict[str, Any]) -> tuple[bool, bool, int]:
+            return row["rule"] != HEADLINE, row["epochs"] != PASSES, row["epochs"]
+
+        return sorted(self.supernets.values(), key=place)
 
     @property
     def headline(self) -> dict[str, Any] | None:
-        """The supernet that the goal is asked of."""
-        return next((row for row in self.ordered if row["rule"] == HEADLINE), None)
+        """The supernet that the goal is asked of, which was named before there were results."""
+        first = self.ordered[0] if self.supernets else None
+        return first if first and (first["rule"], first["epochs"]) == (HEADLINE, PASSES) else None
+
+
+def stored(path: Path) -> dict[str, Any]:
+    """What a store holds, by task, and its `settings`.
+
+    Raises:
+        InputError: it cannot be read, or is no store.
+    """
+    try:
+        with disk.explained(path, "read"):
+            found = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): restore it, or remove it to start again") from error
+    if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
+        raise InputError(f"{path} is damaged (no settings): restore it, or remove it to start again")
+    return found
 
 
 def judged(name: str, stored: dict[str, Any]) -> Judged | None:
@@ -72,6 +96,11 @@ def judged(name: str, stored: dict[str, Any]) -> Judged | None:
     rows = [stored[f"alone/{n}"] for n in numbers]
     if len(rows) < LEAST:
         return None
+    genes = np.asarray([row["genes"] for row in rows], np.int32)
+    counts = {label: np.asarray([row[count] for row in rows]) for count, label in COUNTS.items()}
+    names = SPACES[name]().names
+    if RESOLUTION in names:
+        counts["resolution"] = genes[:, names.index(RESOLUTION)]
     supernets = {
         task: {**row, **{part: np.asarray(row[part])[numbers] / row["of"][part] for part in ("test", "validation")}}
         for task, row in stored.items()
@@ -80,9 +109,9 @@ def judged(name: str, stored: dict[str, Any]) -> Judged | None:
     return Judged(
         name,
         stored["settings"],
-        np.asarray([row["genes"] for row in rows], np.int32),
+        genes,
         np.asarray([np.asarray(row["test"]) / row["of"]["test"] for row in rows]),
-        {count: np.asarray([row[count] for row in rows]) for count in ("params", "macs")},
+        counts,
         supernets,
         rows[0]["of"]["test"],
         float(sum(row.get("cpu_s", 0) for task, row in stored.items() if task != "settings")),
@@ -106,24 +135,24 @@ def verdict(tau: float, top: Ceiling) -> str:
 
 def section(space: Judged) -> str:
     """Table and sentences about one space."""
-    truth = space.truth
+    truth, counts = space.truth, space.counts
     lines = [
-        "| ranked by | tau, test images | beyond params | beyond MACs | tau, validation images |",
-        "|---|" + "---|" * 4,
+        "| ranked by | tau, test images | "
+        + " | ".join(f"beyond {label}" for label in counts)
+        + " | validation images |",
+        "|---|---|" + "---|" * len(counts) + "---|",
     ]
-    against = {count: -values for count, values in space.counts.items()}  # the more, the better
     for row in space.ordered:
-        beyond = [
-            difference(-row["test"], values, -truth).text(signed=True)
-            for values in (-against["params"], -against["macs"])
-        ]
+        beyond = [difference(-row["test"], values, -truth).text(signed=True) for values in counts.values()]
         lines.append(
             f"| supernet, {described(row)} | {bootstrapped(row['test'], truth).text()} | "
             + " | ".join(beyond)
             + f" | {bootstrapped(row['validation'], truth).text()} |"
         )
-    for count, label in (("params", "parameters"), ("macs", "MACs")):
-        lines.append(f"| {label}, the more the better | {bootstrapped(against[count], truth).text()} | | | |")
+    for label, values in counts.items():
+        lines.append(
+            f"| {label}, the more the better | {bootstrapped(-values, truth).text()} |" + " |" * (len(counts) + 1)
+        )
     said = "\n\n".join(textwrap.fill(text, WIDTH) for text in sentences(space))
     judgements = {"trained alone": truth, **{f"supernet, {described(row)}": row["test"] for row in space.ordered}}
     effects = ranking_effects.table(SPACES[space.name](), space.genes, judgements) if space.supernets else []
@@ -143,14 +172,16 @@ def sentences(space: Judged) -> list[str]:
         f"Noise: two trainings of the same networks rank them with tau {bootstrapped(*space.errors.T[:2]).text()}; "
         f"so a perfect judgement would reach about {top.mean:.2f} against their mean, the ceiling. Errors go from "
         f"{truth.min():.4f} to {truth.max():.4f} (deviation {truth.std(ddof=1):.4f}), those of two seeds are "
-        f"{apart.mean():.4f} apart on average. The networks have {_span(space.counts['params'])} parameters and "
-        f"{_span(space.counts['macs'])} MACs."
+        f"{apart.mean():.4f} apart on average. The networks have {_span(space.counts['parameters'])} parameters and "
+        f"{_span(space.counts['MACs'])} MACs."
     ]
-    if (row := space.headline) is not None:
-        said.append(f"By the supernet {described(row)}, {verdict(kendall(row['test'], truth), top)}.")
-    elif space.name == UNRANKABLE:
-        said.append("No supernet was trained for it: there is no order that it could find.")
-    else:
+    named = [row for row in space.ordered if row["rule"] == HEADLINE]
+    said += [f"By the supernet {described(row)}, {verdict(kendall(row['test'], truth), top)}." for row in named]
+    if (sizes := space.counts.get("resolution")) is not None:
+        said.append(same_resolution(space, sizes))
+    if not named and space.name == UNRANKABLE:
+        said.append("No supernet was trained for it: there is no order to be seen that it could find.")
+    elif not named:
         said.append(f"The supernet `{HEADLINE}` is not trained yet.")
     if len(truth) < wanted:
         said.append(f"**Not complete: {len(truth)} of {wanted} networks are in it.**")
@@ -158,8 +189,52 @@ def sentences(space: Judged) -> list[str]:
     return said
 
 
+def same_resolution(space: Judged, sizes: np.ndarray) -> str:
+    """How well networks are ranked whose resolution says nothing."""
+    pairs = int((np.equal.outer(sizes, sizes).sum() - len(sizes)) / 2)
+    seeds = within(*space.errors.T[:2], sizes)
+    taus = [f"{seeds.text()} between the two trainings"]
+    for row in space.ordered:
+        taus.append(f"{within(row['test'], space.truth, sizes).text()} with the supernet {described(row)}")
+    taus.append(f"{within(-space.counts['MACs'], space.truth, sizes).text()} with MACs")
+    said = f"Among networks of one resolution ({pairs} pairs) tau is {'; '.join(taus)}."
+    if not seeds.low > 0:
+        said += " The interval between the trainings holds 0: the order tested here is mostly that of resolutions."
+    if kendall(-space.counts["resolution"], space.truth) > space.ceiling.mean:
+        said += " Resolution is above the ceiling, which is estimated as if errors were normal and nothing tied."
+    return said
+
+
 def _span(values: np.ndarray) -> str:
     return f"{values.min():,} to {values.max():,}"
+
+
+def check(space: Judged, first: Judged) -> None:
+    """Whether the page, which speaks of one experiment, may show `space` beside the `first` one.
+
+    Raises:
+        InputError: it was judged with other settings, or its definition has changed since.
+    """
+    ours, others = ({**each.settings, "space": ""} for each in (space, first))
+    if ours != others:
+        raise InputError(f"{space.name} was judged with {ours}, {first.name} with {others}: give each a folder (--out)")
+    if space.settings["space"] != SPACES[space.name]().fingerprint:
+        raise InputError(f"the results of {space.name} are of another space of that name: remove them, or use --out")
+
+
+def commands(space: Judged) -> str:
+    """What has to be run for the rows of a section."""
+    settings: dict[tuple[int, float | None], list[str]] = {}
+    for task in space.supernets:
+        _, rule, passes, *rate = task.split("/")
+        settings.setdefault((int(passes), float(rate[0]) if rate else None), []).append(rule)
+    lines = []
+    for (passes, rate), rules in sorted(settings.items(), key=str) or [((PASSES, None), [])]:
+        options = "" if passes == PASSES else f" --passes {passes}"
+        options += "" if rate is None else f" --learning-rate {rate:g}"
+        named = "".join(f" '{rule}'" if "[" in rule else f" {rule}" for rule in sorted(rules, reverse=True))
+        lines.append(f"    python scripts/judge_ranking.py {space.name}{options} --rules{named}")
+    return "\n".join(lines)
 
 
 def page(spaces: list[Judged]) -> str:
@@ -167,9 +242,14 @@ def page(spaces: list[Judged]) -> str:
     some = spaces[0].settings
     text = PAGE.format(
         networks=some["networks"], epochs=some["epochs"], seeds=len(SEEDS), validation=some["validation"],
-        data=some["data"], test=spaces[0].images, headline=HEADLINE, goal=GOAL, share=round(SHARE * 100),
+        data=some["data"], test=spaces[0].images, headline=HEADLINE, passes=PASSES, goal=GOAL, share=round(SHARE * 100),
     )  # fmt: skip
-    return text + "\n" + "\n\n".join(f"## {space.name}\n\n{section(space)}" for space in spaces) + "\n"
+    return (
+        text
+        + "\n"
+        + "\n\n".join(f"## {space.name}\n\n{commands(space)}\n\n{section(space)}" for space in spaces)
+        + "\n"
+    )
 
 
 @styled
@@ -183,8 +263,8 @@ def figure(spaces: list[Judged]) -> Any:
     for row, (space, colour) in enumerate(zip(spaces, COLOURS, strict=False)):
         shown: list[tuple[str, np.ndarray | None, bool]] = [
             (f"supernet's test error, {HEADLINE}", None if space.headline is None else space.headline["test"], False),
-            ("million MACs", space.counts["macs"] / 1e6, True),
-            ("thousand parameters", space.counts["params"] / 1e3, True),
+            ("million MACs", space.counts["MACs"] / 1e6, True),
+            ("thousand parameters", space.counts["parameters"] / 1e3, True),
         ]
         for axis, (label, score, more) in zip(axes[row], shown, strict=True):
             axis.set_xlabel(label)
@@ -205,8 +285,10 @@ def figure(spaces: list[Judged]) -> Any:
 def write(folder: Path) -> str:
     """Page and figure beside the stores in `folder`; the text, empty where there is too little to show."""
     stores = {name: folder / f"ranking_{name}.json" for name in SPACES}
-    found = [judged(name, json.loads(path.read_text())) for name, path in stores.items() if path.is_file()]
+    found = [judged(name, stored(path)) for name, path in stores.items() if path.is_file()]
     spaces = [space for space in found if space is not None]
+    for space in spaces:
+        check(space, spaces[0])
     if not spaces:
         return ""
     import matplotlib.pyplot as plt
@@ -223,9 +305,6 @@ def write(folder: Path) -> str:
 PAGE = """\
 # How well the supernet ranks networks
 
-    python scripts/judge_ranking.py mobilenet_v3
-    python scripts/judge_ranking.py flynet
-
 {networks} networks are drawn uniformly from a space and trained alone for {epochs} epochs on the training images of
 `{data}` but {validation:,}, with {seeds} seeds (of weights and of the order of images). Their error on all {test:,}
 test images, averaged over seeds, is the truth here. A supernet is trained on the same images and judges the same
@@ -235,26 +314,28 @@ learning rate is not the evaluator's own, the command was given `--learning-rate
 All numbers are Kendall's tau-b, with 95 % intervals by bootstrap over networks; differences are paired. "Beyond" is how
 much higher the supernet's tau is than that of the count: an interval that holds 0 is no gain.
 
-The goal is a tau of at least {goal}, or {share} % of the noise ceiling. It is asked of the rule `{headline}`, the
-evaluator's default, which was named before there were results, and of its longest training. Other rules stand beside
-it, with as many passes of images through networks; to pick the best of them by this table would be to choose by the
-test.
+The goal is a tau of at least {goal}, or {share} % of the noise ceiling. It is asked of the rule `{headline}` with
+{passes} passes of all images, which was named before there were results. Longer trainings, where there are any, were
+made after that one had missed the goal; other rules have as many passes of images through networks. To pick the best by
+this table would be to choose by the test.
 
-All spaces are the package's own (`mobilenet_v3[width=0.15]` and `flynet[width=0.25]`) for 28x28 pixels, halved early,
-so that networks are about as large as the quickstart's; some are smaller, as the numbers below say.
+All spaces are those of the package (`mobilenet_v3[width=0.15]` and `flynet[width=0.25]`) for 28x28 pixels, with strides
+moved to the front, so that networks are about as large as the quickstart's; some are smaller, as the numbers below say.
 
 - `mobilenet_v3` has the published choices: kernel and expansion of each block, depth (here 1 to 3) of each stage, and
   the resolution.
 - `flynet` has those of a FlyNet block (heads, attention, reduction, residual) and the widths that round to different
   multiples of 8, with one to as many blocks a stage as are published, and the same resolutions.
 - `mobilenet_v3_wide` chooses one of three widths, one to three blocks, all alike, expansions of 1, 3 or 6 and kernels
-  in each stage after the first. Shared weights find that hard: channels that only wide networks use are trained least.
-- `mobilenet_v3_fixed` is the first without its resolutions. Networks drawn uniformly from it are so much alike that
-  two trainings of the same ones order them differently: there is nothing to rank.
+  in each stage after the first. Shared weights undervalue its widths and overvalue its kernels, as the table of effects
+  says. So does `sandwich`, which trains the widest network in every step; the cause is not known.
+- `mobilenet_v3_fixed` is the first at one resolution, with 2 to 4 blocks and the last stage halved too. Two trainings
+  of the same networks order them differently: none was found to be better than another.
 
-What spaces hold was decided on networks trained alone. The resolutions came back after a supernet had missed the goal
-in `mobilenet_v3_wide`, which is why that result stays here. The trainings are short: this is how networks rank after
-{epochs} epochs, which need not be their order after thirty.
+The last two were defined by what networks trained alone showed, before any supernet was. Then a supernet missed the
+goal in `mobilenet_v3_wide`, which has a learning rate of 0.1, since that had trained another space better for some
+epochs; after it the first two were defined as they are now, with resolutions. The trainings are short: this is how
+networks rank after {epochs} epochs, which need not be their order after thirty.
 
 ![Errors of networks trained alone, over what ranks them](ranking.png)
 
@@ -262,6 +343,6 @@ Points are means of the two seeds, which are the ends of the bars.
 """
 
 EFFECTS = """\
-What one step more of a decision, everywhere at once, does to the error, as a share of the mean error (least squares
-over the networks, ± one standard error; decisions without an order are left out):
+What one step more of a decision, everywhere at once, does to the error, as a share of the mean error of that row (least
+squares over the networks, ± one standard error; decisions without an order are left out):
 """

@@ -1,8 +1,10 @@
 """The ranking experiment: its store, its page and what it refuses. The trainings themselves are those of `nas`."""
 
+import doctest
 import json
 import sys
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -15,15 +17,16 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 @pytest.fixture(scope="module")
 def scripts():
-    """`judge_ranking`, `ranking_page` and `ranking_tasks`, which are files of `scripts` and no package."""
+    """`judge_ranking`, `ranking_page`, `ranking_tasks`, `ranking_effects`: files of `scripts`, which is no package."""
     sys.path.insert(0, str(SCRIPTS))
     try:
         import judge_ranking
+        import ranking_effects
         import ranking_page
         import ranking_tasks
     finally:
         sys.path.remove(str(SCRIPTS))
-    return judge_ranking, ranking_page, ranking_tasks
+    return judge_ranking, ranking_page, ranking_tasks, ranking_effects
 
 
 def results(scripts, name, settings, done, rules=("uniform",), noise=0.01):
@@ -46,24 +49,27 @@ def results(scripts, name, settings, done, rules=("uniform",), noise=0.01):
     return rows
 
 
-def settings_of(scripts, **changed):
+def settings_of(scripts, name="flynet", **changed):
     from dataclasses import asdict
 
-    return asdict(scripts[2].Settings(**changed))
+    return {**asdict(scripts[2].Settings(**changed)), "space": scripts[2].SPACES[name]().fingerprint}
 
 
 def test_the_page_shows_both_spaces_and_what_is_missing(scripts, tmp_path):
-    _, page, tasks = scripts
+    _, page, tasks, _ = scripts
     settings = settings_of(scripts, networks=12)
     assert page.write(tmp_path) == ""
     (tmp_path / "ranking_flynet.json").write_text(json.dumps(results(scripts, "flynet", settings, 9, ("fair",))))
     text = page.write(tmp_path)
-    made = results(scripts, "mobilenet_v3", settings, 12, ("fair", tasks.HEADLINE))
+    others = settings_of(scripts, "mobilenet_v3", networks=12)
+    made = results(scripts, "mobilenet_v3", others, 12, ("fair", tasks.HEADLINE))
     assert "9 of 12 networks" in text and "is not trained yet" in text and "mobilenet_v3\n\n|" not in text
     (tmp_path / "ranking_mobilenet_v3.json").write_text(json.dumps(made))
     text = page.write(tmp_path)
     assert text.index("## mobilenet_v3") < text.index("`uniform`, 24 epochs") < text.index("## flynet")
-    assert text.count("the goal is") == 1 and "12 of 12" not in text and "nan" not in text
+    assert text.count("the goal is m") == 1 and "| error | mean | depth | kernel | expand | input_hw |" in text
+    assert "judge_ranking.py mobilenet_v3 --rules uniform fair\n" in text
+    assert "12 of 12" not in text and "nan" not in text
     assert (tmp_path / "ranking.md").read_text() == text
     assert (tmp_path / "ranking.png").read_bytes().startswith(b"\x89PNG")
 
@@ -84,7 +90,7 @@ def test_the_goal_is_the_lower_of_two(scripts):
 
 
 def test_a_store_keeps_what_others_added_and_refuses_other_settings(scripts, tmp_path):
-    judge, _, tasks = scripts
+    judge, _, tasks, _ = scripts
     path = tmp_path / "ranking_flynet.json"
     mine, other = judge.Store(path, tasks.Settings(), "a"), judge.Store(path, tasks.Settings(), "a")
     mine.add("alone/0", {"test": [1, 2]})
@@ -120,7 +126,7 @@ def test_a_task_that_fails_is_named(scripts):
 
 
 def test_others_go_on_where_a_task_fails_until_too_many_do(scripts, tmp_path):
-    judge, _, tasks = scripts
+    judge, _, tasks, _ = scripts
     said = "import sys; print('{}') if sys.argv[-1].startswith('a') else sys.exit(3)"
     command = [sys.executable, "-c", said]
     store = judge.Store(tmp_path / "store.json", tasks.Settings(), "a")
@@ -144,55 +150,106 @@ def test_more_networks_begin_with_the_same_ones_and_the_middle_one_is_of_the_qui
         assert max(each.macs for each in networks) < 6e6
 
 
-def test_a_longer_training_of_the_named_rule_is_asked(scripts):
-    rows = results(scripts, "flynet", settings_of(scripts), 5, ("fair", "uniform"))
+def test_the_goal_is_asked_of_what_was_named_before_and_longer_trainings_stand_beside_it(scripts):
+    rows = results(scripts, "flynet", settings_of(scripts), 12, ("fair", "uniform"))
     rows["shared/uniform/96/0.1"] = {**rows["shared/uniform/24"], "epochs": 96, "learning_rate": 0.1}
     found = scripts[1].judged("flynet", rows)
-    assert found.headline["epochs"] == 96 and [row["rule"] for row in found.ordered] == ["uniform", "uniform", "fair"]
+    assert found.headline["epochs"] == 24 and [row["epochs"] for row in found.ordered] == [24, 96, 24]
+    text = scripts[1].section(found)
+    assert text.count("the goal is") == 2 and "pairs) tau is" in text
+    shown = scripts[1].commands(found).splitlines()
+    assert shown[0].endswith("flynet --rules uniform fair")
+    assert shown[1].endswith("flynet --passes 96 --learning-rate 0.1 --rules uniform")
+    del rows["shared/uniform/24"]
+    assert scripts[1].judged("flynet", rows).headline is None
+
+
+def test_a_page_shows_results_of_one_experiment(scripts, tmp_path):
+    page = scripts[1]
+    (tmp_path / "ranking_flynet.json").write_text(json.dumps(results(scripts, "flynet", settings_of(scripts), 5)))
+    others = settings_of(scripts, "mobilenet_v3", epochs=30)
+    other = tmp_path / "ranking_mobilenet_v3.json"
+    other.write_text(json.dumps(results(scripts, "mobilenet_v3", others, 5)))
+    with pytest.raises(InputError, match=r"'epochs': 4.*'epochs': 30.*--out"):
+        page.write(tmp_path)
+    others = {**settings_of(scripts, "mobilenet_v3"), "space": "older"}
+    other.write_text(json.dumps(results(scripts, "mobilenet_v3", others, 5)))
+    with pytest.raises(InputError, match="mobilenet_v3 are of another space of that name"):
+        page.write(tmp_path)
+    other.write_text("[]")
+    with pytest.raises(InputError, match="damaged"):
+        page.write(tmp_path)
 
 
 def test_effects_of_decisions_are_found_again(scripts):
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        import ranking_effects
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    tasks = scripts[2]
-    space = tasks.SPACES["mobilenet_v3"]()
-    genes = tasks.genes_of(space, 40)
-    means = ranking_effects.steps(space, genes)
+    effects = scripts[3]
+    space = scripts[2].SPACES["mobilenet_v3"]()
+    means = effects.steps(space, scripts[2].genes_of(space, 40))
     assert set(means) == {"depth", "kernel", "expand", "input_hw"}
     errors = 0.2 - 0.01 * means["input_hw"] + 0.003 * means["depth"]
-    found = {kind: share * errors.mean() for kind, (share, _) in ranking_effects.fitted(means, errors).items()}
+    found = {kind: share * errors.mean() for kind, (share, _) in effects.fitted(means, errors).items()}
     assert found == pytest.approx({"depth": 0.003, "kernel": 0, "expand": 0, "input_hw": -0.01}, abs=1e-9)
     # a block that is not there has no kernel: its gene does not count
     shallow = np.zeros((1, space.num_decisions), np.int32)
     deep_kernel = shallow.copy()
     deep_kernel[0, list(space.names).index("stages/5/2/kernel")] = 2
-    assert ranking_effects.steps(space, deep_kernel)["kernel"] == ranking_effects.steps(space, shallow)["kernel"]
+    assert effects.steps(space, deep_kernel)["kernel"] == effects.steps(space, shallow)["kernel"]
+
+
+def test_standard_errors_are_those_of_a_line(scripts):
+    from scipy.stats import linregress
+
+    draw = np.random.default_rng(0)
+    x = draw.random(30)
+    errors = 0.1 - 0.02 * x + 0.01 * draw.random(30)
+    (share, spread), line = scripts[3].fitted({"width": x}, errors)["width"], linregress(x, errors / errors.mean())
+    assert (share, spread) == pytest.approx((line.slope, line.stderr))
+    assert scripts[3].fitted({"width": x, "kernel": 2 * x}, errors) == {}
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_examples_run(scripts, place):
+    assert doctest.testmod(scripts[place]) == (0, ANY) and doctest.testmod(scripts[place]).attempted
+
+
+def test_no_training_is_asked_for_twice(scripts):
+    judge = scripts[0]
+    assert judge.tasks(scripts[2].Settings(networks=1), ["uniform", "fair", "uniform"], 24)[1:] == [
+        "shared/uniform/24",
+        "shared/fair/24",
+    ]
+    assert judge.arguments_of(["flynet", "--data", "fashion_mnist_10k", "--learning-rate", "0.4"]).learning_rate is None
 
 
 def test_tasks_are_named_by_what_their_results_depend_on(scripts):
-    _, _, tasks = scripts
+    tasks = scripts[2]
     asked = []
     settings = tasks.Settings()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks, "shared", lambda *given: asked.append(given) or {})
         for rate in (None, 0.1):
             tasks.run("flynet", tasks.shared_task("sandwich[random=2]", 24, rate), settings, Path("x"))
-    assert asked == [("flynet", "sandwich[random=2]", 24, settings, Path("x"), rate) for rate in (None, 0.1)]
-    for wrong in ("alone/30", "alone/x", "shared/uniform", "shared/uniform/24/0.1/2", "other/1"):
+    common = ("flynet", "sandwich[random=2]", 24, settings, Path("x"))
+    assert asked == [common, (*common, 0.1)]
+    for wrong in ("alone/30", "alone/x", "shared/uniform", "shared/uniform/24/x", "shared/uniform/24/0.1/2", "other/1"):
         with pytest.raises(InputError, match="is not known"):
             tasks.run("flynet", wrong, settings, Path("x"))
 
 
 @pytest.mark.slow
-def test_a_network_of_a_small_resolution_is_trained_and_judged_at_it(scripts):
-    _, _, tasks = scripts
+def test_a_network_of_a_small_resolution_is_trained_and_judged_at_it(scripts, monkeypatch):
+    from nas.evaluators import standalone as judging
+    from nas.training import standalone as training
+
+    tasks, seen = scripts[2], []
+    train, count = training.train, judging.count_mistakes
+    monkeypatch.setattr(training, "train", lambda *a, **k: seen.append(a[1].images.shape) or train(*a, **k))
+    monkeypatch.setattr(judging, "count_mistakes", lambda *a: seen.append(a[2].shape) or count(*a))
     settings = tasks.Settings(data="fashion_mnist_10k", networks=4, epochs=1, validation=7800)
     space = tasks.SPACES["mobilenet_v3"]()
     number = int(tasks.genes_of(space, 4)[:, -1].argmin())
     row = tasks.run("mobilenet_v3", f"alone/{number}", settings, Path("unused"))
     assert space.freeze(row["genes"]).image_hw == 16 and row["of"] == {"validation": 7800, "test": 2000}
+    assert [shape[1:3] for shape in seen] == [(16, 16)] * 3 * len(tasks.SEEDS)
     for part, images in row["of"].items():
         assert len(row[part]) == len(tasks.SEEDS) and all(0 < mistakes <= images for mistakes in row[part])

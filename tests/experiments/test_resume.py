@@ -86,6 +86,7 @@ def test_killed_in_the_middle_of_training_after_a_snapshot(undisturbed, tmp_path
     assert not differences(undisturbed, load_run(out))
 
 
+@pytest.mark.slow  # tests/nas/test_continued_search.py cuts records of a search that takes less time
 def test_killed_in_the_search_and_a_record_cut_in_half(undisturbed, tmp_path):
     out = tmp_path / "run"
     records = out / "records.jsonl"

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from hw_models.errors import InputError
-from nas.ranking import _taus, bootstrapped, ceiling, difference, kendall
+from nas.ranking import _taus, bootstrapped, ceiling, difference, kendall, within
 
 
 def measured(count, noise, seed=0):
@@ -78,3 +78,14 @@ def test_the_same_seed_gives_the_same_interval():
 def test_judgements_that_cannot_be_compared(score, truth, said):
     with pytest.raises(InputError, match=said):
         kendall(score, truth)
+
+
+def test_within_groups_only_their_pairs_count():
+    draw = np.random.default_rng(0)
+    a, b, groups = draw.integers(0, 9, 20), draw.integers(0, 9, 20), draw.integers(0, 3, 20)
+    pairs = [(i, j) for i in range(20) for j in range(i) if groups[i] == groups[j]]
+    above, beside = (np.asarray([np.sign(x[i] - x[j]) for i, j in pairs]) for x in (a, b))
+    expected = (above * beside).sum() / np.sqrt((above != 0).sum() * (beside != 0).sum())
+    assert within(a, b, groups).value == pytest.approx(expected)
+    assert within(a, b, np.zeros(20)) == bootstrapped(a, b)
+    assert np.isnan(within(a, b, np.arange(20)).value)
