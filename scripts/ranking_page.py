@@ -261,8 +261,9 @@ def figure(spaces: list[Judged]) -> Any:
         len(spaces), 3, figsize=(10, 3.2 * len(spaces)), squeeze=False, sharey="row", layout="constrained"
     )
     for row, (space, colour) in enumerate(zip(spaces, COLOURS, strict=False)):
+        asked = None if space.headline is None else space.headline["test"]
         shown: list[tuple[str, np.ndarray | None, bool]] = [
-            (f"supernet's test error, {HEADLINE}", None if space.headline is None else space.headline["test"], False),
+            (f"supernet's test error, {HEADLINE}, {PASSES} epochs", asked, False),
             ("million MACs", space.counts["MACs"] / 1e6, True),
             ("thousand parameters", space.counts["parameters"] / 1e3, True),
         ]
@@ -333,9 +334,9 @@ moved to the front, so that networks are about as large as the quickstart's; som
   of the same networks order them differently: none was found to be better than another.
 
 The last two were defined by what networks trained alone showed, before any supernet was. Then a supernet missed the
-goal in `mobilenet_v3_wide`, which has a learning rate of 0.1, since that had trained another space better for some
-epochs; after it the first two were defined as they are now, with resolutions. The trainings are short: this is how
-networks rank after {epochs} epochs, which need not be their order after thirty.
+goal in `mobilenet_v3_wide`, first with a learning rate of 0.1, which had trained another space better for some epochs,
+and the first two were defined as they are now, with resolutions. The trainings are short: this is how networks rank
+after {epochs} epochs, which need not be their order after thirty.
 
 ![Errors of networks trained alone, over what ranks them](ranking.png)
 
