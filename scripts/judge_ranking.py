@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import ranking_page
-from ranking_tasks import HEADLINE, PASSES, SPACES, Settings, run, shared_task
+from ranking_tasks import HEADLINE, PASSES, SPACES, Settings, run, shared_task, splits_of
 
 from experiments.process import cores, prepare
 from experiments.progress_view import clock
@@ -56,7 +56,7 @@ class Store:
     def _read(self) -> None:
         if not self.path.is_file():
             return
-        found = ranking_page.stored(self.path)
+        found = ranking_page.read_store(self.path)
         if found["settings"] != self.rows["settings"]:
             raise InputError(
                 f"{self.path} holds results of {found['settings']}, asked for are {self.rows['settings']}: "
@@ -149,17 +149,13 @@ def arguments_of(given: list[str] | None) -> argparse.Namespace:
         value = getattr(arguments, name)
         if value is not None and not low <= value <= high:
             raise InputError(f"--{name.replace('_', '-')} {value} is out of range: give {low} to {high}")
-    from nas.data import split  # seconds: after what is quickly checked
-    from nas.data_source import load
-    from nas.evaluators import supernet
+    from nas.evaluators import supernet  # seconds: after what is quickly checked
     from nas.training.paths import paths
 
     for rule in arguments.rules:
         paths(SPACES[arguments.space](), rule)
     if arguments.learning_rate == inspect.signature(supernet.evaluator).parameters["learning_rate"].default:
         arguments.learning_rate = None  # not another training than without the option
-    if not arguments.task:
-        split(load(arguments.data), arguments.validation, seed=0)
     return arguments
 
 
@@ -171,6 +167,7 @@ def main(given: list[str] | None = None) -> None:
         prepare(1)
         print(json.dumps(run(arguments.space, arguments.task, settings, arguments.scratch)))
         return
+    splits_of(settings)  # images that are not there are said here, and not by each task
     with disk.explained(arguments.out):
         arguments.out.mkdir(parents=True, exist_ok=True)
     fingerprint = SPACES[arguments.space]().fingerprint

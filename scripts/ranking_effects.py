@@ -19,8 +19,10 @@ def steps(space: Any, genes: np.ndarray) -> dict[str, np.ndarray]:
         >>> sorted(steps(space, np.zeros((1, space.num_decisions), np.int32)))
         ['depth', 'expand', 'heads', 'kernel', 'width']
     """
+    import jax
+
     genes = np.asarray(genes, np.int32)
-    active = np.stack([np.asarray(space.active(row)) for row in genes])
+    active = np.asarray(jax.vmap(space.active)(genes))
     by_kind: dict[str, list[int]] = {}
     for place, decision in enumerate(space.decisions):
         if all(type(value) is int for value in decision.values) and (np.diff(decision.values) > 0).all():

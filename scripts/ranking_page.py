@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ class Judged(NamedTuple):
     """What is stored about one space. `N` networks that were trained alone, in their order.
 
     Attributes:
+        definition: the space itself, as `ranking_tasks` defines it today.
         genes: of the networks, `[N, D]`.
         errors: test errors after training alone, `[N, seeds]`.
         counts: what may rank networks without any training, the more the better, `[N]` each.
@@ -36,6 +38,7 @@ class Judged(NamedTuple):
     """
 
     name: str
+    definition: Any
     settings: dict[str, Any]
     genes: np.ndarray
     errors: np.ndarray
@@ -70,7 +73,7 @@ class Judged(NamedTuple):
         return first if first and (first["rule"], first["epochs"]) == (HEADLINE, PASSES) else None
 
 
-def stored(path: Path) -> dict[str, Any]:
+def read_store(path: Path) -> dict[str, Any]:
     """What a store holds, by task, and its `settings`.
 
     Raises:
@@ -98,9 +101,9 @@ def judged(name: str, stored: dict[str, Any]) -> Judged | None:
         return None
     genes = np.asarray([row["genes"] for row in rows], np.int32)
     counts = {label: np.asarray([row[count] for row in rows]) for count, label in COUNTS.items()}
-    names = SPACES[name]().names
-    if RESOLUTION in names:
-        counts["resolution"] = genes[:, names.index(RESOLUTION)]
+    definition = SPACES[name]()
+    if RESOLUTION in definition.names:
+        counts["resolution"] = genes[:, definition.names.index(RESOLUTION)]
     supernets = {
         task: {**row, **{part: np.asarray(row[part])[numbers] / row["of"][part] for part in ("test", "validation")}}
         for task, row in stored.items()
@@ -108,6 +111,7 @@ def judged(name: str, stored: dict[str, Any]) -> Judged | None:
     }
     return Judged(
         name,
+        definition,
         stored["settings"],
         genes,
         np.asarray([np.asarray(row["test"]) / row["of"]["test"] for row in rows]),
@@ -136,12 +140,8 @@ def verdict(tau: float, top: Ceiling) -> str:
 def section(space: Judged) -> str:
     """Table and sentences about one space."""
     truth, counts = space.truth, space.counts
-    lines = [
-        "| ranked by | tau, test images | "
-        + " | ".join(f"beyond {label}" for label in counts)
-        + " | validation images |",
-        "|---|---|" + "---|" * len(counts) + "---|",
-    ]
+    columns = ["ranked by", "tau, test images", *(f"beyond {label}" for label in counts), "tau, validation images"]
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for row in space.ordered:
         beyond = [difference(-row["test"], values, -truth).text(signed=True) for values in counts.values()]
         lines.append(
@@ -155,7 +155,7 @@ def section(space: Judged) -> str:
         )
     said = "\n\n".join(textwrap.fill(text, WIDTH) for text in sentences(space))
     judgements = {"trained alone": truth, **{f"supernet, {described(row)}": row["test"] for row in space.ordered}}
-    effects = ranking_effects.table(SPACES[space.name](), space.genes, judgements) if space.supernets else []
+    effects = ranking_effects.table(space.definition, space.genes, judgements) if space.supernets else []
     return "\n".join(lines) + f"\n\n{said}" + ("\n\n" + EFFECTS + "\n" + "\n".join(effects) if effects else "")
 
 
@@ -200,7 +200,7 @@ def same_resolution(space: Judged, sizes: np.ndarray) -> str:
     said = f"Among networks of one resolution ({pairs} pairs) tau is {'; '.join(taus)}."
     if not seeds.low > 0:
         said += " The interval between the trainings holds 0: the order tested here is mostly that of resolutions."
-    if kendall(-space.counts["resolution"], space.truth) > space.ceiling.mean:
+    if kendall(-sizes, space.truth) > space.ceiling.mean:
         said += " Resolution is above the ceiling, which is estimated as if errors were normal and nothing tied."
     return said
 
@@ -218,22 +218,23 @@ def check(space: Judged, first: Judged) -> None:
     ours, others = ({**each.settings, "space": ""} for each in (space, first))
     if ours != others:
         raise InputError(f"{space.name} was judged with {ours}, {first.name} with {others}: give each a folder (--out)")
-    if space.settings["space"] != SPACES[space.name]().fingerprint:
+    if space.settings["space"] != space.definition.fingerprint:
         raise InputError(f"the results of {space.name} are of another space of that name: remove them, or use --out")
 
 
 def commands(space: Judged) -> str:
     """What has to be run for the rows of a section."""
-    settings: dict[tuple[int, float | None], list[str]] = {}
+    trainings: dict[tuple[int, float], list[str]] = {} if space.supernets else {(PASSES, 0.0): []}
     for task in space.supernets:
         _, rule, passes, *rate = task.split("/")
-        settings.setdefault((int(passes), float(rate[0]) if rate else None), []).append(rule)
+        trainings.setdefault((int(passes), float(rate[0]) if rate else 0.0), []).append(rule)
     lines = []
-    for (passes, rate), rules in sorted(settings.items(), key=str) or [((PASSES, None), [])]:
-        options = "" if passes == PASSES else f" --passes {passes}"
-        options += "" if rate is None else f" --learning-rate {rate:g}"
-        named = "".join(f" '{rule}'" if "[" in rule else f" {rule}" for rule in sorted(rules, reverse=True))
-        lines.append(f"    python scripts/judge_ranking.py {space.name}{options} --rules{named}")
+    for (passes, rate), rules in sorted(trainings.items()):
+        options = [] if passes == PASSES else ["--passes", str(passes)]
+        options += ["--learning-rate", str(rate)] if rate else []
+        named = sorted(rules, key=lambda rule: rule != HEADLINE)
+        command = ["python", "scripts/judge_ranking.py", space.name, *options, "--rules", *named]
+        lines.append("    " + shlex.join(command))
     return "\n".join(lines)
 
 
@@ -244,12 +245,8 @@ def page(spaces: list[Judged]) -> str:
         networks=some["networks"], epochs=some["epochs"], seeds=len(SEEDS), validation=some["validation"],
         data=some["data"], test=spaces[0].images, headline=HEADLINE, passes=PASSES, goal=GOAL, share=round(SHARE * 100),
     )  # fmt: skip
-    return (
-        text
-        + "\n"
-        + "\n\n".join(f"## {space.name}\n\n{commands(space)}\n\n{section(space)}" for space in spaces)
-        + "\n"
-    )
+    sections = [f"## {space.name}\n\n{commands(space)}\n\n{section(space)}" for space in spaces]
+    return "\n".join([text, "\n\n".join(sections), ""])
 
 
 @styled
@@ -286,7 +283,7 @@ def figure(spaces: list[Judged]) -> Any:
 def write(folder: Path) -> str:
     """Page and figure beside the stores in `folder`; the text, empty where there is too little to show."""
     stores = {name: folder / f"ranking_{name}.json" for name in SPACES}
-    found = [judged(name, stored(path)) for name, path in stores.items() if path.is_file()]
+    found = [judged(name, read_store(path)) for name, path in stores.items() if path.is_file()]
     spaces = [space for space in found if space is not None]
     for space in spaces:
         check(space, spaces[0])

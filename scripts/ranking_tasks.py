@@ -129,7 +129,8 @@ def genes_of(space: Any, count: int) -> np.ndarray:
     return np.stack([np.asarray(space.sample(jax.random.fold_in(key, number))) for number in range(count)])
 
 
-def _splits(settings: Settings) -> Any:
+def splits_of(settings: Settings) -> Any:
+    """The images that networks and supernets are trained and judged on."""
     from nas.data import split
     from nas.data_source import load
 
@@ -151,7 +152,7 @@ def alone(name: str, number: int, settings: Settings) -> dict[str, Any]:
     space = SPACES[name]()
     genes = genes_of(space, number + 1)[number]
     network = space.freeze(genes)
-    splits = resized(_splits(settings), network.image_hw)
+    splits = resized(splits_of(settings), network.image_hw)
     images = Images(splits.train_images, splits.train_labels, splits.mean, splits.std)
     recipe = Recipe(settings.epochs, BATCH, learning_rate=0.1, weight_decay=1e-4, smoothing=0.0, shift=0)
     found: dict[str, list[int]] = {"validation": [], "test": []}
@@ -198,7 +199,7 @@ def shared(
     from nas.training.checkpoints import Checkpoints
     from nas.training.paths import paths
 
-    space, splits = SPACES[name](), _splits(settings)
+    space, splits = SPACES[name](), splits_of(settings)
     genes = genes_of(space, settings.networks)
     networks = len(paths(space, rule).weights)
     epochs = max(1, round(passes / networks))
@@ -215,7 +216,7 @@ def shared(
     }
     judge, key = judges["validation"], jax.random.key(SUPERNET_SEED)
     whose = {"space": space.fingerprint, "key": SUPERNET_SEED, **judge.describe}
-    folder = scratch / shared_task(rule, passes, learning_rate).replace("/", f" {name} ", 1).replace("/", " ")
+    folder = scratch / " ".join([name, *shared_task(rule, passes, learning_rate).split("/")])
     kept = Checkpoints(folder, whose)
     done, state = kept.restored(judge.init(key))
     watched, began, loss = _Watched(), time.monotonic(), None
@@ -250,7 +251,8 @@ def shared_task(rule: str, passes: int, learning_rate: float | None) -> str:
         >>> shared_task("uniform", 24, None), shared_task("uniform", 24, 0.1)
         ('shared/uniform/24', 'shared/uniform/24/0.1')
     """
-    return f"shared/{rule}/{passes}" + ("" if learning_rate is None else f"/{learning_rate:.6f}".rstrip("0"))
+    rate = "" if learning_rate is None else f"/{np.format_float_positional(learning_rate, trim='-')}"
+    return f"shared/{rule}/{passes}{rate}"
 
 
 def run(name: str, task: str, settings: Settings, scratch: Path) -> dict[str, Any]:

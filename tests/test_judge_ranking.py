@@ -4,7 +4,7 @@ import doctest
 import json
 import sys
 from pathlib import Path
-from unittest.mock import ANY
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,13 +26,13 @@ def scripts():
         import ranking_tasks
     finally:
         sys.path.remove(str(SCRIPTS))
-    return judge_ranking, ranking_page, ranking_tasks, ranking_effects
+    return SimpleNamespace(judge=judge_ranking, page=ranking_page, tasks=ranking_tasks, effects=ranking_effects)
 
 
 def results(scripts, name, settings, done, rules=("uniform",), noise=0.01):
     """Made-up results of `done` networks whose size, and a supernet, say how good they are."""
     draw = np.random.default_rng(0)
-    genes = scripts[2].genes_of(scripts[2].SPACES[name](), done).tolist()
+    genes = scripts.tasks.genes_of(scripts.tasks.SPACES[name](), done).tolist()
     of, quality = {"test": 10_000, "validation": 5000}, draw.normal(size=settings["networks"])
 
     def mistakes(part):
@@ -52,11 +52,11 @@ def results(scripts, name, settings, done, rules=("uniform",), noise=0.01):
 def settings_of(scripts, name="flynet", **changed):
     from dataclasses import asdict
 
-    return {**asdict(scripts[2].Settings(**changed)), "space": scripts[2].SPACES[name]().fingerprint}
+    return {**asdict(scripts.tasks.Settings(**changed)), "space": scripts.tasks.SPACES[name]().fingerprint}
 
 
 def test_the_page_shows_both_spaces_and_what_is_missing(scripts, tmp_path):
-    _, page, tasks, _ = scripts
+    page, tasks = scripts.page, scripts.tasks
     settings = settings_of(scripts, networks=12)
     assert page.write(tmp_path) == ""
     (tmp_path / "ranking_flynet.json").write_text(json.dumps(results(scripts, "flynet", settings, 9, ("fair",))))
@@ -76,13 +76,13 @@ def test_the_page_shows_both_spaces_and_what_is_missing(scripts, tmp_path):
 
 def test_a_page_needs_networks_to_rank(scripts):
     settings = settings_of(scripts)
-    assert scripts[1].judged("flynet", results(scripts, "flynet", settings, 2)) is None
-    found = scripts[1].judged("flynet", results(scripts, "flynet", settings, 5))
+    assert scripts.page.judged("flynet", results(scripts, "flynet", settings, 2)) is None
+    found = scripts.page.judged("flynet", results(scripts, "flynet", settings, 5))
     assert found.truth.shape == (5,) and found.headline["test"].shape == (5,)
 
 
 def test_the_goal_is_the_lower_of_two(scripts):
-    verdict, top = scripts[1].verdict, Ceiling(0.4, 0.6)
+    verdict, top = scripts.page.verdict, Ceiling(0.4, 0.6)
     assert "is met: 0.70 is at least 0.6" in verdict(0.7, top)
     assert "is met: 0.52 is at least 85 % of the ceiling, 0.51" in verdict(0.52, top)
     assert "is missed: 0.50 is below 0.51" in verdict(0.5, top)
@@ -90,7 +90,7 @@ def test_the_goal_is_the_lower_of_two(scripts):
 
 
 def test_a_store_keeps_what_others_added_and_refuses_other_settings(scripts, tmp_path):
-    judge, _, tasks, _ = scripts
+    judge, tasks = scripts.judge, scripts.tasks
     path = tmp_path / "ranking_flynet.json"
     mine, other = judge.Store(path, tasks.Settings(), "a"), judge.Store(path, tasks.Settings(), "a")
     mine.add("alone/0", {"test": [1, 2]})
@@ -116,17 +116,17 @@ def test_a_store_keeps_what_others_added_and_refuses_other_settings(scripts, tmp
 )
 def test_arguments_out_of_range(scripts, given, said):
     with pytest.raises(InputError, match=said):
-        scripts[0].arguments_of(["flynet", *given])
+        scripts.judge.arguments_of(["flynet", *given])
 
 
 def test_a_task_that_fails_is_named(scripts):
     fails = [sys.executable, "-c", "raise SystemExit(3)"]
     with pytest.raises(InputError, match=r"task alone/7 ended with code 3.*goes on"):
-        scripts[0].in_own_process(fails, "alone/7")
+        scripts.judge.in_own_process(fails, "alone/7")
 
 
 def test_others_go_on_where_a_task_fails_until_too_many_do(scripts, tmp_path):
-    judge, _, tasks, _ = scripts
+    judge, tasks = scripts.judge, scripts.tasks
     said = "import sys; print('{}') if sys.argv[-1].startswith('a') else sys.exit(3)"
     command = [sys.executable, "-c", said]
     store = judge.Store(tmp_path / "store.json", tasks.Settings(), "a")
@@ -139,7 +139,7 @@ def test_others_go_on_where_a_task_fails_until_too_many_do(scripts, tmp_path):
 
 
 def test_more_networks_begin_with_the_same_ones_and_the_middle_one_is_of_the_quickstarts_size(scripts):
-    tasks = scripts[2]
+    tasks = scripts.tasks
     for make in tasks.SPACES.values():
         space = make()
         genes = tasks.genes_of(space, 4)
@@ -153,19 +153,19 @@ def test_more_networks_begin_with_the_same_ones_and_the_middle_one_is_of_the_qui
 def test_the_goal_is_asked_of_what_was_named_before_and_longer_trainings_stand_beside_it(scripts):
     rows = results(scripts, "flynet", settings_of(scripts), 12, ("fair", "uniform"))
     rows["shared/uniform/96/0.1"] = {**rows["shared/uniform/24"], "epochs": 96, "learning_rate": 0.1}
-    found = scripts[1].judged("flynet", rows)
+    found = scripts.page.judged("flynet", rows)
     assert found.headline["epochs"] == 24 and [row["epochs"] for row in found.ordered] == [24, 96, 24]
-    text = scripts[1].section(found)
+    text = scripts.page.section(found)
     assert text.count("the goal is") == 2 and "pairs) tau is" in text
-    shown = scripts[1].commands(found).splitlines()
+    shown = scripts.page.commands(found).splitlines()
     assert shown[0].endswith("flynet --rules uniform fair")
     assert shown[1].endswith("flynet --passes 96 --learning-rate 0.1 --rules uniform")
     del rows["shared/uniform/24"]
-    assert scripts[1].judged("flynet", rows).headline is None
+    assert scripts.page.judged("flynet", rows).headline is None
 
 
 def test_a_page_shows_results_of_one_experiment(scripts, tmp_path):
-    page = scripts[1]
+    page = scripts.page
     (tmp_path / "ranking_flynet.json").write_text(json.dumps(results(scripts, "flynet", settings_of(scripts), 5)))
     others = settings_of(scripts, "mobilenet_v3", epochs=30)
     other = tmp_path / "ranking_mobilenet_v3.json"
@@ -182,9 +182,9 @@ def test_a_page_shows_results_of_one_experiment(scripts, tmp_path):
 
 
 def test_effects_of_decisions_are_found_again(scripts):
-    effects = scripts[3]
-    space = scripts[2].SPACES["mobilenet_v3"]()
-    means = effects.steps(space, scripts[2].genes_of(space, 40))
+    effects = scripts.effects
+    space = scripts.tasks.SPACES["mobilenet_v3"]()
+    means = effects.steps(space, scripts.tasks.genes_of(space, 40))
     assert set(means) == {"depth", "kernel", "expand", "input_hw"}
     errors = 0.2 - 0.01 * means["input_hw"] + 0.003 * means["depth"]
     found = {kind: share * errors.mean() for kind, (share, _) in effects.fitted(means, errors).items()}
@@ -202,19 +202,20 @@ def test_standard_errors_are_those_of_a_line(scripts):
     draw = np.random.default_rng(0)
     x = draw.random(30)
     errors = 0.1 - 0.02 * x + 0.01 * draw.random(30)
-    (share, spread), line = scripts[3].fitted({"width": x}, errors)["width"], linregress(x, errors / errors.mean())
+    (share, spread), line = scripts.effects.fitted({"width": x}, errors)["width"], linregress(x, errors / errors.mean())
     assert (share, spread) == pytest.approx((line.slope, line.stderr))
-    assert scripts[3].fitted({"width": x, "kernel": 2 * x}, errors) == {}
+    assert scripts.effects.fitted({"width": x, "kernel": 2 * x}, errors) == {}
 
 
-@pytest.mark.parametrize("place", range(4))
-def test_examples_run(scripts, place):
-    assert doctest.testmod(scripts[place]) == (0, ANY) and doctest.testmod(scripts[place]).attempted
+@pytest.mark.parametrize("file", ["judge", "page", "tasks", "effects"])
+def test_examples_run(scripts, file):
+    found = doctest.testmod(getattr(scripts, file))
+    assert found.failed == 0 and found.attempted
 
 
 def test_no_training_is_asked_for_twice(scripts):
-    judge = scripts[0]
-    assert judge.tasks(scripts[2].Settings(networks=1), ["uniform", "fair", "uniform"], 24)[1:] == [
+    judge = scripts.judge
+    assert judge.tasks(scripts.tasks.Settings(networks=1), ["uniform", "fair", "uniform"], 24)[1:] == [
         "shared/uniform/24",
         "shared/fair/24",
     ]
@@ -222,7 +223,7 @@ def test_no_training_is_asked_for_twice(scripts):
 
 
 def test_tasks_are_named_by_what_their_results_depend_on(scripts):
-    tasks = scripts[2]
+    tasks = scripts.tasks
     asked = []
     settings = tasks.Settings()
     with pytest.MonkeyPatch.context() as patch:
@@ -241,7 +242,7 @@ def test_a_network_of_a_small_resolution_is_trained_and_judged_at_it(scripts, mo
     from nas.evaluators import standalone as judging
     from nas.training import standalone as training
 
-    tasks, seen = scripts[2], []
+    tasks, seen = scripts.tasks, []
     train, count = training.train, judging.count_mistakes
     monkeypatch.setattr(training, "train", lambda *a, **k: seen.append(a[1].images.shape) or train(*a, **k))
     monkeypatch.setattr(judging, "count_mistakes", lambda *a: seen.append(a[2].shape) or count(*a))
