@@ -107,7 +107,7 @@ cut = split(load("fashion_mnist_10k"), 1000, 0)
 seen = []
 def report(epoch, loss):
     seen.append((time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt))
-data = Images(cut.train_images, cut.train_labels, cut.mean, cut.std)
+data = Images.of(cut)
 train(resolve(sys.argv[2]).network(), data, Recipe(epochs=4, batch=64), jax.random.key(0), report=report)
 steps = 3 * (len(data.images) // 64)
 print(json.dumps([(last - first) / steps for first, last in zip(seen[0], seen[-1], strict=True)]))

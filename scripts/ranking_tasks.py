@@ -153,7 +153,7 @@ def alone(name: str, number: int, settings: Settings) -> dict[str, Any]:
     genes = genes_of(space, number + 1)[number]
     network = space.freeze(genes)
     splits = resized(splits_of(settings), network.image_hw)
-    images = Images(splits.train_images, splits.train_labels, splits.mean, splits.std)
+    images = Images.of(splits)
     recipe = Recipe(settings.epochs, BATCH, learning_rate=0.1, weight_decay=1e-4, smoothing=0.0, shift=0)
     found: dict[str, list[int]] = {"validation": [], "test": []}
     watched = _Watched()

@@ -98,7 +98,7 @@ def evaluator(
     @lru_cache(maxsize=4)  # resolutions that a space chooses from
     def at(size: int) -> tuple[alone.Images, np.ndarray]:
         own = resized(splits, size)
-        return alone.Images(own.train_images, own.train_labels, own.mean, own.std), own.validation_images
+        return alone.Images.of(own), own.validation_images
 
     def one_error(key: Key, genes: np.ndarray) -> float:
         network = space.freeze(genes)

@@ -14,6 +14,7 @@ from jax import Array, lax
 from jax.tree_util import Partial
 
 from hw_models.errors import InputError
+from nas.data import Splits
 from nas.stratify import drawn
 from nas.training.batches import feed
 from nas.training.checkpoints import Checkpoints, identity
@@ -37,6 +38,18 @@ class Images(NamedTuple):
     labels: np.ndarray
     mean: np.ndarray
     std: np.ndarray
+
+    @classmethod
+    def of(cls, splits: Splits) -> Images:
+        """The training images of `splits`.
+
+        Example:
+            >>> from nas.data import split
+            >>> from nas.data_source import load
+            >>> Images.of(split(load("digits"), validation=200, seed=0, train=256)).images.shape
+            (256, 8, 8, 1)
+        """
+        return cls(splits.train_images, splits.train_labels, splits.mean, splits.std)
 
 
 class Trained(NamedTuple):

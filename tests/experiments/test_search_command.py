@@ -131,6 +131,7 @@ def test_a_damaged_run_is_named_and_left_alone(
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_with_options_from_search_to_export(
     call: Callable[..., Any], strict: Callable[..., Any], searched: tuple[Path, Any], tmp_path: Path
 ) -> None:

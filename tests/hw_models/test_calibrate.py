@@ -78,7 +78,7 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
         ("a100", 0.99, 0.998, 0.98),
         pytest.param("tpu_v2", 0.93, 0.98, 0.80, marks=pytest.mark.slow),
         pytest.param("zcu102", 0.93, 0.985, 0.85, marks=pytest.mark.slow),
-        ("xeon_vnni", 0.5, 0.88, 0.95),
+        pytest.param("xeon_vnni", 0.5, 0.88, 0.95, marks=pytest.mark.slow),
     ],
 )
 def test_ranks_measured_networks(name: str, unfitted: float, ranks: float, within_10: float) -> None:

@@ -85,12 +85,12 @@ def _killed(out, where, count, snapshot_s, environment):
     ("where", "count", "snapshot_s"),
     [
         ("train", 3, 0.0),
-        ("train", 3, 1e9),
-        ("evaluate", 6, 0.0),
+        pytest.param("train", 3, 1e9, marks=pytest.mark.slow),
+        pytest.param("evaluate", 6, 0.0, marks=pytest.mark.slow),
         ("evaluate", 8, 1e9),
         ("snapshot", 7, 0.0),
         ("record", 5, 0.0),
-        ("record", 8, 1e9),
+        pytest.param("record", 8, 1e9, marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_search_continues_to_the_same_result(

@@ -90,8 +90,15 @@ def invented(space: object, level: str, drop: int = 0, seed: int = 0) -> LookupT
     return LookupTable("mine", "Board", "cpu", level, "time", "float32", "r", 1, "s", "MIT", "2026-11-25", kept)
 
 
-@pytest.mark.parametrize("level", ["operator", "block"])
-@pytest.mark.parametrize("space", [tiny.space(), mobilenet_v3.space(64, resolutions=2)], ids=["depth", "resolution"])
+@pytest.mark.parametrize(
+    ("space", "level"),
+    [
+        pytest.param(tiny.space(), "operator", id="depth-operator"),
+        pytest.param(tiny.space(), "block", id="depth-block"),
+        pytest.param(mobilenet_v3.space(64, resolutions=2), "operator", id="resolution-operator"),
+        pytest.param(mobilenet_v3.space(64, resolutions=2), "block", id="resolution-block", marks=pytest.mark.slow),
+    ],
+)
 def test_whole_spaces_are_priced_as_networks_one_by_one(space: object, level: str) -> None:
     table = invented(space, level, drop=5)
     device = load_device("raspberry_pi_4")

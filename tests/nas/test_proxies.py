@@ -38,9 +38,9 @@ def calibrated(space, variables, x):
     return {**variables, **updated}
 
 
-# GraSP compiles for long, and is compared with its definition below
+# these two compile for long, and are compared with their definitions below
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "grasp" else ()) for name in SCORES]
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in ("grasp", "fisher") else ()) for name in SCORES]
 )
 def test_the_part_of_a_supernet_scores_like_the_frozen_network(parts, name):
     space, net, shared, x, y = parts

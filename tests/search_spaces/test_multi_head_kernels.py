@@ -159,7 +159,9 @@ def test_native_maximum_and_moments_equal_the_definition(case: Case) -> None:
     check_against_definition(case, "native")
 
 
-@pytest.mark.parametrize("case", HAND_PICKED[1:4], ids=str)
+@pytest.mark.parametrize(
+    "case", [HAND_PICKED[1], *(pytest.param(case, marks=pytest.mark.slow) for case in HAND_PICKED[2:4])], ids=str
+)
 def test_composed_maximum_and_moments_equal_the_definition(case: Case) -> None:
     check_against_definition(case, "xla")
 

@@ -235,7 +235,7 @@ PAIRS = ((8, 8), (8, 24), (16, 8), (16, 24))
 @pytest.mark.parametrize(
     ("block", "stride"),
     [
-        (Residual(preactivation=True, group_width=4), 1),
+        pytest.param(Residual(preactivation=True, group_width=4), 1, marks=pytest.mark.slow),
         (Residual(shortcut="pad", activation="sigmoid", group_width=2), 2),
         (Residual(shortcut="none", preactivation=True), 1),
         (BottleneckResidual(shortcut="pad", group_width=1, expand=0.5), 1),

@@ -31,7 +31,7 @@ def test_errors_are_those_of_the_trained_networks():
     key = jax.random.key(3)
     errors = judge.evaluate(key, (), GENES, np.asarray([4, 9])).error
     splits = split(load("digits"), 203, 0, 600)
-    images = alone.Images(splits.train_images, splits.train_labels, splits.mean, splits.std)
+    images = alone.Images.of(splits)
     recipe = Recipe(epochs=3, batch=64, learning_rate=0.1, shift=0, flip=False)
     for row, index in enumerate((4, 9)):
         network = space.freeze(GENES[row])

@@ -37,7 +37,7 @@ train(tiny.space().freeze({GENES}), digits(), Recipe(**{RECIPE}), jax.random.key
 
 def digits(count=256):
     splits = split(load("digits"), 200, 0, count)
-    return Images(splits.train_images, splits.train_labels, splits.mean, splits.std)
+    return Images.of(splits)
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,17 @@ from nas.training.extremes import extremes
 from nas.variants import Variants
 from search_spaces.spaces import macro, tiny
 
-SPACES = discover.names("search_spaces.spaces")
+# several resolutions, heads, widths of stages and of blocks; the other spaces are slow together
+VARIED = ("flynet", "mobilenet_v3", "quickstart", "resnet", "tiny")
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in VARIED))
+        for name in discover.names("search_spaces.spaces")
+    ],
+)
 def test_no_random_network_lies_outside(name):
     space = discover.load("search_spaces.spaces", name, "space", "space")()
     found = extremes(space)

@@ -45,7 +45,7 @@ for round in range(judge.rounds):
 found["supernet"] = losses
 found["spread"] = len(jax.tree.leaves(state.average)[0].sharding.device_set)
 found["error"] = float(judge.evaluate(jax.random.key(2), state, [[0] * space.num_decisions], [0]).error[0])
-images, losses = Images(splits.train_images, splits.train_labels, splits.mean, splits.std), []
+images, losses = Images.of(splits), []
 network = space.freeze([0] * space.num_decisions)
 for placement in ("device", "host"):
     report = lambda epoch, loss: losses.append(loss)

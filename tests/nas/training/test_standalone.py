@@ -20,7 +20,7 @@ from search_spaces.spaces import tiny
 def digits():
     splits = split(load("digits"), 200, 0)
     return (
-        Images(splits.train_images, splits.train_labels, splits.mean, splits.std),
+        Images.of(splits),
         Images(splits.test_images, splits.test_labels, splits.mean, splits.std),
     )
 
