@@ -50,8 +50,8 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            searching = ctx.invoked_subcommand == "search"
-            print("stopped; the same command continues it" if searching else "stopped", file=sys.stderr)
+            kept = ctx.invoked_subcommand in ("search", "export")
+            print("stopped; the same command continues it" if kept else "stopped", file=sys.stderr)
             raise typer.Exit(STOPPED) from None
         except PermissionError as error:
             raise _fail(f"{error.filename}: {error.strerror}: change its rights, or give another place") from error

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -28,11 +27,11 @@ from hw_models.estimate import apply_precision, fits
 from nas.disk import explained
 from nas.exporters import native, onnx
 from nas.exporters._source import Source, source
+from nas.exporters._training import about, trained
 from nas.measure import onnxruntime_latency, onnxruntime_session
-from nas.model import Meta, Model
+from nas.model import Model
 from nas.plain import dumps, plain
 from nas.store import versions
-from nas.training import standalone
 from nas.training.loss import wrong
 from nas.training.recipe import Recipe
 from search_spaces.space import SearchSpace
@@ -81,6 +80,8 @@ def export(
     seed: int | None = None,
     devices: Iterable[str | Device] | None = None,
     start: str = "fresh",
+    teacher: str = "none",
+    distillation: float | None = None,
     name: str | None = None,
     compared_images: int = 256,
     measure_seconds: float = 0.5,
@@ -89,7 +90,8 @@ def export(
     """Train a network, write it to the folder `out` in every format, and return the report.
 
     The network is trained on the images the search trained on together with those it validated on, which have done
-    their duty; the test images are used here, once, for the report. An earlier export in `out` is replaced.
+    their duty; the test images are used here, once, for the report. An earlier export in `out` is replaced. A training
+    of more than half a minute is kept beside `out` as it goes, and the same call goes on from there if it is stopped.
 
     Args:
         network: `run.pick(...)`, or a frozen space and its variables: `(space, variables)`, a `nas.model.Model` (whose
@@ -102,6 +104,8 @@ def export(
         seed: of the training; that of the run's data unless given.
         devices: names or devices to predict costs for; all shipped ones unless given.
         start: "fresh" weights, or those "inherited" from the weights that the search shared.
+        teacher: "none", or "supernet": the largest network of the weights that the search shared teaches.
+        distillation: share of the loss that follows the teacher in place of the labels; 0.5 unless given.
         name: what the files call the network; its text, or that of the space, unless given.
         compared_images: number of test images on which ONNX Runtime is compared with JAX.
         measure_seconds: least time that the latency on this machine is measured for.
@@ -121,23 +125,28 @@ def export(
                     f"the export needs the package {package}, which is not installed: pip install {package}"
                 )
         chosen = [load_device(each) if isinstance(each, str) else each for each in devices or device_names()]
-        origin = source(network, data, recipe, seed, start, name)
+        origin = source(network, data, recipe, seed, start, name, teacher, distillation)
         for note in origin.notes:
             watcher.message(note)
         part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
+        unfinished = folder.with_name(f".{folder.name}.training")
         try:
             part.mkdir(parents=True)
         except OSError as error:
             raise InputError(f"{folder} cannot be written ({error.strerror}): give another folder") from error
         try:
-            model, seconds = _trained(origin, watcher)
-            with explained(folder, again="the same command trains the network again"):
+            model, seconds = trained(origin, unfinished, watcher)
+            with explained(folder, again="the same command exports it again"):
                 report = _write(model, part, origin, chosen, compared_images, measure_seconds, watcher)
-                report["training"] = _training(origin, seconds)
+                report["training"] = about(origin, seconds)
                 (part / REPORT).write_text(dumps(report, indent=1) + "\n", encoding="utf-8")
                 _publish(part, folder)
+            shutil.rmtree(unfinished, ignore_errors=True)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+            for place in (*unfinished.glob("*"), unfinished):
+                with suppress(OSError):  # holds a checkpoint, which stays, or is not there
+                    place.rmdir()
         watcher.message(f"wrote {folder}")
         return report
     finally:
@@ -197,32 +206,6 @@ def check_out(out: str | Path) -> None:
         raise InputError(f"{folder} holds {strange[0]}, which no export wrote and replacing it would delete: {fix}")
 
 
-def _trained(origin: Source, watcher: Progress) -> tuple[Model, float]:
-    splits = origin.splits
-    meta = Meta(
-        origin.name,
-        tuple(splits.class_names),
-        tuple(map(float, splits.mean)),
-        tuple(map(float, splits.std)),
-        note=f"trained on {splits.name}",
-    )
-    if origin.recipe is None:
-        return Model(origin.space, origin.variables, meta), 0.0
-    images = standalone.Images(
-        np.concatenate([splits.train_images, splits.validation_images]),
-        np.concatenate([splits.train_labels, splits.validation_labels]),
-        splits.mean,
-        splits.std,
-    )
-    watcher.message(f"training {origin.name} on {len(images.labels):,} images of {splits.name}")
-    if origin.recipe.epochs:
-        watcher.start(origin.recipe.epochs)
-    began = time.perf_counter()
-    key = jax.random.key(origin.seed)
-    variables = standalone.train(origin.space, images, origin.recipe, key, origin.variables, watcher.epoch)
-    return Model(origin.space, jax.block_until_ready(variables), meta), time.perf_counter() - began
-
-
 def _write(
     model: Model,
     folder: Path,
@@ -264,16 +247,6 @@ def _write(
         "notes": list(origin.notes),
         "files": {name: (folder / name).stat().st_size for name in (*names, README)},
         "versions": {**versions(), **_runtime_versions()},
-    }
-
-
-def _training(origin: Source, seconds: float) -> dict[str, Any]:
-    count = len(origin.splits.train_labels) + len(origin.splits.validation_labels)
-    return {
-        "start": origin.start,
-        "recipe": plain(origin.recipe),
-        "images": count if origin.recipe else 0,
-        "seconds": seconds,
     }
 
 

@@ -23,6 +23,12 @@ def command(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change how it is trained; may be repeated.")
     ] = None,
     start: Annotated[str, typer.Option(help="Train from fresh weights, or from inherited ones.")] = "fresh",
+    teacher: Annotated[
+        str, typer.Option(help="Learn from labels alone (none), or from the search's largest network too (supernet).")
+    ] = "none",
+    distillation: Annotated[
+        float | None, typer.Option(help="Share of the loss that follows the teacher, 0 to 1; 0.5 unless given.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Data set; the run's own unless given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
 ) -> None:
@@ -34,6 +40,7 @@ def command(
     flynas export runs/quickstart --out model
     flynas export runs/quickstart --pick best --under latency=2ms --out model
     flynas export runs/quickstart --pick 3 --set epochs=40 --out model
+    flynas export runs/quickstart --teacher supernet --out model
     """
     from experiments.final import chosen_network, chosen_recipe, report_rows
     from experiments.output import print_table
@@ -49,7 +56,17 @@ def command(
 
     view = export_watcher()
     try:
-        report = export(source, out, recipe=recipe, data=data, seed=seed, start=start, progress=view)
+        report = export(
+            source,
+            out,
+            recipe=recipe,
+            data=data,
+            seed=seed,
+            start=start,
+            teacher=teacher,
+            distillation=distillation,
+            progress=view,
+        )
     finally:
         view.close()
     print_table(("", ""), report_rows(report))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -24,12 +24,15 @@ from search_spaces.network import fresh, inherit
 from search_spaces.space import SearchSpace
 
 STARTS = ("fresh", "inherited")
+TEACHERS = ("none", "supernet")
+DISTILLATION = 0.5
 
 
 class Source(NamedTuple):
     """A frozen space, where its training starts (None: fresh weights), and with what it is trained.
 
     `recipe` is None where the weights given are to be exported as they are; `notes` are what a person should know.
+    `guide` answers images as `teacher`, and the training follows it by the share `distillation`; None without one.
     """
 
     space: SearchSpace
@@ -40,23 +43,45 @@ class Source(NamedTuple):
     seed: int
     start: str
     notes: tuple[str, ...] = ()
+    teacher: str = "none"
+    guide: Callable[[jax.Array], jax.Array] | None = None
+    distillation: float = 0.0
 
 
 def source(
-    network: Any, data: Any, recipe: Recipe | None, seed: int | None, start: str, name: str | None = None
+    network: Any,
+    data: Any,
+    recipe: Recipe | None,
+    seed: int | None,
+    start: str,
+    name: str | None = None,
+    teacher: str = "none",
+    distillation: float | None = None,
 ) -> Source:
     """See `nas.export.export`, whose arguments these are.
 
     Raises:
-        InputError: an unknown start, a network that is neither a pick nor a frozen pair, data that does not fit.
+        InputError: an unknown start or teacher, a network that is neither a pick nor a frozen pair, data that does not
+            fit, a share of distillation out of range or without a teacher.
     """
     if start not in STARTS:
         raise unknown("start", start, STARTS)
+    if teacher not in TEACHERS:
+        raise unknown("teacher", teacher, TEACHERS)
+    if teacher == "none" and distillation is not None:
+        raise InputError(f"distillation={distillation} has no teacher to follow: give teacher='supernet' (--teacher)")
+    share = DISTILLATION if distillation is None else distillation
+    if not 0 <= share <= 1:
+        raise InputError(f"distillation={share} is out of range: give 0 to 1")
     if isinstance(network, Pick):
         found = _of_pick(network, data, recipe, seed, start)
+        if teacher == "supernet":
+            found = found._replace(teacher=teacher, guide=_largest(network.run), distillation=share)
     elif isinstance(network, tuple) and len(network) >= 2 and isinstance(network[0], SearchSpace):
         if start == "inherited":
             raise InputError("start='inherited' is for picks of a run: give the pair (space, variables)")
+        if teacher == "supernet":
+            raise InputError("teacher='supernet' is for picks of a run, whose shared weights teach: leave it out")
         found = _of_pair(network[0], network[1], data, recipe, seed)
         if isinstance(network, Model):
             # the weights are made for the mean and deviation they were trained with, not for those of other images
@@ -74,10 +99,7 @@ def source(
 
 def _of_pick(pick: Pick, data: Any, recipe: Recipe | None, seed: int | None, start: str) -> Source:
     run = pick.run
-    try:
-        whole = encoding.space_from_json(run.meta["space"]["tree"])
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{run.folder or 'the run'}: key 'space.tree' of run.json cannot be used: {error}") from error
+    whole = _space_of(run)
     space = whole.freeze(pick["genes"])
     settings = run.meta["evaluator"]
     seed = int(settings.get("seed", 0)) if seed is None else seed
@@ -89,6 +111,13 @@ def _of_pick(pick: Pick, data: Any, recipe: Recipe | None, seed: int | None, sta
         recipe = _recipe(final)
     variables = _inherited(run, whole, space, pick["genes"], seed) if start == "inherited" else None
     return Source(space, variables, pick.network, splits, recipe, seed, start, notes)
+
+
+def _space_of(run: Run) -> SearchSpace:
+    try:
+        return encoding.space_from_json(run.meta["space"]["tree"])
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{run.folder or 'the run'}: key 'space.tree' of run.json cannot be used: {error}") from error
 
 
 def _of_pair(space: SearchSpace, variables: Any, data: Any, recipe: Recipe | None, seed: int | None) -> Source:
@@ -164,15 +193,33 @@ def _own(settings: Mapping[str, Any]) -> Data:
 
 def _inherited(run: Run, whole: SearchSpace, space: SearchSpace, genes: Any, seed: int) -> Any:
     """The picked network's part of the weights the search shared; its statistics are fresh."""
-    snapshot = None if run.folder is None else read_snapshot(run.folder)
-    shared = {} if snapshot is None else _shared_params(snapshot.evaluator)
-    if not shared:
-        raise InputError(f"{run.folder or 'the run'} keeps no shared weights to inherit: use start='fresh'")
+    shared = _shared_by(run, "inherit: use start='fresh'")
     try:
         cut = inherit(shared, whole, genes)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the shared weights of {run.folder} do not fit ({error!r}): use start='fresh'") from error
     return {**fresh(space, jax.random.key(seed)), "params": cut["params"]}
+
+
+def _largest(run: Run) -> Callable[[jax.Array], jax.Array]:
+    """The largest network of the weights the search shared, as a teacher."""
+    from nas.training.teacher import supernet_teacher
+    from search_spaces.supernet import Supernet
+
+    shared, supernet = _shared_by(run, "teach: use teacher='none'"), Supernet(_space_of(run))
+    wanted = {(slot, kind) for slot, kinds in supernet.shapes().items() for kind in kinds}
+    if {(slot, kind) for slot, kinds in shared.items() for kind in kinds} != wanted:
+        raise InputError(f"the shared weights of {run.folder} do not fit its space: use teacher='none'")
+    return supernet_teacher(supernet, shared)
+
+
+def _shared_by(run: Run, purpose: str) -> dict[str, Any]:
+    """The weights the search shared, from its snapshot; an error ends with what is not possible for want of them."""
+    snapshot = None if run.folder is None else read_snapshot(run.folder)
+    shared = {} if snapshot is None else _shared_params(snapshot.evaluator)
+    if not shared:
+        raise InputError(f"{run.folder or 'the run'} keeps no shared weights to {purpose}")
+    return shared
 
 
 def _shared_params(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path, whose: Mapping[str, Any]):
-        # seconds to import, and most trainings keep no checkpoints
-        import orbax.checkpoint as ocp
-
-        self.folder, self.whose, self._orbax = Path(folder).resolve(), dict(plain(whose)), ocp
+        self.folder, self.whose = Path(folder).resolve(), dict(plain(whose))
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(f"{self.folder} is a file: give a folder for checkpoints")
         if self.folder.is_dir() and any(
@@ -88,18 +86,33 @@ class Checkpoints:
             raise InputError(f"{self.folder} holds other things than checkpoints: give another folder")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
-            self._manager = ocp.CheckpointManager(self.folder, options=options)
         except OSError as error:
             raise InputError(f"{self.folder} cannot be written ({error.strerror}): give another folder") from error
 
+    @cached_property
+    def _orbax(self) -> tuple[Any, Any]:
+        """Orbax' manager of the folder and its arguments: seconds to import, for trainings shorter than that."""
+        import orbax.checkpoint as ocp
+
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+        return ocp.CheckpointManager(self.folder, options=options), ocp.args
+
     def save(self, epoch: int, state: Any) -> None:
-        """Keep `state`, a PyTree of arrays, after `epoch` epochs."""
-        args, arrays = self._orbax.args, arrays_of(state)
+        """Keep `state`, a PyTree of arrays, after `epoch` epochs.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        arrays = arrays_of(state)
         about = {"whose": self.whose, "leaves": _leaves(arrays)}
         numbered = {str(number): array for number, array in enumerate(arrays.values())}
-        content = args.Composite(state=args.StandardSave(numbered), about=args.JsonSave(about))
-        self._manager.save(epoch, args=content, force=True)
+        try:
+            manager, args = self._orbax
+            content = args.Composite(state=args.StandardSave(numbered), about=args.JsonSave(about))
+            manager.save(epoch, args=content, force=True)
+        except Exception as error:  # Orbax and its storage layer raise many kinds
+            fix = "free space or correct that, and the same call goes on from the one before"
+            raise InputError(f"{self.folder}: checkpoint {epoch} cannot be written ({_line(error)}): {fix}") from error
 
     def restored(self, template: Any) -> tuple[int, Any]:
         """`(epochs done, state)` of the newest checkpoint, in the structure of `template`; `(0, template)` without one.
@@ -107,18 +120,21 @@ class Checkpoints:
         Raises:
             InputError: a checkpoint of something else, one of another version, or one that cannot be read.
         """
-        epoch, args = self._manager.latest_step(), self._orbax.args
-        if epoch is None:
+        if not epochs_kept(self.folder):
+            return 0, template
+        manager, args = self._orbax
+        epoch = manager.latest_step()
+        if epoch is None:  # what there is was not finished
             return 0, template
         remove = "give another folder, or remove this one to start again"
         try:
-            about = self._manager.restore(epoch, args=args.Composite(about=args.JsonRestore()))["about"]
+            about = manager.restore(epoch, args=args.Composite(about=args.JsonRestore()))["about"]
             self._compare(about["whose"], remove)
             arrays = arrays_of(template)
             if about["leaves"] != _leaves(arrays):
                 raise InputError(f"{self.folder}: the checkpoint is of another version of this package: {remove}")
             numbered = {str(number): np.zeros_like(array) for number, array in enumerate(arrays.values())}
-            found = self._manager.restore(epoch, args=args.Composite(state=args.StandardRestore(numbered)))["state"]
+            found = manager.restore(epoch, args=args.Composite(state=args.StandardRestore(numbered)))["state"]
         except InputError:
             raise
         except Exception as error:  # Orbax and its storage layer raise many kinds
@@ -133,6 +149,16 @@ class Checkpoints:
                     f"{self.folder} holds a checkpoint of another training, {name} is {there} there and {here} here: "
                     f"{remove}"
                 )
+
+
+def epochs_kept(folder: str | Path) -> int:
+    """After how many epochs the newest checkpoint in `folder` was made, 0 where there is none or no such folder.
+
+    Example:
+        >>> epochs_kept("no such folder")
+        0
+    """
+    return max((int(entry.name) for entry in Path(folder).glob("*") if entry.name.isdigit()), default=0)
 
 
 def _leaves(arrays: Mapping[str, np.ndarray]) -> list[list[Any]]:

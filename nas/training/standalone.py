@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -72,6 +73,7 @@ def train(
     teacher: Callable[[Array], Array] | None = None,
     distillation: float = 0.5,
     checkpoint: str | Path | None = None,
+    checkpoint_every_s: float = 0.0,
     placement: str = "auto",
     depthwise: str = "auto",
 ) -> Any:
@@ -92,6 +94,7 @@ def train(
         distillation: share of the loss that follows the teacher in place of the labels (Kullback-Leibler divergence).
         checkpoint: a folder that keeps the training after every epoch; a training that was killed goes on from there
             and ends with the very weights it would have had.
+        checkpoint_every_s: least seconds from one checkpoint to the next; a training that takes less keeps none.
         placement: where the images wait, see `nas.training.batches.feed`.
         depthwise: implementation of depthwise convolution, see `search_spaces.kernels.depthwise`.
 
@@ -134,13 +137,17 @@ def train(
         runs = f"{devices} x {jax.default_backend()}, depthwise {select()[0] if depthwise == 'auto' else depthwise}"
         kept = Checkpoints(checkpoint, identity(space, data, recipe, key, variables, shares, said, runs))
         done, state = kept.restored(state)
+    began = last = time.monotonic()
     for epoch in range(done, recipe.epochs):
         # what a step is given it overwrites, and the last good state should outlive a loss that is not finite
         state, average_loss = run_epoch(
             step, over.copied(state), source, recipe, epoch, jax.random.fold_in(run_key, epoch), start=state
         )
-        if kept is not None:
+        now, ends = time.monotonic(), epoch + 1 == recipe.epochs
+        # the last one as well, in a training worth it: what comes after it may fail
+        if kept is not None and now - (began if ends else last) >= checkpoint_every_s:
             kept.save(epoch + 1, state)
+            last = now
         if report is not None:
             report(epoch, average_loss)
     trained = {"params": state.average if recipe.ema else state.params, "batch_stats": state.statistics}

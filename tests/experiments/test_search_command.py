@@ -187,6 +187,9 @@ def test_plot_and_export_take_the_run(
         (["--pick", "kne"], "did you mean 'knee'"),
         (["--set", "epoch=1"], "did you mean 'epochs'"),
         (["--set", "epochs=x"], "give a whole number"),
+        (["--teacher", "me"], "teacher 'me'"),
+        (["--distillation", "0.3"], "has no teacher"),
+        (["--teacher", "supernet"], "keeps no shared weights to teach"),
     ):
         wrong = call("export", str(out), "--out", str(model), *words)
         assert wrong.exit_code == 2 and message in wrong.stderr, (words, wrong.stderr)
@@ -199,9 +202,10 @@ def test_the_quickstart_configuration_shortened(
     """On real clothes, in processes of their own: every file that the quickstart promises, and sound numbers in it."""
     out = tmp_path / "run"
     short = ["--set", "evaluator.epochs=2", "--set", "steps=2", "--set", "population=6"]
+    taught = ["--teacher", "supernet", "--distillation", "0.3"]
     for words in (
         ["search", "quickstart", "--out", str(out), *short],
-        ["export", str(out), "--pick", "best", "--set", "epochs=2", "--out", str(out / "model")],
+        ["export", str(out), "--pick", "best", "--set", "epochs=2", *taught, "--out", str(out / "model")],
         ["plot", "front", str(out), "--out", str(out / "front.png")],
     ):
         run = flynas(*words)
@@ -218,6 +222,7 @@ def test_the_quickstart_configuration_shortened(
         1000,
         2000,
     )
+    assert (report["training"]["teacher"], report["training"]["distillation"]) == ("supernet", 0.3)
     assert report["test_accuracy"] > 0.6 and report["agreement"]["max_relative_difference"] < 1e-4
     assert report["predicted"]["raspberry_pi_4"]["latency_s"] <= 3e-3 and len(report["predicted"]) >= 6
     assert report["measured"]["onnxruntime"]["latency_s"] > 0

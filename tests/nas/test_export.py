@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 from pathlib import Path
@@ -150,7 +151,7 @@ def test_a_failure_leaves_what_was_there(trained: Any, tmp_path: Path, monkeypat
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("disk full")
 
-    said = f"{tmp_path}/new cannot be written .disk full.: .*the same command trains the network again$"
+    said = f"{tmp_path}/new cannot be written .disk full.: .*the same command exports it again$"
     with monkeypatch.context() as patch, pytest.raises(InputError, match=said):
         patch.setattr(module, "onnxruntime_latency", fail)
         export(model, tmp_path / "new", data="digits", progress=watcher)
@@ -170,6 +171,40 @@ def test_a_failure_leaves_what_was_there(trained: Any, tmp_path: Path, monkeypat
         export(model, tmp_path / "old", data="digits", **QUICK)
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
     assert {path.name: path.read_bytes() for path in (tmp_path / "old").iterdir()} == before
+
+
+def test_a_training_that_was_stopped_goes_on(trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the same file; other settings train for themselves, and neither loses what the other keeps."""
+    folder, report, _ = trained
+    recipe, out = Recipe(**report["training"]["recipe"]), tmp_path / "model"
+    given: dict[str, Any] = {"data": "digits", **QUICK}
+    monkeypatch.setattr("nas.exporters._training.KEPT_EVERY_S", 0.0)
+
+    class Stopped(Watcher):
+        def epoch(self, i: int, loss: float) -> None:
+            if i == 3:
+                raise KeyboardInterrupt
+            super().epoch(i, loss)
+
+    with pytest.raises(KeyboardInterrupt):
+        export((small(), None), out, recipe=recipe, progress=Stopped(), **given)
+    (kept,) = tmp_path.iterdir()
+    assert kept.name == ".model.training"
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="disk full"):
+        patch.setattr(module, "onnxruntime_latency", fail)
+        export((small(), None), out, recipe=dataclasses.replace(recipe, epochs=1), **given)
+    assert len(list(kept.iterdir())) == 2, "one of each setting"
+    watcher = Watcher()
+    again = export((small(), None), out, recipe=recipe, progress=watcher, **given)
+    assert watcher.calls == ["start 6", "epoch 4", "epoch 5", "close"]
+    assert again["test_accuracy"] == report["test_accuracy"]
+    name = "weights.safetensors"
+    assert (out / name).read_bytes() == (folder / name).read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 @pytest.mark.parametrize("wrong", [0.01, float("nan")])

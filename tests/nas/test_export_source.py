@@ -28,7 +28,9 @@ from nas.run import Pick, Run
 from nas.store import load as load_run
 from nas.store import open_run
 from nas.strategies import random_search
+from nas.training.extremes import extremes
 from nas.training.recipe import Recipe
+from nas.training.teacher import supernet_teacher
 from nas.types import Evaluator, Quality
 from search_spaces.network import fresh, inherit
 from search_spaces.space import SearchSpace
@@ -102,6 +104,28 @@ def test_a_pick_of_a_run_inherits_its_weights_data_and_settings(searched: Run, t
     jax.tree.map(np.testing.assert_array_equal, model.variables["params"], expected)
     variance = model.variables["batch_stats"]["stem_0"]["norm"]["var"]
     assert not np.allclose(variance, 1), "the statistics were set from images"
+
+
+def test_the_largest_network_of_the_shared_weights_teaches(searched: Run) -> None:
+    pick, space = searched.pick("best"), tiny.space()
+    found = source(pick, None, None, None, "fresh", teacher="supernet")
+    assert (found.teacher, found.distillation, found.variables) == ("supernet", 0.5, None) and found.guide is not None
+    shared, x = shared_evaluator(space, {}).init(jax.random.key(0)).params, jnp.ones((4, 8, 8, 1)) * 0.3
+    expected = supernet_teacher(Supernet(space), shared, extremes(space).largest)(x)
+    np.testing.assert_array_equal(found.guide(x), expected)
+    assert source(pick, None, None, None, "fresh", teacher="supernet", distillation=0.2).distillation == 0.2
+    assert source(pick, None, None, None, "fresh").guide is None
+    for given, message in (
+        ({"teacher": "supernt"}, "did you mean 'supernet'"),
+        ({"distillation": 0.3}, "distillation=0.3 has no teacher to follow: give teacher='supernet'"),
+        ({"teacher": "supernet", "distillation": 1.5}, "distillation=1.5 is out of range: give 0 to 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            source(pick, None, None, None, "fresh", **given)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="keeps no shared weights to teach: use teacher='none'"):
+        source(changed(searched), None, None, None, "fresh", teacher="supernet")
+    with pytest.raises(InputError, match="is for picks of a run"):
+        source((small(), None), "digits", None, None, "fresh", teacher="supernet")
 
 
 def changed(run: Run, **evaluator: Any) -> Pick:
