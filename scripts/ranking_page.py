@@ -66,11 +66,10 @@ class Judged(NamedTuple):
 
         return sorted(self.supernets.values(), key=place)
 
-    @property
-    def headline(self) -> dict[str, Any] | None:
-        """The supernet that the goal is asked of, which was named before there were results."""
-        first = self.ordered[0] if self.supernets else None
-        return first if first and (first["rule"], first["epochs"]) == (HEADLINE, PASSES) else None
+    def by(self, passes: int) -> np.ndarray | None:
+        """Test errors by the supernet of the rule `HEADLINE` with so many passes of all images; None without one."""
+        rows = (row["test"] for row in self.ordered if (row["rule"], row["epochs"]) == (HEADLINE, passes))
+        return next(rows, None)
 
 
 def read_store(path: Path) -> dict[str, Any]:
@@ -251,16 +250,19 @@ def page(spaces: list[Judged]) -> str:
 
 @styled
 def figure(spaces: list[Judged]) -> Any:
-    """Errors after training alone over those of the supernet, over MACs and over parameters: a row for each space."""
+    """Errors after training alone over those of supernets, over MACs and over parameters: a row for each space."""
     import matplotlib.pyplot as plt
 
+    longer = {row["epochs"] for space in spaces for row in space.ordered if row["rule"] == HEADLINE} - {PASSES}
+    trainings = (PASSES, *sorted(longer))
+    columns = len(trainings) + 2
     picture, axes = plt.subplots(
-        len(spaces), 3, figsize=(10, 3.2 * len(spaces)), squeeze=False, sharey="row", layout="constrained"
-    )
+        len(spaces), columns, figsize=(3.3 * columns, 3.2 * len(spaces)), squeeze=False, sharey="row",
+        layout="constrained",
+    )  # fmt: skip
     for row, (space, colour) in enumerate(zip(spaces, COLOURS, strict=False)):
-        asked = None if space.headline is None else space.headline["test"]
         shown: list[tuple[str, np.ndarray | None, bool]] = [
-            (f"supernet's test error, {HEADLINE}, {PASSES} epochs", asked, False),
+            *((f"supernet's test error, {HEADLINE}, {passes} epochs", space.by(passes), False) for passes in trainings),
             ("million MACs", space.counts["MACs"] / 1e6, True),
             ("thousand parameters", space.counts["parameters"] / 1e3, True),
         ]
@@ -268,7 +270,7 @@ def figure(spaces: list[Judged]) -> Any:
             axis.set_xlabel(label)
             axis.locator_params(axis="x", nbins=5)
             if score is None:
-                missing = "none" if space.name == UNRANKABLE else "not trained yet"
+                missing = "none" if space.name == UNRANKABLE else "not trained"
                 axis.text(0.5, 0.5, missing, ha="center", transform=axis.transAxes, color=INK)
                 axis.set_xticks([])
                 continue

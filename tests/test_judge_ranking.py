@@ -78,7 +78,7 @@ def test_a_page_needs_networks_to_rank(scripts):
     settings = settings_of(scripts)
     assert scripts.page.judged("flynet", results(scripts, "flynet", settings, 2)) is None
     found = scripts.page.judged("flynet", results(scripts, "flynet", settings, 5))
-    assert found.truth.shape == (5,) and found.headline["test"].shape == (5,)
+    assert found.truth.shape == (5,) and found.by(24).shape == (5,) and found.by(48) is None
 
 
 def test_the_goal_is_the_lower_of_two(scripts):
@@ -154,14 +154,17 @@ def test_the_goal_is_asked_of_what_was_named_before_and_longer_trainings_stand_b
     rows = results(scripts, "flynet", settings_of(scripts), 12, ("fair", "uniform"))
     rows["shared/uniform/96/0.1"] = {**rows["shared/uniform/24"], "epochs": 96, "learning_rate": 0.1}
     found = scripts.page.judged("flynet", rows)
-    assert found.headline["epochs"] == 24 and [row["epochs"] for row in found.ordered] == [24, 96, 24]
+    rows["shared/uniform/96/0.1"]["test"] = list(range(1, 31))
+    found = scripts.page.judged("flynet", rows)
+    assert [row["epochs"] for row in found.ordered] == [24, 96, 24]
+    assert (np.diff(found.by(96)) > 0).all() and not (np.diff(found.by(24)) > 0).all()
     text = scripts.page.section(found)
     assert text.count("the goal is") == 2 and "pairs) tau is" in text
     shown = scripts.page.commands(found).splitlines()
     assert shown[0].endswith("flynet --rules uniform fair")
     assert shown[1].endswith("flynet --passes 96 --learning-rate 0.1 --rules uniform")
     del rows["shared/uniform/24"]
-    assert scripts.page.judged("flynet", rows).headline is None
+    assert scripts.page.judged("flynet", rows).by(24) is None
 
 
 def test_a_page_shows_results_of_one_experiment(scripts, tmp_path):
