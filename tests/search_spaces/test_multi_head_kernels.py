@@ -159,11 +159,17 @@ def test_native_maximum_and_moments_equal_the_definition(case: Case) -> None:
     check_against_definition(case, "native")
 
 
-@pytest.mark.parametrize(
-    "case", [HAND_PICKED[1], *(pytest.param(case, marks=pytest.mark.slow) for case in HAND_PICKED[2:4])], ids=str
-)
-def test_composed_maximum_and_moments_equal_the_definition(case: Case) -> None:
-    check_against_definition(case, "xla")
+# the first is small, for it runs always
+COMPOSED = [
+    Case(2, 6, 5, 12, 5, 2, 2, 9, 3, 2),
+    *(pytest.param(case, marks=pytest.mark.slow) for case in HAND_PICKED[1:4]),
+]
+
+
+@pytest.mark.parametrize("implementation", ["scan", "xla"])
+@pytest.mark.parametrize("case", COMPOSED, ids=str)
+def test_composed_maximum_and_moments_equal_the_definition(case: Case, implementation: str) -> None:
+    check_against_definition(case, implementation)
 
 
 def check_against_definition(case: Case, implementation: str) -> None:
