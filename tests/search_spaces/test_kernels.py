@@ -103,14 +103,18 @@ def value_and_gradients(x: Array, w: Array, g: Array, active: Any, stride: int, 
 compiled = jax.jit(value_and_gradients, static_argnums=(4, 5))
 
 
-def check(case: tuple[int, ...], implementation: str) -> None:
+def check(case: tuple[int, ...], implementation: str, dtype: str = "float32") -> None:
     *_, stride, active = case
-    x, w, g = operands(case)
+    x, w, g = (array.astype(jnp.dtype(dtype)) for array in operands(case))
     found = compiled(x, w, g, active, stride, implementation)
     expected = float64_reference(x, w, g, stride, active)
+    # bfloat16: sums are float32, and what is rounded once is right to half a unit in the last place, 2^-9 of it
+    tolerance, floor = (2e-5, 1.0) if dtype == "float32" else (2**-8, 0.0)
     for name, ours, right in zip(("y", "dx", "dw"), found, expected, strict=True):
-        np.testing.assert_allclose(ours, right, rtol=2e-5, atol=2e-5 * max(1.0, np.abs(right).max()), err_msg=name)
-        assert not np.asarray(ours)[..., active:].any(), f"{name}: idle channels are not exactly zero"
+        assert ours.dtype == x.dtype
+        ours, atol = np.asarray(ours, np.float64), tolerance * max(floor, np.abs(right).max())
+        np.testing.assert_allclose(ours, right, rtol=tolerance, atol=atol, err_msg=name)
+        assert not ours[..., active:].any(), f"{name}: idle channels are not exactly zero"
 
 
 @needs_native
@@ -123,6 +127,18 @@ def test_native_equals_the_definition(case: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("case", HAND_PICKED + random_cases(3, seed=2), ids=str)
 def test_plain_implementations_equal_the_definition(case: tuple[int, ...], implementation: str) -> None:
     check(case, implementation)
+
+
+IN_BFLOAT16 = [
+    (2, 5, 6, 19, 5, 2, 17),
+    *(pytest.param(case, marks=pytest.mark.slow) for case in (HAND_PICKED[3], HAND_PICKED[4], HAND_PICKED[6])),
+]
+
+
+@each_implementation
+@pytest.mark.parametrize("case", IN_BFLOAT16, ids=str)
+def test_bfloat16_equals_the_definition(case: tuple[int, ...], implementation: str) -> None:
+    check(case, implementation, "bfloat16")
 
 
 @needs_native
