@@ -1,9 +1,5 @@
 """The compiled attention against the plain layers, which say what it computes."""
 
-import os
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -133,35 +129,3 @@ def test_rows_under_vmap_are_computed_one_by_one():
     run = jax.vmap(lambda x, index: layer.apply(variables, x, Channels((8,)), index))
     alone = [layer.apply(variables, each, Channels((8,)), kind) for each, kind in zip(x, index, strict=True)]
     np.testing.assert_array_equal(run(x, index), np.stack(alone))
-
-
-@needs_native
-def test_every_instruction_set_computes_the_same():
-    program = """
-import jax, jax.numpy as jnp, numpy as np
-from search_spaces.kernels import native
-from search_spaces.kernels.attention import Weights, attended, head_factors
-rng = np.random.default_rng(0)
-random = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
-weights = Weights(random(45, 12), random(12), random(12, 45), random(45), random(3))
-found = []
-for kind in range(3):
-    run = lambda x, weights: attended(x, ("none", "se", "eca"), jnp.int32(kind), weights, None)
-    y, pull = jax.vjp(run, random(3, 12, 13, 45), weights)
-    found += [y, *jax.tree.leaves(pull(y))]
-for kind in ("eca", "mean_variance_softmax"):
-    run = lambda *parts: head_factors(*parts[:2], (kind,), None, None, 2.0, *parts[2:])
-    y, pull = jax.vjp(run, random(3, 3, 19), random(3, 3, 19), random(7), random(7, 2))
-    found += [y, *pull(random(*y.shape))]
-weighed = [np.asarray(part, np.float64).ravel() @ np.cos(np.arange(part.size)) for part in found]
-print(native.load(native.FOLDER).build["instruction_set"], *weighed)
-"""
-    answers = {}
-    for wish in ("baseline", "avx2", "avx512"):
-        environment = os.environ | {"FLYNAS_KERNEL_ISA": wish, "JAX_PLATFORMS": "cpu"}
-        said = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True).stdout
-        name, *numbers = said.decode().split()
-        answers[name] = [float(number) for number in numbers]
-    assert len(answers["baseline"]) > 20
-    for name, numbers in answers.items():  # those that this machine has
-        np.testing.assert_allclose(numbers, answers["baseline"], rtol=1e-3, atol=1e-4, err_msg=name)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -147,42 +144,6 @@ def test_native_on_images_larger_than_one_strip(case: tuple[int, ...]) -> None:
     check(case, "native")
 
 
-@needs_native
-def test_every_instruction_set_computes_the_same() -> None:
-    """The slower variants run in processes of their own, because the choice is made once per process."""
-    program = """
-import numpy as np, jax, sys
-from search_spaces.kernels import native
-from search_spaces.kernels.depthwise import depthwise_moments, largest_depthwise
-rng = np.random.default_rng(0)
-found = []
-for kernel, stride, heads, dtype in (
-    (3, 1, 1, "float32"), (5, 2, 1, "float32"), (7, 1, 3, "float32"), (9, 2, 2, "float32"), (3, 1, 2, "bfloat16")
-):
-    x, w = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 9, 13, 45), (kernel, kernel, 45, heads)))
-    x, w = jax.numpy.asarray(x, dtype), jax.numpy.asarray(w, dtype)
-    mean, variance = depthwise_moments(x, w, stride, implementation="native")
-    scale = variance if heads == 3 else None
-    y, back = jax.vjp(lambda x, w: largest_depthwise(x, w, stride, scale=scale, implementation="native"), x, w)
-    found += [float(np.sum(np.abs(np.asarray(part, np.float64)))) for part in (y, *back(y), mean, variance)]
-print(native.load(native.FOLDER).build["instruction_set"], *found)
-"""
-    answers = {}
-    for wish in ("baseline", "avx2", "avx512"):
-        run = subprocess.run(
-            [sys.executable, "-c", program],
-            env=os.environ | {"FLYNAS_KERNEL_ISA": wish, "JAX_PLATFORMS": "cpu"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        name, *numbers = run.stdout.split()
-        answers[name] = [float(number) for number in numbers]
-    assert "baseline" in answers
-    for numbers in answers.values():
-        np.testing.assert_allclose(numbers, answers["baseline"], rtol=1e-5)
-
-
 @each_implementation
 def test_inside_switch_scan_and_vmap(implementation: str) -> None:
     """As the supernet uses it: a switch over kernel sizes in a loop over candidates, under derivatives and vmap."""
@@ -239,25 +200,6 @@ def test_the_same_call_twice_is_equal_bit_for_bit(implementation: str) -> None:
     for _ in range(3):
         for one, two in zip(first, compiled(*arrays, 48, 1, implementation), strict=True):
             assert np.array_equal(one, two)
-
-
-@needs_native
-def test_native_does_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
-    program = """
-import numpy as np, jax, sys
-from search_spaces.kernels.depthwise import depthwise
-x, w = jax.random.normal(jax.random.key(0), (32, 16, 16, 48)), jax.random.normal(jax.random.key(1), (5, 5, 48))
-y, back = jax.vjp(lambda x, w: depthwise(x, w, implementation="native"), x, w)
-np.savez(sys.argv[1], y, *back(y))
-"""
-    outputs = []
-    for threads in ("1", "4"):
-        file = tmp_path / f"{threads}.npz"
-        environment = os.environ | {"NPROC": threads, "JAX_PLATFORMS": "cpu"}
-        subprocess.run([sys.executable, "-c", program, str(file)], env=environment, check=True)
-        outputs.append(np.load(file))
-    for name in outputs[0].files:
-        assert np.array_equal(outputs[0][name], outputs[1][name])
 
 
 def test_status_says_what_runs_and_why() -> None:
