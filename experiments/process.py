@@ -1,4 +1,4 @@
-"""What this process asks of the machine before XLA computes: how many threads, and what becomes of freed memory."""
+"""What this process asks of the machine before XLA computes: threads, freed memory, and whether kernels are there."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ MALLOPT = {-3: -1, -1: -1, -2: 64 << 20, -8: 1}
 def prepare(threads: int | str) -> str:
     """Set the threads and keep freed memory; the sentence of `set_threads`.
 
+    Where the compiled kernels are missing, standard error says so in one line.
+
     Example:
         >>> "thread" in prepare("all")
         True
     """
     keep_freed_memory()
-    return set_threads(threads)
+    said = set_threads(threads)
+    # here, not above: which kernels run depends on the backend, and XLA reads the threads when it makes that
+    from search_spaces.kernels.depthwise import tell_fallback
+
+    tell_fallback(lambda sentence: print(f"warning: {sentence}", file=sys.stderr))
+    return said
 
 
 def set_threads(threads: int | str) -> str:

@@ -11,6 +11,7 @@ program serves every network of a supernet.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -179,6 +180,28 @@ def select() -> tuple[str, str]:
     return ("native", "") if library.available else ("scan", library.reason)
 
 
+_told: list[str] = []
+
+
+def tell_fallback(tell: Callable[[str], None]) -> None:
+    """Give `tell` one line, once per process, if this is a CPU and the compiled kernels are not available.
+
+    It says what is slower, why, and what to do. Every kernel that is left to "auto" comes by here with a warning;
+    commands come before, with a line of their own kind.
+
+    Example:
+        >>> said = []
+        >>> for _ in range(2): tell_fallback(said.append)
+        >>> len(said) < 2
+        True
+    """
+    _, reason = select()
+    if reason and not _told:
+        _told.append(reason)
+        slower = "depthwise convolution, normalisation, attention, SGD, cutting of arrays"
+        tell(f"training is slower without the compiled kernels ({slower}): {reason}")
+
+
 def fuses(implementation: str = "auto") -> bool:
     """Whether `largest_depthwise` of this implementation saves the maps of the heads.
 
@@ -186,7 +209,7 @@ def fuses(implementation: str = "auto") -> bool:
         >>> fuses("xla")
         False
     """
-    return implementation == "native" or (implementation == "auto" and select()[0] == "native")
+    return implementation in ("auto", "native") and _chosen(implementation) == "native"
 
 
 def status() -> list[dict[str, Any]]:
@@ -228,10 +251,12 @@ def _chosen(implementation: str) -> str:
         if implementation not in IMPLEMENTATIONS:
             raise unknown("depthwise implementation", implementation, ["auto", *IMPLEMENTATIONS])
         return implementation
-    name, reason = select()
-    if reason:
-        warnings.warn(f"depthwise convolution runs as '{name}': {reason}", RuntimeWarning, stacklevel=3)
-    return name
+    tell_fallback(_warn)
+    return select()[0]
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, RuntimeWarning, stacklevel=5)  # past `tell_fallback`, `_chosen` and what called it
 
 
 def _count(what: str, value: Any, least: int) -> Array | None:

@@ -1,9 +1,17 @@
 """Threads and memory of the process that trains."""
 
+import json
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
+
+from experiments.process import prepare
+from search_spaces.kernels import depthwise as kernels
+from search_spaces.kernels import native
 
 
 def test_threads_are_in_force_in_a_fresh_process() -> None:
@@ -52,3 +60,19 @@ print(kept, max(faults(), ThreadPoolExecutor(1).submit(faults).result()))
     if kept == "False":
         pytest.skip("this C library has no such setting")
     assert int(faults) < 1000, run.stderr  # 12,288 pages in a block
+
+
+def test_commands_say_once_in_one_line_that_the_compiled_kernels_are_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / native.RECORD).write_text(json.dumps({"built": False, "reason": "no C++ compiler was found"}))
+    monkeypatch.setattr(native, "FOLDER", tmp_path)
+    monkeypatch.setattr(kernels, "_told", [])
+    for _ in range(2):
+        prepare("all")
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("warning: training is slower without the compiled kernels (depthwise")
+    assert said.err.endswith(f": no C++ compiler was found: {native.REINSTALL}\n") and said.err.count("\n") == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kernels.depthwise(jnp.ones((1, 3, 3, 2)), jnp.ones((3, 3, 2)))

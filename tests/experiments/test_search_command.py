@@ -57,6 +57,18 @@ def test_a_search_says_what_it_chose_and_leaves_a_run(searched: tuple[Path, Any]
     assert run.meta["config"]["strategy"]["crossover_rate"] == 0.9
 
 
+def test_a_search_without_the_compiled_kernels_says_so_in_one_line(
+    call: Callable[..., Any], searched: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from search_spaces.kernels import depthwise, native
+
+    monkeypatch.setattr(native, "FOLDER", tmp_path)
+    monkeypatch.setattr(depthwise, "_told", [])
+    result = call("search", "tiny", "--out", str(tmp_path / "run"), *QUICK)
+    assert result.exit_code == 0 and "depthwise kernel  scan" in result.stdout, result.output
+    assert result.stderr.startswith("warning: training is slower without") and result.stderr.count("\n") == 1
+
+
 def test_the_same_search_again_returns_the_same_run(call: Callable[..., Any], searched: tuple[Path, Any]) -> None:
     out, first = searched
     before = (out / "records.jsonl").read_bytes()

@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from hw_models.errors import InputError
 from search_spaces.kernels import depthwise as module
-from search_spaces.kernels import native, scan
+from search_spaces.kernels import native, normalise, scan
 from search_spaces.kernels.depthwise import (
     IMPLEMENTATIONS,
     depthwise,
@@ -215,15 +215,38 @@ def test_status_says_what_runs_and_why() -> None:
 
 def test_without_the_library_auto_says_so_and_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(native, "FOLDER", tmp_path)
+    monkeypatch.setattr(module, "_told", [])
     x, w, _ = operands((1, 4, 4, 3, 3, 1, 3))
     row = status()[0]
     assert not row["available"] and not row["selected"] and "never built" in row["reason"]
     assert select()[0] == "scan"
-    with pytest.warns(RuntimeWarning, match="runs as 'scan'.*never built"):
+    with pytest.warns(RuntimeWarning, match="slower without the compiled kernels.*never built") as said:
         found = depthwise(jnp.asarray(x), jnp.asarray(w))
+        depthwise(jnp.asarray(x), jnp.asarray(w), 2)
+    assert len(said) == 1 and said[0].filename == __file__
     np.testing.assert_array_equal(found, scan.depthwise(jnp.asarray(x), jnp.asarray(w), 1, None))
     with pytest.raises(InputError, match="native.*never built"):
         depthwise(jnp.asarray(x), jnp.asarray(w), implementation="native")
+
+
+def test_it_is_said_where_there_is_no_depthwise_convolution(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Normalisation, attention and SGD have compiled kernels too."""
+    (tmp_path / native.RECORD).write_text(json.dumps({"built": False, "reason": "no C++ compiler was found"}))
+    monkeypatch.setattr(native, "FOLDER", tmp_path)
+    monkeypatch.setattr(module, "_told", [])
+    with pytest.warns(RuntimeWarning, match="normalisation, attention, SGD.*: no C[+][+] compiler was found") as said:
+        assert not normalise.available(jnp.ones((1, 2, 2, 3)), "relu")
+        assert not normalise.available(jnp.ones((1, 2, 2, 3)), "relu", "xla")
+    assert len(said) == 1 and "\n" not in str(said[0].message)
+
+
+def test_who_asks_for_plain_layers_is_not_warned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(native, "FOLDER", tmp_path)
+    monkeypatch.setattr(module, "_told", [])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        depthwise(jnp.ones((1, 3, 3, 2)), jnp.ones((3, 3, 2)), implementation="scan")
+        assert status() and not normalise.available(jnp.ones((1, 2, 2, 3)), "relu", "xla")
 
 
 def test_a_failed_build_is_reported_with_its_reason(tmp_path: Path) -> None:
