@@ -1,6 +1,10 @@
 // The kernel for every machine: SSE2, NEON, or whatever the compiler takes for granted.
 
+#if defined(__aarch64__)
+#define NAMESPACE neon  // all 64-bit ARM processors have it, so this is the only kernel there
+#else
 #define NAMESPACE baseline
+#endif
 #define SET kBaseline
 #define TARGET
 #define WIDEST 4

@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import platform
 from collections.abc import Callable
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -33,7 +34,8 @@ from search_spaces.kept import keep
 FOLDER = Path(__file__).parent
 RECORD = "_depthwise.json"
 REINSTALL = "a C++ compiler (g++ or clang++) and `pip install` of flynas again would build it"
-INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
+# What FLYNAS_KERNEL_ISA may name, the weakest first.
+INSTRUCTION_SETS = ("neon",) if platform.machine() == "aarch64" else ("baseline", "avx2", "avx512")
 OTHER_TARGETS = (
     *(f"flynas_normalise_{name}" for name in ("moments", "forward", "backward")),
     "flynas_sgd",
