@@ -29,17 +29,23 @@ COMPILING = "/jax/core/compile/"  # what JAX calls the time it takes to trace, l
 
 
 class Prepared(NamedTuple):
-    """An evaluator, its state before and after its training rounds, and `genes [ROWS, D]` that it can judge."""
+    """An evaluator, its state before and after its training rounds, and `genes [ROWS, D]` that it can judge.
+
+    `compiled` is what JAX traced and compiled in the second training round, by its names for that.
+    """
 
     space: Any
     judge: Evaluator
     begun: State
     state: State
     genes: np.ndarray
+    compiled: tuple[str, ...] = ()
 
 
 def prepared(space: Any, judge: Evaluator, genes: Any = None, seed: int = 0) -> Prepared:
     """What the checks take; `genes` are drawn from `space` unless given.
+
+    That training is compiled once is only seen with two rounds or more.
 
     Example:
         >>> from nas.toy import ToySpace, toy_evaluator
@@ -51,14 +57,21 @@ def prepared(space: Any, judge: Evaluator, genes: Any = None, seed: int = 0) -> 
         keys = jax.random.split(jax.random.fold_in(root, 1), ROWS)
         genes = np.asarray(jax.jit(jax.vmap(space.sample))(keys))
     begun = judge.init(jax.random.fold_in(root, 2))
-    return Prepared(space, judge, begun, _trained(judge, begun, root), np.asarray(genes, np.int32))
+    state, compiled = _trained(judge, begun, root)
+    return Prepared(space, judge, begun, state, np.asarray(genes, np.int32), compiled)
 
 
-def _trained(judge: Evaluator, state: State, root: Any) -> State:
+def _trained(judge: Evaluator, state: State, root: Any) -> tuple[State, tuple[str, ...]]:
+    """The state after all rounds, and what the second one compiled: the first with a state that training has made."""
+    compiled: tuple[str, ...] = ()
     for round in range(judge.rounds):
-        state, metrics = judge.train(jax.random.fold_in(jax.random.fold_in(root, 3), round), state)
+        key = jax.random.fold_in(jax.random.fold_in(root, 3), round)
+        with Compilations() as seen:
+            state, metrics = judge.train(key, state)
+        if round == 1:
+            compiled = tuple(seen.events)
         assert all(isinstance(value, float | int) for value in metrics.values()), f"metrics are no numbers: {metrics}"
-    return state
+    return state, compiled
 
 
 def _errors(case: Prepared, rows: Any, state: State | None = None, seed: int = 5) -> np.ndarray:
@@ -121,7 +134,11 @@ def check_version(case: Prepared) -> None:
 
 
 def check_no_recompilation(case: Prepared) -> None:
-    """Nothing is compiled for networks that were evaluated before, nor for others where networks share a program."""
+    """Nothing is compiled by a second training round, and nothing for networks that were evaluated before.
+
+    Nor for other networks, where networks share a program.
+    """
+    assert not case.compiled, f"the second training round compiled again: {case.compiled}"
     rows = range(min(case.judge.chunk, len(case.genes)))
     _errors(case, [0])
     others = case.judge.describe.get("execution") != "alone"

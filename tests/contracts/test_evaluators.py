@@ -27,7 +27,7 @@ from search_spaces.spaces import macro, tiny
 EVALUATORS = discover.names("nas.evaluators")
 DIGITS = {"data": "digits", "validation": 200, "train": 200}
 QUICK = {
-    "supernet": (tiny, {**DIGITS, "epochs": 1, "calibration": 100}),
+    "supernet": (tiny, {**DIGITS, "epochs": 2, "calibration": 100}),
     "standalone": (tiny, {**DIGITS, "epochs": 1}),
     "proxy": (tiny, {**DIGITS, "batch": 32}),
     "tabular": (macro, {}),
@@ -52,9 +52,13 @@ def test_names_are_those_of_the_files(name):
     assert _case(name).judge.name == name
 
 
+def test_the_training_of_shared_weights_has_the_second_round_that_is_counted():
+    assert _case("supernet").judge.rounds > 1
+
+
 def _toy(**changes):
     """A toy case with some of its evaluator's functions replaced by `change(original)`."""
-    judge = toy_evaluator(ToySpace(), rounds=1)._replace(describe={"toy": True})
+    judge = toy_evaluator(ToySpace(), rounds=2)._replace(describe={"toy": True})
     changed = judge._replace(**{field: change(getattr(judge, field)) for field, change in changes.items()})
     return prepared(ToySpace(), changed)
 
@@ -84,8 +88,14 @@ def test_the_checks_see_what_they_are_for():
         check_rows(_toy(evaluate=ranks))
     with pytest.raises(AssertionError, match="one key, two errors"):
         check_same_key(_toy(evaluate=forgetful))
+
+    def trains_anew(train):
+        return lambda key, state: (jax.jit(lambda s: s + 1.0)(state), {"loss": 0.0})
+
     with pytest.raises(AssertionError, match="compiled again"):
         check_no_recompilation(_toy(evaluate=anew))
+    with pytest.raises(AssertionError, match="second training round compiled again"):
+        check_no_recompilation(_toy(train=trains_anew))
     with pytest.raises(AssertionError, match="does not follow"):
         check_version(_toy(version=lambda version: lambda state: "one"))
     with pytest.raises(AssertionError, match="no numbers"):
