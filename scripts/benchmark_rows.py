@@ -10,14 +10,26 @@ Row = dict[str, Any]
 HEAD = ("measurement", "ours", "peer", "ours / peer", "goal", "met")
 
 
-def row(name: str, ours: float | None, peer: float | None = None, goal: float | None = None) -> Row:
+def row(
+    name: str,
+    ours: float | None,
+    peer: float | None = None,
+    goal: float | None = None,
+    *,
+    at_most: bool | None = None,
+) -> Row:
     """One measurement; a goal is an upper bound for names in seconds and a lower bound otherwise.
+
+    `at_most` says it where the name does not: True for counts of what should not happen.
 
     Example:
         >>> row("step_s", 0.5, 2.0, goal=1.0)
         {'name': 'step_s', 'ours': 0.5, 'peer': 2.0, 'ratio': 0.25, 'goal': 1.0, 'met': True}
+        >>> row("recompilations", 3.0, goal=0, at_most=True)["met"]
+        False
     """
-    met = None if goal is None or ours is None else (ours <= goal if name.endswith("_s") else ours >= goal)
+    above = name.endswith("_s") if at_most is None else at_most
+    met = None if goal is None or ours is None else (ours <= goal if above else ours >= goal)
     ratio = None if peer is None or ours is None else ours / peer
     return {"name": name, "ours": ours, "peer": peer, "ratio": ratio, "goal": goal, "met": met}
 

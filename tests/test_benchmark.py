@@ -27,12 +27,14 @@ benchmark_peers, benchmark_rows = script("benchmark_peers"), script("benchmark_r
 KEYS = ["name", "ours", "peer", "ratio", "goal", "met"]
 
 
-def test_goals_bound_seconds_from_above_and_rates_from_below():
+def test_goals_bound_seconds_and_counts_from_above_and_rates_from_below():
     assert benchmark_rows.row("step_s", 2.0, 4.0, 1.0) == dict(
         zip(KEYS, ["step_s", 2.0, 4.0, 0.5, 1.0, False], strict=True)
     )
     assert benchmark_rows.row("steps_per_second", 2.0, goal=1.0)["met"] is True
     assert benchmark_rows.row("steps_per_second", 0.5, goal=1.0)["met"] is False
+    for count, met in ((0.0, True), (1.0, False)):
+        assert benchmark_rows.row("recompilations", count, goal=0.0, at_most=True)["met"] is met
     alone = benchmark_rows.row("step_s", 2.0)
     assert list(alone) == KEYS and alone["peer"] is alone["ratio"] is alone["goal"] is alone["met"] is None
 
@@ -81,10 +83,24 @@ def test_networks_for_nni_are_networks_of_ours_and_speeds_are_of_the_same_ones(m
     assert found["shared_paths_speed_of_nni_darts_1_thread"]["met"]
     assert not found["shared_paths_speed_of_nni_proxyless_1_thread"]["met"]
     assert found["all_paths_speed_of_nni_darts_1_thread"]["goal"] is None
+    assert found["recompilations_1_thread"]["met"]
     assert resolve(nni.asked_of("shared", {"space": nni.SPACE})["space"]).space.classes == space.classes
     theirs["networks"][0] = {"params": 2, "seconds": [3.0, 1.0]}
     with pytest.raises(RuntimeError, match="not the same network: 1 parameters against 2"):
         nni.compared([{**ours, "theirs": theirs}], "1_thread")
+
+
+def test_a_start_that_compiles_again_misses_its_goal(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    start = script("benchmark_start")
+    side = dict.fromkeys((*start.LISTED, *start.TRACED, "until_first_step", "until_first_evaluation"), 1.0)
+    counts = iter([0, 0, 0, 2, 0, 0])  # cold and warm by turns
+    monkeypatch.setattr(
+        start.benchmark_peers, "ask_ours", lambda file, question: {**side, "recompilations": next(counts)}
+    )
+    found = {each["name"]: each for each in start.rows()}
+    assert found["recompilations_cold"]["met"] is True and found["recompilations_warm"]["met"] is False
+    assert found["first_training_step_warm_s"]["met"] is True
 
 
 def test_a_profile_knows_products_also_inside_fusions_and_compiled_kernels(monkeypatch):
