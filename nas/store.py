@@ -42,13 +42,19 @@ from nas.run_files import (
 
 
 def versions() -> dict[str, Any]:
-    """What results may depend on besides the seed: versions, platform, backend, threads.
+    """What results may depend on besides the seed: versions, platform, backend, threads, the compiled kernel.
+
+    `kernel` is the instruction set of the compiled kernel, None where it is not available.
 
     Example:
         >>> sorted(versions())
-        ['backend', 'cpus', 'flax', 'flynas', 'jax', 'jaxlib', 'numpy', 'platform', 'python', 'threads']
+        ['backend', 'cpus', 'flax', 'flynas', 'jax', 'jaxlib', 'kernel', 'numpy', 'platform', 'python', 'threads']
     """
     import jax
+
+    from search_spaces.kernels import native
+
+    library = native.load(native.FOLDER)
 
     def version(package: str) -> str | None:
         try:
@@ -63,7 +69,19 @@ def versions() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": {name: os.environ.get(name) for name in ("NPROC", "XLA_FLAGS", "OMP_NUM_THREADS")},
+        "kernel": library.build["instruction_set"] if library.available else None,
     }
+
+
+def said_of_versions(there: Any, here: Any) -> str | None:
+    """The sentence for work that began under the `versions()` of `there` and goes on under others; None if equal.
+
+    Example:
+        >>> said_of_versions({"jax": "1"}, {"jax": "2"})
+        'continued under other versions, results may differ in the last bits: jax is "1" there and "2" here'
+    """
+    changed = _differing(there, here)
+    return f"continued under other versions, results may differ in the last bits: {changed[0]}" if changed else None
 
 
 def _differing(there: Any, here: Any, path: str = "") -> list[str]:
@@ -272,9 +290,9 @@ def _take_up(folder: Folder, path: Path, stored: dict[str, Any], fresh: dict[str
         return
     if differing:
         raise InputError(f"{path} holds another run: {'; '.join(differing[:3])}: {FIX}")
-    changed = _differing(stored.get("versions"), fresh["versions"])
+    changed = said_of_versions(stored.get("versions"), fresh["versions"])
     if changed:
-        folder.messages.append(f"continued under other versions, results may differ in the last bits: {changed[0]}")
+        folder.messages.append(changed)
     _check_done(path, snapshot, steps)
     folder.snapshot = snapshot
     folder.records = {(record["step"], record["index"]): record for record in found.records}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +18,21 @@ import numpy as np
 
 from hw_models.errors import InputError
 from nas.plain import arrays_of, plain, tree_from
+from nas.store import said_of_versions, versions
 from nas.training.recipe import Recipe
 from nas.types import Key
 from search_spaces.space import SearchSpace
+
+ANSWER = 1e-3  # by how much answers of one teacher may differ, which depend on threads and machines
+
+# for what is kept as a hash or as numbers, which say nothing to a person
+DIFFER = {
+    "images": "the images differ",
+    "labels": "the labels differ",
+    "normalisation": "mean and deviation of the images differ",
+    "start": "the weights to start from differ",
+    "teacher": "the teachers differ",
+}
 
 
 def identity(
@@ -32,23 +45,30 @@ def identity(
     teacher: Any = None,
     runs: str = "",
 ) -> Any:
-    """What a checkpoint belongs to, as plain values; `data` and `variables` are PyTrees of arrays and kept as hashes.
+    """What a checkpoint belongs to, as plain values; arrays are kept as hashes, with what a person recognises.
 
-    `teacher` is what the teacher says to some images, None without one; `runs` what else the bits depend on.
+    `data` has the fields of `nas.training.standalone.Images`, `variables` is a PyTree of arrays or None; `teacher` is
+    the teacher's logits for some images `[N, classes]`, None without one; `runs` what else the bits depend on.
 
     Example:
+        >>> from nas.training.standalone import Images
         >>> from search_spaces.spaces import tiny
-        >>> space = tiny.space().freeze([0] * 6)
-        >>> identity(space, (np.zeros(2),), Recipe(), jax.random.key(3), None, 0.0)["key"]
-        [0, 3]
+        >>> data = Images(np.zeros((3, 8, 8, 1), np.uint8), np.zeros(3, np.int32), np.zeros(1), np.ones(1))
+        >>> found = identity(tiny.space().freeze([0] * 6), data, Recipe(), jax.random.key(3), None, 0.0)
+        >>> found["key"], found["images"], found["start"]
+        ([0, 3], '3 of 8x8x1 (hash 5d5b3f175708948f)', 'fresh ones')
     """
+    count, *size = data.images.shape
     return {
         "space": f"{space.name}#{space.fingerprint}",
-        "data": _hash(data),
-        "start": "fresh" if variables is None else _hash(variables),
+        "images": f"{count:,} of {'x'.join(map(str, size))} ({_hash(data.images)})",
+        "labels": f"{len(data.labels):,} ({_hash(data.labels)})",
+        "normalisation": f"{np.asarray(data.mean).tolist()} and {np.asarray(data.std).tolist()}",
+        "start": "fresh ones" if variables is None else f"given ones ({_hash(variables)})",
         "key": np.asarray(jax.random.key_data(key)).tolist(),
+        # numbers, for they are computed: another machine finds the same up to rounding
+        "teacher": "none" if teacher is None else _answers(np.asarray(teacher, np.float64)),
         "distillation": distillation,
-        "teacher": "none" if teacher is None else _hash(teacher),
         "runs": runs,
         **{f"recipe.{name}": value for name, value in dataclasses.asdict(recipe).items()},
     }
@@ -59,11 +79,30 @@ def _hash(tree: Any) -> str:
     for name, array in arrays_of(tree).items():
         digest.update(f"{name}{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()[:16]
+    return f"hash {digest.hexdigest()[:16]}"
+
+
+def _answers(logits: np.ndarray) -> list[float]:
+    """One number for each image, in which every class counts differently."""
+    return [float(f"{number:.6g}") for number in logits @ np.cos(np.arange(logits.shape[-1]))]
+
+
+def _same(name: str, there: Any, here: Any) -> bool:
+    if name != "teacher" or not isinstance(there, list) or not isinstance(here, list):
+        return bool(there == here)
+    old, new = np.asarray(there, float), np.asarray(here, float)  # a None becomes a NaN
+    return old.shape == new.shape and np.allclose(old, new, rtol=ANSWER, atol=ANSWER, equal_nan=True)
+
+
+def _shown(name: str, value: Any) -> Any:
+    return f"one that answers {value[0]}, ..." if name == "teacher" and isinstance(value, list) else value
 
 
 class Checkpoints:
     """The checkpoints in one folder, of one training; the newest is kept, and it is complete or not there at all.
+
+    A training may go on with other threads, versions or on another machine (`nas.store.versions`), where its last bits
+    may differ: that is a warning. A checkpoint remembers all under which its training ran.
 
     Raises:
         InputError: the folder cannot be used, or holds checkpoints of something else, which is named.
@@ -78,6 +117,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | Path, whose: Mapping[str, Any]):
         self.folder, self.whose = Path(folder).resolve(), dict(plain(whose))
+        self._under: list[Any] = [plain(versions())]
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(f"{self.folder} is a file: give a folder for checkpoints")
         if self.folder.is_dir() and any(
@@ -104,7 +144,7 @@ class Checkpoints:
             InputError: it cannot be written.
         """
         arrays = arrays_of(state)
-        about = {"whose": self.whose, "leaves": _leaves(arrays)}
+        about = {"whose": self.whose, "leaves": _leaves(arrays), "versions": self._under}
         numbered = {str(number): array for number, array in enumerate(arrays.values())}
         try:
             manager, args = self._orbax
@@ -139,15 +179,22 @@ class Checkpoints:
             raise
         except Exception as error:  # Orbax and its storage layer raise many kinds
             raise InputError(f"{self.folder}: checkpoint {epoch} cannot be read ({_line(error)}): {remove}") from error
-        return epoch, tree_from(template, dict(zip(arrays, (found[name] for name in numbered), strict=True)))
+        state = tree_from(template, dict(zip(arrays, (found[name] for name in numbered), strict=True)))
+        here = self._under[-1]
+        others = [there for there in about.get("versions", []) if there != here]
+        if others:
+            warnings.warn(f"{self.folder}: {said_of_versions(others[0], here)}", RuntimeWarning, stacklevel=2)
+        self._under = [*others, here]
+        return epoch, state
 
     def _compare(self, stored: Mapping[str, Any], remove: str) -> None:
         for name in (*self.whose, *(name for name in stored if name not in self.whose)):
             there, here = stored.get(name), self.whose.get(name)
-            if there != here:
+            if not _same(name, there, here):
+                what = f"{DIFFER[name]}," if name in DIFFER else f"{name} is"
                 raise InputError(
-                    f"{self.folder} holds a checkpoint of another training, {name} is {there} there and {here} here: "
-                    f"{remove}"
+                    f"{self.folder} holds a checkpoint of another training, {what} {_shown(name, there)} there and "
+                    f"{_shown(name, here)} here: {remove}"
                 )
 
 

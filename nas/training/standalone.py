@@ -93,7 +93,8 @@ def train(
             `nas.training.teacher.supernet_teacher(...)`; None for none.
         distillation: share of the loss that follows the teacher in place of the labels (Kullback-Leibler divergence).
         checkpoint: a folder that keeps the training after every epoch; a training that was killed goes on from there
-            and ends with the very weights it would have had.
+            and ends with the very weights it would have had. With other threads or versions, or on another machine, the
+            last bits may differ, and a RuntimeWarning says so.
         checkpoint_every_s: least seconds from one checkpoint to the next; a training that takes less keeps none.
         placement: where the images wait, see `nas.training.batches.feed`.
         depthwise: implementation of depthwise convolution, see `search_spaces.kernels.depthwise`.

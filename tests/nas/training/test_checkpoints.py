@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -16,6 +17,7 @@ from nas.training.checkpoints import Checkpoints
 from nas.training.epoch import Diverged
 from nas.training.recipe import Recipe
 from nas.training.standalone import Images, train
+from search_spaces.network import fresh
 from search_spaces.spaces import tiny
 
 GENES = [0, 0, 0, 0, 0, 0]
@@ -54,22 +56,44 @@ def straight(network):
     return train(network, digits(), Recipe(**RECIPE), jax.random.key(3))
 
 
-def test_a_killed_training_goes_on_to_the_same_weights(network, straight, tmp_path):
+def test_a_killed_training_goes_on_to_the_same_weights(network, straight, tmp_path, monkeypatch):
     folder = tmp_path / "kept"
     killed = subprocess.run([sys.executable, "-c", KILLED, str(folder)], capture_output=True, check=False)
     assert killed.returncode == 9, killed.stderr[-2000:]
     epochs = []
-    resumed = train(
-        network,
-        digits(),
-        Recipe(**RECIPE),
-        jax.random.key(3),
-        report=lambda epoch, loss: epochs.append(epoch),
-        checkpoint=folder,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "continued under")
+        resumed = train(
+            network,
+            digits(),
+            Recipe(**RECIPE),
+            jax.random.key(3),
+            report=lambda epoch, loss: epochs.append(epoch),
+            checkpoint=folder,
+        )
     assert epochs == [2, 3] and same(resumed, straight)
-    again = train(network, digits(), Recipe(**RECIPE), jax.random.key(3), report=pytest.fail, checkpoint=folder)
+    monkeypatch.setenv("NPROC", "77")  # what XLA read long ago, and reads no more
+    with pytest.warns(RuntimeWarning, match='continued under other versions, .* threads.NPROC is .* there and "77"'):
+        again = train(network, digits(), Recipe(**RECIPE), jax.random.key(3), report=pytest.fail, checkpoint=folder)
     assert same(again, straight), "a finished training is not trained again"
+
+
+def test_a_checkpoint_remembers_every_machine_it_was_made_on(tmp_path, monkeypatch):
+    def go_on(epoch, threads):
+        monkeypatch.setenv("NPROC", threads)
+        kept = Checkpoints(tmp_path, {"space": "tiny"})
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            assert kept.restored({"w": np.zeros(1)})[0] == epoch - 1
+        kept.save(epoch, {"w": np.ones(1)})
+        return [str(each.message) for each in said]
+
+    other = f'{tmp_path}: continued under other versions, results may differ in the last bits: threads.NPROC is "{{}}"'
+    assert go_on(1, "1") == go_on(2, "1") == []
+    (here,) = go_on(3, "2")
+    assert here == other.format("1") + ' there and "2" here'
+    (back,) = go_on(4, "1")
+    assert back == other.format("2") + ' there and "1" here'
 
 
 def test_a_checkpoint_of_something_else_is_refused_by_name(network, tmp_path):
@@ -79,16 +103,32 @@ def test_a_checkpoint_of_something_else_is_refused_by_name(network, tmp_path):
             space, data or digits(), recipe, jax.random.key(key), variables, teacher=teacher, checkpoint=folder
         )
 
+    def says(number):
+        return lambda x: jnp.full((len(x), 10), number)
+
     go()
-    go(teacher=lambda x: jnp.zeros((len(x), 10)), folder=tmp_path / "taught")
+    go(teacher=says(1.0), folder=tmp_path / "taught")
+    go(teacher=says(1.00001), folder=tmp_path / "taught")  # as another machine rounds
+    data, sizes = digits(), r"256 of 8x8x1 \(hash \w+\)"
     other = tiny.space().freeze([1, 0, 0, 0, 0, 0])
     for said, call in {
         rf"space is tiny#{network.fingerprint} there and tiny#{other.fingerprint} here": lambda: go(other),
-        r"data is \w+ there and \w+ here": lambda: go(data=digits(192)),
-        r"recipe.learning_rate is 0.1 there and 0.2 here": lambda: go(learning_rate=0.2),
-        r"teacher is \w+ there and \w+ here": lambda: go(
-            teacher=lambda x: jnp.ones((len(x), 10)), folder=tmp_path / "taught"
+        rf"the images differ, {sizes} there and 192 of 8x8x1 \(hash \w+\) here": lambda: go(data=digits(192)),
+        rf"the images differ, {sizes} there and {sizes} here": lambda: go(data=data._replace(images=data.images // 2)),
+        r"the labels differ, 256 \(.*\) there and 256 \(.*\) here": lambda: go(
+            data=data._replace(labels=data.labels[::-1])
         ),
+        r"mean and deviation of the images differ, \[.*\] there and \[0.0\] and \[.*\] here": lambda: go(
+            data=data._replace(mean=np.zeros(1, np.float32))
+        ),
+        r"the weights to start from differ, fresh ones there and given ones \(hash \w+\) here": lambda: go(
+            variables=fresh(network, jax.random.key(9))
+        ),
+        r"recipe.learning_rate is 0.1 there and 0.2 here": lambda: go(learning_rate=0.2),
+        r"the teachers differ, one that answers 0.42\d*, ... there and one that answers 0.84\d*, ... here": lambda: go(
+            teacher=says(2.0), folder=tmp_path / "taught"
+        ),
+        r"the teachers differ, none there and one that answers 0.42\d*, ... here": lambda: go(teacher=says(1.0)),
         r"key is \[0, 0\] there and \[0, 1\] here": lambda: go(key=1),
     }.items():
         with pytest.raises(InputError, match=said + ": give another folder, or remove this one"):
