@@ -59,7 +59,8 @@ class Commands(TyperGroup):
             # by name: importing the class would import jax, and a command that fails early should stay fast
             if "InputError" not in (each.__name__ for each in type(error).__mro__):
                 raise
-            raise _fail(str(error)) from error
+            notes = getattr(error, "__notes__", ())  # what a search adds: what is kept, what could not be written
+            raise _fail("; ".join(dict.fromkeys([str(error), *notes]))) from error
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run and exit; also what the test runner calls."""

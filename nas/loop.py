@@ -24,6 +24,7 @@ from nas.objectives import Objective
 from nas.plain import tree_from
 from nas.progress import Executor, InProcess, Progress, Silent
 from nas.run import Record, Run, front_of
+from nas.run_files import FIX
 from nas.screen import first_networks
 from nas.store import Folder, check_steps, open_run
 from nas.types import Evaluator, Key, State, Strategy
@@ -219,7 +220,15 @@ class _Search:
         self.progress.start_training(rounds)
         while self.judge.round < rounds:
             done = self.judge.round
-            state, metrics = self.evaluator.train(stage_key(self.root, TRAIN, done), self.judge.state)
+            try:
+                state, metrics = self.evaluator.train(stage_key(self.root, TRAIN, done), self.judge.state)
+            except InputError as error:
+                if done and self.folder.path is not None:  # before the first round nothing is kept
+                    error.add_note(
+                        f"{self.folder.path} holds this search up to round {done}, and other settings are another "
+                        f"search: {FIX}"
+                    )
+                raise
             self.judge = _Judge(done + 1, state)
             self.progress.training(done, metrics)
             if time.monotonic() - self.saved >= snapshot_s or self.judge.round == rounds:

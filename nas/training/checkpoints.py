@@ -23,6 +23,7 @@ from nas.training.recipe import Recipe
 from nas.types import Key
 from search_spaces.space import SearchSpace
 
+REMOVE = "give another folder, or remove this one to start again"
 ANSWER = 1e-3  # by how much answers of one teacher may differ, which depend on threads and machines
 
 # for what is kept as a hash or as numbers, which say nothing to a person
@@ -166,19 +167,18 @@ class Checkpoints:
         epoch = manager.latest_step()
         if epoch is None:  # what there is was not finished
             return 0, template
-        remove = "give another folder, or remove this one to start again"
         try:
             about = manager.restore(epoch, args=args.Composite(about=args.JsonRestore()))["about"]
-            self._compare(about["whose"], remove)
+            self._compare(about["whose"])
             arrays = arrays_of(template)
             if about["leaves"] != _leaves(arrays):
-                raise InputError(f"{self.folder}: the checkpoint is of another version of this package: {remove}")
+                raise InputError(f"{self.folder}: the checkpoint is of another version of this package: {REMOVE}")
             numbered = {str(number): np.zeros_like(array) for number, array in enumerate(arrays.values())}
             found = manager.restore(epoch, args=args.Composite(state=args.StandardRestore(numbered)))["state"]
         except InputError:
             raise
         except Exception as error:  # Orbax and its storage layer raise many kinds
-            raise InputError(f"{self.folder}: checkpoint {epoch} cannot be read ({_line(error)}): {remove}") from error
+            raise InputError(f"{self.folder}: checkpoint {epoch} cannot be read ({_line(error)}): {REMOVE}") from error
         state = tree_from(template, dict(zip(arrays, (found[name] for name in numbered), strict=True)))
         here = self._under[-1]
         others = [there for there in about.get("versions", []) if there != here]
@@ -187,14 +187,14 @@ class Checkpoints:
         self._under = [*others, here]
         return epoch, state
 
-    def _compare(self, stored: Mapping[str, Any], remove: str) -> None:
+    def _compare(self, stored: Mapping[str, Any]) -> None:
         for name in (*self.whose, *(name for name in stored if name not in self.whose)):
             there, here = stored.get(name), self.whose.get(name)
             if not _same(name, there, here):
                 what = f"{DIFFER[name]}," if name in DIFFER else f"{name} is"
                 raise InputError(
                     f"{self.folder} holds a checkpoint of another training, {what} {_shown(name, there)} there and "
-                    f"{_shown(name, here)} here: {remove}"
+                    f"{_shown(name, here)} here: {REMOVE}"
                 )
 
 

@@ -18,8 +18,8 @@ from hw_models.errors import InputError
 from nas.data import Splits
 from nas.stratify import drawn
 from nas.training.batches import feed
-from nas.training.checkpoints import Checkpoints, identity
-from nas.training.epoch import Clock, run_epoch
+from nas.training.checkpoints import REMOVE, Checkpoints, epochs_kept, identity
+from nas.training.epoch import Clock, Diverged, run_epoch
 from nas.training.images import EVALUATION_BATCH, augment, normalise
 from nas.training.loss import smoothed, soft_cross_entropy, taught
 from nas.training.parallel import Spread, spread
@@ -141,9 +141,14 @@ def train(
     began = last = time.monotonic()
     for epoch in range(done, recipe.epochs):
         # what a step is given it overwrites, and the last good state should outlive a loss that is not finite
-        state, average_loss = run_epoch(
-            step, over.copied(state), source, recipe, epoch, jax.random.fold_in(run_key, epoch), start=state
-        )
+        try:
+            state, average_loss = run_epoch(
+                step, over.copied(state), source, recipe, epoch, jax.random.fold_in(run_key, epoch), start=state
+            )
+        except Diverged as error:
+            if kept is not None and epochs_kept(kept.folder):
+                error.add_note(f"{kept.folder} holds this training, and another recipe is another one: {REMOVE}")
+            raise
         now, ends = time.monotonic(), epoch + 1 == recipe.epochs
         # the last one as well, in a training worth it: what comes after it may fail
         if kept is not None and now - (began if ends else last) >= checkpoint_every_s:

@@ -183,5 +183,7 @@ def test_a_loss_that_is_not_finite_names_its_step_and_leaves_the_last_good_state
             checkpoint=tmp_path,
         )
     assert (told.value.epoch, told.value.step, len(losses)) == (1, 2, 1)
+    (note,) = told.value.__notes__
+    assert note.startswith(f"{tmp_path} holds this training, and another recipe is another one: give another folder")
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(told.value.state.params))
     assert [folder.name for folder in tmp_path.iterdir()] == ["1"], "the checkpoint is that of the last good epoch"
