@@ -1,12 +1,17 @@
 """Batches from the device and from the host are the same."""
 
+from typing import NamedTuple
+
+import jax
 import numpy as np
 import pytest
 
 from hw_models.errors import InputError
 from nas.training import batches
 from nas.training.batches import feed
+from nas.training.epoch import run_epoch
 from nas.training.parallel import Spread
+from nas.training.recipe import Recipe
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3)).astype(np.uint8)
 LABELS = np.arange(40, dtype=np.int32)
@@ -46,6 +51,46 @@ def test_the_next_batch_is_gathered_only_when_the_one_before_was_taken():
     assert Counting.taken == 1
     next(found)
     assert Counting.taken == 2
+
+
+def test_the_next_batch_is_gathered_and_sent_before_a_step_is_waited_for(monkeypatch):
+    """Each step is queued, the batch after it is brought, and only then is the step before it waited for."""
+    seen = []
+
+    class Gathered(np.ndarray):
+        def __getitem__(self, index):
+            if isinstance(index, np.ndarray):
+                seen.append("gather")
+            return super().__getitem__(index)
+
+    class Loss:
+        def __init__(self, number):
+            self.number = number
+
+        def block_until_ready(self):
+            seen.append(f"wait {self.number}")
+
+        def __array__(self, dtype=None, copy=None):
+            return np.float32(0)
+
+    class State(NamedTuple):
+        params: dict
+        steps: int
+
+    def step(state, images, labels, key, clock):
+        seen.append(f"step {state.steps}")
+        return State({}, state.steps + 1), Loss(state.steps)
+
+    def device_put(*arguments, put=jax.device_put, **options):
+        seen.append("send")
+        return put(*arguments, **options)
+
+    source = feed(IMAGES.view(Gathered), LABELS, Spread(None), "host")
+    monkeypatch.setattr(jax, "device_put", device_put)
+    run_epoch(step, State({}, 0), source, Recipe(epochs=1, batch=10), 0, jax.random.key(0))
+    bring = ["gather", "send"]
+    first, second = [*bring, "step 0", *bring, "step 1", "wait 0"], [*bring, "step 2", "wait 1"]
+    assert seen == [*first, *second, *bring, "step 3", "wait 2"]
 
 
 def test_no_batches_at_all():
