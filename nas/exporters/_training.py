@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,18 +60,20 @@ def trained(origin: Source, unfinished: Path, watcher: Listener) -> tuple[Model,
     if kept := epochs_kept(folder):
         watcher.message(f"going on after epoch {kept} of {recipe.epochs}, where this training was stopped")
     began = time.perf_counter()
-    variables = standalone.train(
-        origin.space,
-        images,
-        recipe,
-        jax.random.key(origin.seed),
-        origin.variables,
-        watcher.epoch,
-        teacher=origin.guide,
-        distillation=origin.distillation,
-        checkpoint=folder if recipe.epochs else None,
-        checkpoint_every_s=KEPT_EVERY_S,
-    )
+    with warnings.catch_warnings():  # such as that it goes on with other threads than it began with
+        warnings.showwarning = lambda message, *_: watcher.message(" ".join(str(message).split()))
+        variables = standalone.train(
+            origin.space,
+            images,
+            recipe,
+            jax.random.key(origin.seed),
+            origin.variables,
+            watcher.epoch,
+            teacher=origin.guide,
+            distillation=origin.distillation,
+            checkpoint=folder if recipe.epochs else None,
+            checkpoint_every_s=KEPT_EVERY_S,
+        )
     return Model(origin.space, jax.block_until_ready(variables), meta), time.perf_counter() - began
 
 

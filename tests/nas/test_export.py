@@ -31,6 +31,7 @@ class Watcher:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.losses: list[float] = []
+        self.said: list[str] = []
 
     def start(self, total_epochs: int) -> None:
         self.calls.append(f"start {total_epochs}")
@@ -41,6 +42,7 @@ class Watcher:
 
     def message(self, text: str) -> None:
         assert "\n" not in text
+        self.said.append(text)
 
     def close(self) -> None:
         self.calls.append("close")
@@ -199,8 +201,11 @@ def test_a_training_that_was_stopped_goes_on(trained: Any, tmp_path: Path, monke
         export((small(), None), out, recipe=dataclasses.replace(recipe, epochs=1), **given)
     assert len(list(kept.iterdir())) == 2, "one of each setting"
     watcher = Watcher()
+    monkeypatch.setenv("NPROC", "77")  # what XLA read long ago, and reads no more
     again = export((small(), None), out, recipe=recipe, progress=watcher, **given)
     assert watcher.calls == ["start 6", "epoch 4", "epoch 5", "close"]
+    assert "going on after epoch 4 of 6, where this training was stopped" in watcher.said
+    assert any("continued under other versions" in text and '"77"' in text for text in watcher.said)
     assert again["test_accuracy"] == report["test_accuracy"]
     name = "weights.safetensors"
     assert (out / name).read_bytes() == (folder / name).read_bytes()
