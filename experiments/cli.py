@@ -1,7 +1,7 @@
 """`flynas`: the command line. Each command is a file in `experiments/commands`.
 
-What a person can fix is one line on standard error, `error: ...`, and exit code 2; a search that was stopped ends with
-130. Anything else is a mistake in the program and shows its traceback. Nothing slow is imported before a command runs.
+What a person can fix is one line on standard error, `error: ...`, and exit code 2; what was stopped ends with 130.
+Anything else is a mistake in the program and shows its traceback. Nothing slow is imported before a command runs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from experiments import commands
 from experiments.compilation_cache import switch_on
 
 STOPPED = 130  # what shells give a command that was interrupted
+STOPPING = {
+    "search": "stopped; the same command continues it",
+    "export": "stopped; the same command goes on from the last checkpoint, of a training of more than half a minute",
+}
 
 
 def _fail(sentence: str, code: int = 2) -> typer.Exit:
@@ -50,8 +54,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            kept = ctx.invoked_subcommand in ("search", "export")
-            print("stopped; the same command continues it" if kept else "stopped", file=sys.stderr)
+            print(STOPPING.get(str(ctx.invoked_subcommand), "stopped"), file=sys.stderr)
             raise typer.Exit(STOPPED) from None
         except PermissionError as error:
             raise _fail(f"{error.filename}: {error.strerror}: change its rights, or give another place") from error
@@ -59,7 +62,8 @@ class Commands(TyperGroup):
             # by name: importing the class would import jax, and a command that fails early should stay fast
             if "InputError" not in (each.__name__ for each in type(error).__mro__):
                 raise
-            notes = getattr(error, "__notes__", ())  # what a search adds: what is kept, what could not be written
+            # what a search adds: what is kept, what could not be written. JAX adds a note on its tracebacks.
+            notes = [note for note in getattr(error, "__notes__", ()) if not note.startswith("-----")]
             raise _fail("; ".join(dict.fromkeys([str(error), *notes]))) from error
 
     def main(self, *args: Any, **extra: Any) -> Any:

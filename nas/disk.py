@@ -34,6 +34,35 @@ def explained(path: str | Path, verb: str = "written", again: str = "the same co
         raise InputError(f"{path} cannot be {verb} ({error.strerror or error}): {fix}; {again}") from error
 
 
+def lock(path: Path, busy: str, other: str) -> int:
+    """Handle of the lock file `path`, held until it is closed; `busy` and `other` are the error's beginning and end.
+
+    Raises:
+        InputError: another process holds it.
+        OSError: it cannot be made or locked at all.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     os.close(lock(Path(folder, "lock"), "the folder is being written", "give another"))
+    """
+    import fcntl
+
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+    except BlockingIOError:
+        owner = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
+        os.close(handle)
+        raise InputError(f"{busy} by process {owner}: wait for it, or {other}") from None
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
 def sync_folder(folder: Path) -> None:
     """Make what was created and renamed in `folder` last."""
     handle = os.open(folder, os.O_RDONLY)

@@ -10,10 +10,8 @@ The folder appears complete or not at all.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,7 +25,8 @@ from hw_models.estimate import apply_precision, fits
 from nas.disk import explained
 from nas.exporters import native, onnx
 from nas.exporters._source import Source, source
-from nas.exporters._training import about, trained
+from nas.exporters._training import trained
+from nas.exporters._working import PART, publish, working_folder
 from nas.measure import onnxruntime_latency, onnxruntime_session
 from nas.model import Model
 from nas.plain import dumps, plain
@@ -128,25 +127,16 @@ def export(
         origin = source(network, data, recipe, seed, start, name, teacher, distillation)
         for note in origin.notes:
             watcher.message(note)
-        part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
-        unfinished = folder.with_name(f".{folder.name}.training")
-        try:
-            part.mkdir(parents=True)
-        except OSError as error:
-            raise InputError(f"{folder} cannot be written ({error.strerror}): give another folder") from error
-        try:
-            model, seconds = trained(origin, unfinished, watcher)
+        with working_folder(folder) as place:
+            done = trained(origin, place, None if progress is None else watcher)
             with explained(folder, again="the same command exports it again"):
-                report = _write(model, part, origin, chosen, compared_images, measure_seconds, watcher)
-                report["training"] = about(origin, seconds)
-                (part / REPORT).write_text(dumps(report, indent=1) + "\n", encoding="utf-8")
-                _publish(part, folder)
-            shutil.rmtree(unfinished, ignore_errors=True)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-            for place in (*unfinished.glob("*"), unfinished):
-                with suppress(OSError):  # holds a checkpoint, which stays, or is not there
-                    place.rmdir()
+                report = _write(done.model, place / PART, origin, chosen, compared_images, measure_seconds, watcher)
+                report["training"] = done.about
+                report["notes"] += done.notes
+                (place / PART / REPORT).write_text(dumps(report, indent=1) + "\n", encoding="utf-8")
+                publish(place, folder)
+            if done.checkpoints is not None:
+                shutil.rmtree(done.checkpoints, ignore_errors=True)
         watcher.message(f"wrote {folder}")
         return report
     finally:
@@ -275,21 +265,6 @@ def _runtime_versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("onnx", "onnxruntime", "safetensors")}
-
-
-def _publish(part: Path, folder: Path) -> None:
-    """Put the finished folder in its place; an earlier one comes back if that fails."""
-    if not folder.exists():
-        os.replace(part, folder)
-        return
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-    os.replace(folder, old)
-    try:
-        os.replace(part, folder)
-    except BaseException:
-        os.replace(old, folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _readme(model: Model, data: str, accuracy: float) -> str:

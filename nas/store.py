@@ -159,30 +159,6 @@ def _append_handle(path: Path) -> int:
         return os.open(path / RECORDS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
 
-def _lock(path: Path) -> int:
-    """Handle of the lock file, which is held.
-
-    Raises:
-        InputError: another process holds it.
-        OSError: it cannot be made or locked at all.
-    """
-    import fcntl
-
-    handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
-    except BlockingIOError:
-        owner = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
-        os.close(handle)
-        raise InputError(f"{path} is being written by process {owner}: wait for it, or give another --out") from None
-    except BaseException:
-        os.close(handle)
-        raise
-    return handle
-
-
 def check_out(out: str | Path, steps: int) -> None:
     """Raise InputError where `open_run` would refuse `out` whatever the run is; changes nothing.
 
@@ -253,7 +229,7 @@ def open_run(out: str | Path | None, meta: Mapping[str, Any], steps: int) -> Fol
     try:
         path.mkdir(parents=True, exist_ok=True)
         _check_contents(path, sorted(entry.name for entry in path.iterdir()))
-        lock = _lock(path)
+        lock = disk.lock(path / LOCK, f"{path} is being written", "give another --out")
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}): give another --out") from None
     folder = Folder(path, fresh)

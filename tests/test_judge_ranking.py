@@ -152,17 +152,20 @@ def test_more_networks_begin_with_the_same_ones_and_the_middle_one_is_of_the_qui
 
 def test_the_goal_is_asked_of_what_was_named_before_and_longer_trainings_stand_beside_it(scripts):
     rows = results(scripts, "flynet", settings_of(scripts), 12, ("fair", "uniform"))
-    rows["shared/uniform/96/0.1"] = {**rows["shared/uniform/24"], "epochs": 96, "learning_rate": 0.1}
+    asked = rows.pop("shared/uniform/24")
+    for task, epochs, rate in (("24/0.1", 24, 0.1), ("96/0.1", 96, 0.1), ("96", 96, 0.4)):
+        rows[f"shared/uniform/{task}"] = {**asked, "epochs": epochs, "learning_rate": rate}
+    rows["shared/uniform/96"]["test"] = list(range(1, 31))
+    rows["shared/uniform/24"] = asked
     found = scripts.page.judged("flynet", rows)
-    rows["shared/uniform/96/0.1"]["test"] = list(range(1, 31))
-    found = scripts.page.judged("flynet", rows)
-    assert [row["epochs"] for row in found.ordered] == [24, 96, 24]
+    shown = [(row["epochs"], row["learning_rate"]) for row in found.ordered if row["rule"] == "uniform"]
+    assert shown == [(24, asked["learning_rate"]), (24, 0.1), (96, 0.4), (96, 0.1)]
     assert (np.diff(found.by(96)) > 0).all() and not (np.diff(found.by(24)) > 0).all()
     text = scripts.page.section(found)
-    assert text.count("the goal is") == 2 and "pairs) tau is" in text
+    assert text.count("the goal is") == 4 and "pairs) tau is" in text
     shown = scripts.page.commands(found).splitlines()
     assert shown[0].endswith("flynet --rules uniform fair")
-    assert shown[1].endswith("flynet --passes 96 --learning-rate 0.1 --rules uniform")
+    assert shown[-1].endswith("flynet --passes 96 --learning-rate 0.1 --rules uniform")
     del rows["shared/uniform/24"]
     assert scripts.page.judged("flynet", rows).by(24) is None
 

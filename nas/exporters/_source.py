@@ -76,6 +76,8 @@ def source(
     if isinstance(network, Pick):
         found = _of_pick(network, data, recipe, seed, start)
         if teacher == "supernet":
+            if found.recipe is not None and not found.recipe.epochs:
+                raise InputError("teacher='supernet' teaches nothing in 0 epochs: give epochs, or leave it out")
             found = found._replace(teacher=teacher, guide=_largest(network.run), distillation=share)
     elif isinstance(network, tuple) and len(network) >= 2 and isinstance(network[0], SearchSpace):
         if start == "inherited":

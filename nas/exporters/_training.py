@@ -6,7 +6,7 @@ import hashlib
 import time
 import warnings
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -16,7 +16,8 @@ from nas.exporters._source import Source
 from nas.model import Meta, Model
 from nas.plain import plain
 from nas.training import standalone
-from nas.training.checkpoints import epochs_kept
+from nas.training.checkpoints import hash_of
+from search_spaces.kernels.depthwise import select
 
 KEPT_EVERY_S = 30.0
 
@@ -29,10 +30,20 @@ class Listener(Protocol):
     def message(self, text: str) -> None: ...
 
 
-def trained(origin: Source, unfinished: Path, watcher: Listener) -> tuple[Model, float]:
-    """The model to write, and the seconds its training took; weights that need none are taken as they are.
+class Done(NamedTuple):
+    """A model to write, what the report says of its training, what was said meanwhile, and where checkpoints lie."""
 
-    Checkpoints lie in `unfinished`, in a folder for each setting, so that another one neither continues nor loses them.
+    model: Model
+    about: dict[str, Any]
+    notes: list[str]
+    checkpoints: Path | None
+
+
+def trained(origin: Source, place: Path, listener: Listener | None) -> Done:
+    """The network of `origin` after its training; weights that need none are taken as they are.
+
+    Checkpoints lie in `place`, in a folder for each setting, so that another one neither continues nor loses them. With
+    a listener, it is told the warnings; without one they are Python's.
 
     Raises:
         InputError: see `nas.training.standalone.train`.
@@ -46,39 +57,57 @@ def trained(origin: Source, unfinished: Path, watcher: Listener) -> tuple[Model,
         note=f"trained on {splits.name}",
     )
     if recipe is None:
-        return Model(origin.space, origin.variables, meta), 0.0
+        return Done(Model(origin.space, origin.variables, meta), _about(origin, 0, 0.0), [], None)
     images = standalone.Images(
         np.concatenate([splits.train_images, splits.validation_images]),
         np.concatenate([splits.train_labels, splits.validation_labels]),
         splits.mean,
         splits.std,
     )
-    watcher.message(f"training {origin.name} on {len(images.labels):,} images of {splits.name}")
-    folder = unfinished / _setting(origin)
-    if recipe.epochs:
-        watcher.start(recipe.epochs)
-    if kept := epochs_kept(folder):
-        watcher.message(f"going on after epoch {kept} of {recipe.epochs}, where this training was stopped")
+    notes: list[str] = []
+    done = 0
+
+    def say(text: str) -> None:
+        if listener is not None:
+            listener.message(text)
+
+    def note(message: Warning | str, *_: Any) -> None:
+        notes.append(" ".join(str(message).split()))
+        say(notes[-1])
+
+    def resumed(epochs: int) -> None:
+        nonlocal done
+        done = epochs
+        say(f"going on after epoch {epochs} of {recipe.epochs}, where this training was stopped")
+
+    say(f"training {origin.name} on {len(images.labels):,} images of {splits.name}")
+    if recipe.epochs and listener is not None:
+        listener.start(recipe.epochs)
+    folder = place / _setting(origin) if recipe.epochs else None
     began = time.perf_counter()
-    with warnings.catch_warnings():  # such as that it goes on with other threads than it began with
-        warnings.showwarning = lambda message, *_: watcher.message(" ".join(str(message).split()))
+    with warnings.catch_warnings():
+        if listener is not None:
+            warnings.showwarning = note  # type: ignore[assignment]
         variables = standalone.train(
             origin.space,
             images,
             recipe,
             jax.random.key(origin.seed),
             origin.variables,
-            watcher.epoch,
+            None if listener is None else listener.epoch,
             teacher=origin.guide,
             distillation=origin.distillation,
-            checkpoint=folder if recipe.epochs else None,
+            checkpoint=folder,
             checkpoint_every_s=KEPT_EVERY_S,
+            resumed=resumed,
         )
-    return Model(origin.space, jax.block_until_ready(variables), meta), time.perf_counter() - began
+    jax.block_until_ready(variables)
+    about = _about(origin, done, time.perf_counter() - began)
+    return Done(Model(origin.space, variables, meta), about, notes, folder)
 
 
-def about(origin: Source, seconds: float) -> dict[str, Any]:
-    """How the network was trained, for the report; the seconds are those of the last call alone."""
+def _about(origin: Source, resumed_after: int, seconds: float) -> dict[str, Any]:
+    """For the report; where an earlier call did the first `resumed_after` epochs, its seconds are not among these."""
     count = len(origin.splits.train_labels) + len(origin.splits.validation_labels)
     return {
         "start": origin.start,
@@ -86,10 +115,23 @@ def about(origin: Source, seconds: float) -> dict[str, Any]:
         "distillation": origin.distillation,
         "recipe": plain(origin.recipe),
         "images": count if origin.recipe else 0,
+        "resumed_after_epoch": resumed_after,
         "seconds": seconds,
     }
 
 
 def _setting(origin: Source) -> str:
-    parts = (origin.space.fingerprint, origin.recipe, origin.seed, origin.start, origin.teacher, origin.distillation)
-    return hashlib.sha256(f"{parts} {content_hash(origin.splits)}".encode()).hexdigest()[:12]
+    """A name for all that the trained weights depend on, machine and versions apart."""
+    weights = (origin.variables, getattr(origin.guide, "args", None))
+    parts = (
+        origin.space.fingerprint,
+        origin.recipe,
+        origin.seed,
+        origin.distillation,
+        content_hash(origin.splits),
+        hash_of(weights),
+        jax.device_count(),
+        jax.default_backend(),
+        select()[0],
+    )
+    return hashlib.sha256(f"{parts}".encode()).hexdigest()[:12]

@@ -62,10 +62,10 @@ def identity(
     count, *size = data.images.shape
     return {
         "space": f"{space.name}#{space.fingerprint}",
-        "images": f"{count:,} of {'x'.join(map(str, size))} ({_hash(data.images)})",
-        "labels": f"{len(data.labels):,} ({_hash(data.labels)})",
+        "images": f"{count:,} of {'x'.join(map(str, size))} ({hash_of(data.images)})",
+        "labels": f"{len(data.labels):,} ({hash_of(data.labels)})",
         "normalisation": f"{np.asarray(data.mean).tolist()} and {np.asarray(data.std).tolist()}",
-        "start": "fresh ones" if variables is None else f"given ones ({_hash(variables)})",
+        "start": "fresh ones" if variables is None else f"given ones ({hash_of(variables)})",
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         # numbers, for they are computed: another machine finds the same up to rounding
         "teacher": "none" if teacher is None else _answers(np.asarray(teacher, np.float64)),
@@ -75,7 +75,13 @@ def identity(
     }
 
 
-def _hash(tree: Any) -> str:
+def hash_of(tree: Any) -> str:
+    """What tells a PyTree of arrays from any other: names, types, shapes and contents.
+
+    Example:
+        >>> hash_of({"w": np.zeros(2)}) == hash_of({"w": np.ones(2)})
+        False
+    """
     digest = hashlib.sha256()
     for name, array in arrays_of(tree).items():
         digest.update(f"{name}{array.dtype}{array.shape}".encode())
@@ -122,7 +128,7 @@ class Checkpoints:
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(f"{self.folder} is a file: give a folder for checkpoints")
         if self.folder.is_dir() and any(
-            not entry.name.isdigit() and "tmp" not in entry.name for entry in self.folder.iterdir()
+            not entry.name.isdecimal() and "tmp" not in entry.name for entry in self.folder.iterdir()
         ):
             raise InputError(f"{self.folder} holds other things than checkpoints: give another folder")
         try:
@@ -152,7 +158,7 @@ class Checkpoints:
             content = args.Composite(state=args.StandardSave(numbered), about=args.JsonSave(about))
             manager.save(epoch, args=content, force=True)
         except Exception as error:  # Orbax and its storage layer raise many kinds
-            fix = "free space or correct that, and the same call goes on from the one before"
+            fix = "free space or correct that; the same call goes on from the last one that was"
             raise InputError(f"{self.folder}: checkpoint {epoch} cannot be written ({_line(error)}): {fix}") from error
 
     def restored(self, template: Any) -> tuple[int, Any]:
@@ -181,15 +187,17 @@ class Checkpoints:
             raise InputError(f"{self.folder}: checkpoint {epoch} cannot be read ({_line(error)}): {REMOVE}") from error
         state = tree_from(template, dict(zip(arrays, (found[name] for name in numbered), strict=True)))
         here = self._under[-1]
-        others = [there for there in about.get("versions", []) if there != here]
+        others = [there for there in about["versions"] if there != here]
         if others:
             warnings.warn(f"{self.folder}: {said_of_versions(others[0], here)}", RuntimeWarning, stacklevel=2)
         self._under = [*others, here]
         return epoch, state
 
     def _compare(self, stored: Mapping[str, Any]) -> None:
-        for name in (*self.whose, *(name for name in stored if name not in self.whose)):
-            there, here = stored.get(name), self.whose.get(name)
+        if set(stored) != set(self.whose):
+            raise InputError(f"{self.folder}: the checkpoint is of another version of this package: {REMOVE}")
+        for name, here in self.whose.items():
+            there = stored[name]
             if not _same(name, there, here):
                 what = f"{DIFFER[name]}," if name in DIFFER else f"{name} is"
                 raise InputError(
@@ -205,7 +213,8 @@ def epochs_kept(folder: str | Path) -> int:
         >>> epochs_kept("no such folder")
         0
     """
-    return max((int(entry.name) for entry in Path(folder).glob("*") if entry.name.isdigit()), default=0)
+    numbers = (entry.name for entry in Path(folder).glob("*") if entry.is_dir() and entry.name.isdecimal())
+    return max(map(int, numbers), default=0)
 
 
 def _leaves(arrays: Mapping[str, np.ndarray]) -> list[list[Any]]:

@@ -18,8 +18,8 @@ from hw_models.errors import InputError
 from nas.data import Splits
 from nas.stratify import drawn
 from nas.training.batches import feed
-from nas.training.checkpoints import REMOVE, Checkpoints, epochs_kept, identity
-from nas.training.epoch import Clock, Diverged, run_epoch
+from nas.training.checkpoints import Checkpoints, identity
+from nas.training.epoch import Clock, run_epoch
 from nas.training.images import EVALUATION_BATCH, augment, normalise
 from nas.training.loss import smoothed, soft_cross_entropy, taught
 from nas.training.parallel import Spread, spread
@@ -74,6 +74,7 @@ def train(
     distillation: float = 0.5,
     checkpoint: str | Path | None = None,
     checkpoint_every_s: float = 0.0,
+    resumed: Callable[[int], None] | None = None,
     placement: str = "auto",
     depthwise: str = "auto",
 ) -> Any:
@@ -95,7 +96,9 @@ def train(
         checkpoint: a folder that keeps the training after every epoch; a training that was killed goes on from there
             and ends with the very weights it would have had. With other threads or versions, or on another machine, the
             last bits may differ, and a RuntimeWarning says so.
-        checkpoint_every_s: least seconds from one checkpoint to the next; a training that takes less keeps none.
+        checkpoint_every_s: least seconds from one checkpoint to the next, the last one excepted; a training that takes
+            less keeps none.
+        resumed: is told once how many epochs are done, where the training goes on from a checkpoint.
         placement: where the images wait, see `nas.training.batches.feed`.
         depthwise: implementation of depthwise convolution, see `search_spaces.kernels.depthwise`.
 
@@ -133,25 +136,23 @@ def train(
     if checkpoint is not None:
         shares = distillation if teacher is not None else 0.0
         sample = normalise(jnp.asarray(data.images[:TEACHER_SAMPLE]), mean, std)
-        said = None if guide is None else np.asarray(guide(sample))
+        said = None if guide is None else np.asarray(jax.jit(lambda guide, x: guide(x))(guide, sample))
         devices = 1 if over.mesh is None else over.mesh.size
         runs = f"{devices} x {jax.default_backend()}, depthwise {select()[0] if depthwise == 'auto' else depthwise}"
         kept = Checkpoints(checkpoint, identity(space, data, recipe, key, variables, shares, said, runs))
         done, state = kept.restored(state)
+        if done and resumed is not None:
+            resumed(done)
     began = last = time.monotonic()
     for epoch in range(done, recipe.epochs):
         # what a step is given it overwrites, and the last good state should outlive a loss that is not finite
-        try:
-            state, average_loss = run_epoch(
-                step, over.copied(state), source, recipe, epoch, jax.random.fold_in(run_key, epoch), start=state
-            )
-        except Diverged as error:
-            if kept is not None and epochs_kept(kept.folder):
-                error.add_note(f"{kept.folder} holds this training, and another recipe is another one: {REMOVE}")
-            raise
+        state, average_loss = run_epoch(
+            step, over.copied(state), source, recipe, epoch, jax.random.fold_in(run_key, epoch), start=state
+        )
         now, ends = time.monotonic(), epoch + 1 == recipe.epochs
         # the last one as well, in a training worth it: what comes after it may fail
-        if kept is not None and now - (began if ends else last) >= checkpoint_every_s:
+        due = (done > 0 or now - began >= checkpoint_every_s) if ends else now - last >= checkpoint_every_s
+        if kept is not None and due:
             kept.save(epoch + 1, state)
             last = now
         if report is not None:

@@ -143,6 +143,13 @@ def test_a_damaged_run_is_named_and_left_alone(
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+def test_what_is_wrong_inside_a_compiled_program_is_one_line(call: Callable[..., Any], tmp_path: Path) -> None:
+    """JAX adds notes of its own to what is raised while it traces."""
+    result = call("search", "tiny", "--out", str(tmp_path / "run"), "--set", "evaluator.depthwise=sacn")
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1, result.output
+    assert "did you mean 'scan'" in result.stderr and "JAX" not in result.stderr
+
+
 @pytest.mark.slow
 def test_a_folder_of_images_with_options_from_search_to_export(
     call: Callable[..., Any], strict: Callable[..., Any], searched: tuple[Path, Any], tmp_path: Path

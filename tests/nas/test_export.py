@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hw_models.errors import InputError
 from nas import export
 from nas.data_source import load
 from nas.exporters import native
+from nas.exporters._working import working_folder
 from nas.measure import onnxruntime_session
 from nas.training.recipe import Recipe
 from search_spaces.space import SearchSpace
@@ -163,13 +165,13 @@ def test_a_failure_leaves_what_was_there(trained: Any, tmp_path: Path, monkeypat
     before = {path.name: path.read_bytes() for path in (tmp_path / "old").iterdir()}
     moves = iter(("aside", "fail", "back"))
 
-    def break_the_second(source: Any, target: Any, replace: Any = module.os.replace) -> None:
+    def break_the_second(source: Any, target: Any, replace: Any = os.replace) -> None:
         if next(moves) == "fail":
             raise OSError("unplugged")
         replace(source, target)
 
     with monkeypatch.context() as patch, pytest.raises(InputError, match="old cannot be written .unplugged."):
-        patch.setattr(module.os, "replace", break_the_second)
+        patch.setattr(os, "replace", break_the_second)
         export(model, tmp_path / "old", data="digits", **QUICK)
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
     assert {path.name: path.read_bytes() for path in (tmp_path / "old").iterdir()} == before
@@ -191,7 +193,7 @@ def test_a_training_that_was_stopped_goes_on(trained: Any, tmp_path: Path, monke
     with pytest.raises(KeyboardInterrupt):
         export((small(), None), out, recipe=recipe, progress=Stopped(), **given)
     (kept,) = tmp_path.iterdir()
-    assert kept.name == ".model.training"
+    assert kept.name == ".model.export"
 
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("disk full")
@@ -199,7 +201,7 @@ def test_a_training_that_was_stopped_goes_on(trained: Any, tmp_path: Path, monke
     with monkeypatch.context() as patch, pytest.raises(InputError, match="disk full"):
         patch.setattr(module, "onnxruntime_latency", fail)
         export((small(), None), out, recipe=dataclasses.replace(recipe, epochs=1), **given)
-    assert len(list(kept.iterdir())) == 2, "one of each setting"
+    assert sorted(len(path.name) for path in kept.iterdir()) == [4, 12, 12], "a lock, and one of each setting"
     watcher = Watcher()
     monkeypatch.setenv("NPROC", "77")  # what XLA read long ago, and reads no more
     again = export((small(), None), out, recipe=recipe, progress=watcher, **given)
@@ -209,7 +211,32 @@ def test_a_training_that_was_stopped_goes_on(trained: Any, tmp_path: Path, monke
     assert again["test_accuracy"] == report["test_accuracy"]
     name = "weights.safetensors"
     assert (out / name).read_bytes() == (folder / name).read_bytes()
+    assert again["training"]["resumed_after_epoch"] == 4 and "continued under other versions" in again["notes"][0]
+    assert len(list(kept.iterdir())) == 2, "the other setting's is still there"
+    with pytest.warns(RuntimeWarning, match="continued under other versions"):  # nobody listens here
+        export((small(), None), out, recipe=dataclasses.replace(recipe, epochs=1), **given)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_one_process_at_a_time_exports_to_a_folder(trained: Any, tmp_path: Path) -> None:
+    model, out = native.load(trained[0]), tmp_path / "out"
+    with working_folder(out), pytest.raises(InputError, match=rf"{out} is being exported by process \d+: wait for it"):
+        export(model, out, data="digits", **QUICK)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_export_left_is_cleared_but_not_what_is_of_others(trained: Any, tmp_path: Path) -> None:
+    model, out, place = native.load(trained[0]), tmp_path / "out", tmp_path / ".out.export"
+    for name in ("part", "old"):
+        (place / name).mkdir(parents=True)
+        (place / name / "report.json").write_text("{}")
+    with working_folder(out):  # it was killed between moving the earlier export away and the new one there
+        assert [path.name for path in out.iterdir()] == ["report.json"] and not list((place / "part").iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    (tmp_path / ".new.export").mkdir()
+    (tmp_path / ".new.export" / "notes.txt").write_text("mine")
+    export(model, tmp_path / "new", data="digits", **QUICK)
+    assert (tmp_path / ".new.export" / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("wrong", [0.01, float("nan")])

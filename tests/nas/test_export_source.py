@@ -108,14 +108,16 @@ def test_a_pick_of_a_run_inherits_its_weights_data_and_settings(searched: Run, t
 
 def test_the_largest_network_of_the_shared_weights_teaches(searched: Run) -> None:
     pick, space = searched.pick("best"), tiny.space()
-    found = source(pick, None, None, None, "fresh", teacher="supernet")
+    few = Recipe(epochs=1)
+    found = source(pick, None, few, None, "fresh", teacher="supernet")
     assert (found.teacher, found.distillation, found.variables) == ("supernet", 0.5, None) and found.guide is not None
     shared, x = shared_evaluator(space, {}).init(jax.random.key(0)).params, jnp.ones((4, 8, 8, 1)) * 0.3
     expected = supernet_teacher(Supernet(space), shared, extremes(space).largest)(x)
     np.testing.assert_array_equal(found.guide(x), expected)
-    assert source(pick, None, None, None, "fresh", teacher="supernet", distillation=0.2).distillation == 0.2
+    assert source(pick, None, few, None, "fresh", teacher="supernet", distillation=0.2).distillation == 0.2
     assert source(pick, None, None, None, "fresh").guide is None
     for given, message in (
+        ({"teacher": "supernet"}, "teaches nothing in 0 epochs: give epochs, or leave it out"),
         ({"teacher": "supernt"}, "did you mean 'supernet'"),
         ({"distillation": 0.3}, "distillation=0.3 has no teacher to follow: give teacher='supernet'"),
         ({"teacher": "supernet", "distillation": 1.5}, "distillation=1.5 is out of range: give 0 to 1"),
