@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +25,7 @@ from hw_models.estimate import apply_precision, fits
 from nas.disk import explained
 from nas.exporters import native, onnx
 from nas.exporters._source import Source, source
-from nas.exporters._training import trained
+from nas.exporters._training import Progress, Silent, trained
 from nas.exporters._working import PART, publish, working_folder
 from nas.measure import onnxruntime_latency, onnxruntime_session
 from nas.model import Model
@@ -39,35 +39,6 @@ REPORT, README = "report.json", "README.md"
 FILES = (native.ARCHITECTURE, native.WEIGHTS, onnx.FILE, REPORT, README)
 TOLERANCE = 1e-4
 SCHEMA = 1
-
-
-class Progress(Protocol):
-    """Methods that `export` calls, in this order; messages come at any time."""
-
-    def start(self, total_epochs: int) -> None:
-        """So many epochs of training come; called only where there are any."""
-
-    def epoch(self, i: int, loss: float) -> None:
-        """Epoch `i` (from 0) is done, with this mean loss."""
-
-    def message(self, text: str) -> None:
-        """What happens, in one sentence."""
-
-    def close(self) -> None:
-        """The export ended, in whatever way."""
-
-
-class Silent:
-    """The default: tells nobody.
-
-    Example:
-        >>> Silent().message("nothing happens")
-    """
-
-    def start(self, total_epochs: int) -> None: ...
-    def epoch(self, i: int, loss: float) -> None: ...
-    def message(self, text: str) -> None: ...
-    def close(self) -> None: ...
 
 
 def export(
@@ -128,7 +99,7 @@ def export(
         for note in origin.notes:
             watcher.message(note)
         with working_folder(folder) as place:
-            done = trained(origin, place, None if progress is None else watcher)
+            done = trained(origin, place, watcher, relay=progress is not None)
             with explained(folder, again="the same command exports it again"):
                 report = _write(done.model, place / PART, origin, chosen, compared_images, measure_seconds, watcher)
                 report["training"] = done.about

@@ -18,6 +18,7 @@ from nas.data_source import load
 from nas.model import Model
 from nas.run import Pick, Run
 from nas.run_files import read_snapshot
+from nas.training.loss import check_distillation
 from nas.training.recipe import Recipe
 from search_spaces import encoding
 from search_spaces.network import fresh, inherit
@@ -71,8 +72,7 @@ def source(
     if teacher == "none" and distillation is not None:
         raise InputError(f"distillation={distillation} has no teacher to follow: give teacher='supernet' (--teacher)")
     share = DISTILLATION if distillation is None else distillation
-    if not 0 <= share <= 1:
-        raise InputError(f"distillation={share} is out of range: give 0 to 1")
+    check_distillation(share)
     if isinstance(network, Pick):
         found = _of_pick(network, data, recipe, seed, start)
         if teacher == "supernet":

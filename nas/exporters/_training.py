@@ -22,12 +22,33 @@ from search_spaces.kernels.depthwise import select
 KEPT_EVERY_S = 30.0
 
 
-class Listener(Protocol):
-    """What is told how the training goes; see `nas.export.Progress`."""
+class Progress(Protocol):
+    """Methods that `export` calls, in this order; messages come at any time."""
+
+    def start(self, total_epochs: int) -> None:
+        """So many epochs of training come; called only where there are any."""
+
+    def epoch(self, i: int, loss: float) -> None:
+        """Epoch `i` (from 0) is done, with this mean loss."""
+
+    def message(self, text: str) -> None:
+        """What happens, in one sentence."""
+
+    def close(self) -> None:
+        """The export ended, in whatever way."""
+
+
+class Silent:
+    """The default: tells nobody.
+
+    Example:
+        >>> Silent().message("nothing happens")
+    """
 
     def start(self, total_epochs: int) -> None: ...
     def epoch(self, i: int, loss: float) -> None: ...
     def message(self, text: str) -> None: ...
+    def close(self) -> None: ...
 
 
 class Done(NamedTuple):
@@ -39,11 +60,11 @@ class Done(NamedTuple):
     checkpoints: Path | None
 
 
-def trained(origin: Source, place: Path, listener: Listener | None) -> Done:
+def trained(origin: Source, place: Path, watcher: Progress, relay: bool) -> Done:
     """The network of `origin` after its training; weights that need none are taken as they are.
 
-    Checkpoints lie in `place`, in a folder for each setting, so that another one neither continues nor loses them. With
-    a listener, it is told the warnings; without one they are Python's.
+    Checkpoints lie in `place`, in a folder for each setting, so that another one neither continues nor loses them.
+    With `relay` the watcher is told the warnings; otherwise they are Python's.
 
     Raises:
         InputError: see `nas.training.standalone.train`.
@@ -67,26 +88,22 @@ def trained(origin: Source, place: Path, listener: Listener | None) -> Done:
     notes: list[str] = []
     done = 0
 
-    def say(text: str) -> None:
-        if listener is not None:
-            listener.message(text)
-
     def note(message: Warning | str, *_: Any) -> None:
         notes.append(" ".join(str(message).split()))
-        say(notes[-1])
+        watcher.message(notes[-1])
 
     def resumed(epochs: int) -> None:
         nonlocal done
         done = epochs
-        say(f"going on after epoch {epochs} of {recipe.epochs}, where this training was stopped")
+        watcher.message(f"going on after epoch {epochs} of {recipe.epochs}, where this training was stopped")
 
-    say(f"training {origin.name} on {len(images.labels):,} images of {splits.name}")
-    if recipe.epochs and listener is not None:
-        listener.start(recipe.epochs)
+    watcher.message(f"training {origin.name} on {len(images.labels):,} images of {splits.name}")
+    if recipe.epochs:
+        watcher.start(recipe.epochs)
     folder = place / _setting(origin) if recipe.epochs else None
     began = time.perf_counter()
     with warnings.catch_warnings():
-        if listener is not None:
+        if relay:
             warnings.showwarning = note  # type: ignore[assignment]
         variables = standalone.train(
             origin.space,
@@ -94,7 +111,7 @@ def trained(origin: Source, place: Path, listener: Listener | None) -> Done:
             recipe,
             jax.random.key(origin.seed),
             origin.variables,
-            None if listener is None else listener.epoch,
+            watcher.epoch,
             teacher=origin.guide,
             distillation=origin.distillation,
             checkpoint=folder,

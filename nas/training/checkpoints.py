@@ -62,10 +62,10 @@ def identity(
     count, *size = data.images.shape
     return {
         "space": f"{space.name}#{space.fingerprint}",
-        "images": f"{count:,} of {'x'.join(map(str, size))} ({hash_of(data.images)})",
-        "labels": f"{len(data.labels):,} ({hash_of(data.labels)})",
+        "images": f"{count:,} of {'x'.join(map(str, size))} (hash {hash_of(data.images)})",
+        "labels": f"{len(data.labels):,} (hash {hash_of(data.labels)})",
         "normalisation": f"{np.asarray(data.mean).tolist()} and {np.asarray(data.std).tolist()}",
-        "start": "fresh ones" if variables is None else f"given ones ({hash_of(variables)})",
+        "start": "fresh ones" if variables is None else f"given ones (hash {hash_of(variables)})",
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         # numbers, for they are computed: another machine finds the same up to rounding
         "teacher": "none" if teacher is None else _answers(np.asarray(teacher, np.float64)),
@@ -86,7 +86,7 @@ def hash_of(tree: Any) -> str:
     for name, array in arrays_of(tree).items():
         digest.update(f"{name}{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
-    return f"hash {digest.hexdigest()[:16]}"
+    return digest.hexdigest()[:16]
 
 
 def _answers(logits: np.ndarray) -> list[float]:

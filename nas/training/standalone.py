@@ -21,7 +21,7 @@ from nas.training.batches import feed
 from nas.training.checkpoints import Checkpoints, identity
 from nas.training.epoch import Clock, run_epoch
 from nas.training.images import EVALUATION_BATCH, augment, normalise
-from nas.training.loss import smoothed, soft_cross_entropy, taught
+from nas.training.loss import check_distillation, smoothed, soft_cross_entropy, taught
 from nas.training.parallel import Spread, spread
 from nas.training.recipe import Recipe
 from search_spaces.kernels.depthwise import select
@@ -115,8 +115,7 @@ def train(
         )
     if count < recipe.batch:
         raise InputError(f"{count} training images are fewer than a batch of {recipe.batch}: lower the batch")
-    if not 0 <= distillation <= 1:
-        raise InputError(f"distillation={distillation} is out of range: give 0 to 1")
+    check_distillation(distillation)
     over = spread(recipe)
     start_key, run_key = jax.random.split(key)
     first = fresh(space, start_key) if variables is None else variables
@@ -151,8 +150,8 @@ def train(
         )
         now, ends = time.monotonic(), epoch + 1 == recipe.epochs
         # the last one as well, in a training worth it: what comes after it may fail
-        due = (done > 0 or now - began >= checkpoint_every_s) if ends else now - last >= checkpoint_every_s
-        if kept is not None and due:
+        waited = now - (began if ends else last)
+        if kept is not None and (waited >= checkpoint_every_s or (ends and done)):
             kept.save(epoch + 1, state)
             last = now
         if report is not None:
