@@ -66,7 +66,7 @@ def _calls(space: Any, execution: str) -> dict[str, Callable[[int], Any]]:
     supernet = Supernet(space, execution=execution)
     variables = supernet.init(jax.random.key(0))
     recipe = Recipe(batch=BATCH, learning_rate=0.01)
-    step = shared_step(supernet, recipe, paths(space, "uniform"), 1000, 0.5, 0.25, Spread(None))
+    step = shared_step(supernet, recipe, paths(space, "uniform"), 1000, Spread(None))
     params = {  # copies, because a step overwrites what it is given
         slot: {kind: {"params": jax.tree.map(jnp.copy, part["params"])} for kind, part in kinds.items()}
         for slot, kinds in variables.items()
@@ -74,6 +74,7 @@ def _calls(space: Any, execution: str) -> dict[str, Callable[[int], Any]]:
     weights = started(params, recipe, 1000)
     size = (BATCH, space.image_hw, space.image_hw, space.input_channels)
     images = jax.random.randint(jax.random.key(1), size, 0, 256).astype(jnp.uint8)
+    pixels = np.float32([0.5]), np.float32([0.25])  # mean and deviation
     labels = jnp.arange(BATCH, dtype=jnp.int32) % space.classes
     x = images.astype(jnp.float32) / 255
 
@@ -89,7 +90,9 @@ def _calls(space: Any, execution: str) -> dict[str, Callable[[int], Any]]:
 
     def train(number: int) -> Any:
         nonlocal weights
-        weights, loss = step(weights, images, labels, jax.random.key(number), Clock(np.int32(0), np.float32(0)))
+        weights, loss = step(
+            weights, images, labels, *pixels, jax.random.key(number), Clock(np.int32(0), np.float32(0))
+        )
         return loss
 
     draw = jax.jit(lambda key: jax.vmap(space.sample)(jax.random.split(key, CANDIDATES)))

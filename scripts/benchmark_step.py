@@ -148,13 +148,14 @@ def training(question: dict[str, Any]) -> Training:
         slot: {kind: {"params": jax.tree.map(jnp.copy, part["params"])} for kind, part in kinds.items()}
         for slot, kinds in variables.items()
     }
-    step = shared_step(supernet, recipe, rule, 1000, 0.5, 0.25, Spread(None))
+    step = shared_step(supernet, recipe, rule, 1000, Spread(None))
     size = question["input_hw"]
     images = jax.random.randint(jax.random.key(1), (question["batch"], size, size, 3), 0, 256).astype(jnp.uint8)
     labels = jnp.arange(question["batch"], dtype=jnp.int32) % question["classes"]
 
     def inputs(number: int) -> tuple[Any, ...]:
-        return images, labels, jax.random.key(2), Clock(np.int32(0), np.float32((number + 0.5) / len(table)))
+        pixels = np.float32([0.5]), np.float32([0.25])  # mean and deviation
+        return images, labels, *pixels, jax.random.key(2), Clock(np.int32(0), np.float32((number + 0.5) / len(table)))
 
     return Training(supernet, table, variables, step, started(params, recipe, 1000), inputs)
 

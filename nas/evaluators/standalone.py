@@ -23,6 +23,7 @@ from nas.training import standalone as alone
 from nas.training.epoch import Diverged
 from nas.training.images import EVALUATION_BATCH, normalise
 from nas.training.loss import wrong
+from nas.training.memory import OutOfMemory, within_memory
 from nas.training.parallel import spread
 from nas.training.recipe import Recipe
 from nas.types import CandidateFailure, Evaluator, Key, Quality
@@ -104,14 +105,11 @@ def evaluator(
         network = space.freeze(genes)
         images, judged = at(network.image_hw)
         try:
-            variables = alone.train(network, images, recipe, key)
-            mistakes = count_mistakes(network, variables, judged, splits.validation_labels, images)
-        except Diverged as error:
+            with within_memory("the candidate", f"lower the batch (now {batch})"):
+                variables = alone.train(network, images, recipe, key)
+                mistakes = count_mistakes(network, variables, judged, splits.validation_labels, images)
+        except (Diverged, OutOfMemory) as error:
             raise CandidateFailure(str(error)) from error
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise CandidateFailure(f"out of memory: {str(error).splitlines()[0]}") from error
         return mistakes / len(splits.validation_labels)
 
     def evaluate(key: Key, state: Any, genes: Any, index: Any) -> Quality:

@@ -22,9 +22,10 @@ from hw_models.errors import InputError
 from nas.evaluators._images import described, splits_for
 from nas.stratify import drawn
 from nas.training.batches import feed
-from nas.training.epoch import run_epoch
+from nas.training.epoch import Clock, run_epoch
 from nas.training.images import EVALUATION_BATCH, normalise
 from nas.training.loss import wrong
+from nas.training.memory import within_memory
 from nas.training.parallel import spread
 from nas.training.paths import paths as paths_named
 from nas.training.recipe import Recipe
@@ -47,6 +48,16 @@ class State(NamedTuple):
     momentum: Any
     round: Array
     average: Any = None
+
+
+class _Judging(NamedTuple):
+    """What networks are judged on: normalisation `[C]`, calibration images, validation images and labels in batches."""
+
+    mean: Any
+    std: Any
+    calibration: Array
+    images: Array
+    labels: Array
 
 
 def evaluator(
@@ -130,11 +141,15 @@ def evaluator(
         raise InputError(f"chunk={chunk} is out of range: give at least 1")
     supernet = Supernet(space, depthwise, execution)
     side_by_side = supernet.execution == "masks"
+    less = f"lower chunk (now {chunk}), the candidates side by side" if side_by_side else "take smaller networks"
     rule = paths_named(space, paths)
     source = feed(splits.train_images, splits.train_labels, over, placement)
     steps = count // batch * epochs
-    step = shared_step(supernet, recipe, rule, steps, splits.mean, splits.std, over)
-    mean, std = jnp.asarray(splits.mean), jnp.asarray(splits.std)
+    shared = shared_step(supernet, recipe, rule, steps, over)
+    mean, std = over.placed((splits.mean, splits.std))
+
+    def step(weights: Weights, images: Array, labels: Array, key: Key, clock: Clock) -> tuple[Weights, Array]:
+        return shared(weights, images, labels, mean, std, key, clock)
 
     def init(key: Key) -> State:
         first = started(_only("params", supernet.init(key)), recipe, steps)
@@ -150,33 +165,39 @@ def evaluator(
         metrics = {"loss": average, "images_per_s": count // batch * batch / seconds}
         return State(weights.params, weights.momentum, state.round + 1, weights.average), metrics
 
-    calibration_images = _whole_batches(splits.train_images[drawn(count, calibration)])
+    # arguments of the program and not constants in it, so that it is kept for another split and stays small
+    judging = _Judging(
+        splits.mean,
+        splits.std,
+        _whole_batches(splits.train_images[drawn(count, calibration)]),
+        _padded_batches(splits.validation_images, 0),
+        _padded_batches(splits.validation_labels, NO_LABEL),
+    )
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _only("batch_stats", supernet.shapes()))
 
-    def one_error(params: Any, genes: Array, x: Array, y: Array) -> Array:
-        shared = _join(params, blank)
+    def one_error(params: Any, genes: Array, by: _Judging) -> Array:
+        weights = _join(params, blank)
 
         def measure(batch_images: Array) -> Any:
-            return supernet.calibrate(shared, normalise(batch_images, mean, std), genes)
+            return supernet.calibrate(weights, normalise(batch_images, by.mean, by.std), genes)
 
-        statistics = pooled_statistics(lax.map(measure, calibration_images))
-        ready = with_statistics(shared, statistics)
+        ready = with_statistics(weights, pooled_statistics(lax.map(measure, by.calibration)))
 
         def mistakes(pair: tuple[Array, Array]) -> Array:
-            return wrong(supernet.apply(ready, normalise(pair[0], mean, std), genes, "eval"), pair[1])
+            return wrong(supernet.apply(ready, normalise(pair[0], by.mean, by.std), genes, "eval"), pair[1])
 
-        padding = y.size - len(splits.validation_labels)  # counted as mistakes, all of it
-        return (lax.map(mistakes, (x, y)).sum() - padding) / len(splits.validation_labels)
+        total = len(splits.validation_labels)
+        padding = by.labels.size - total  # counted as mistakes, all of it
+        return (lax.map(mistakes, (by.images, by.labels)).sum() - padding) / total
 
     @jax.jit
-    def errors(params: Any, genes: Array, number: Array) -> Array:
-        x, y = _padded_batches(splits.validation_images, 0), _padded_batches(splits.validation_labels, NO_LABEL)
+    def errors(params: Any, genes: Array, number: Array, by: _Judging) -> Array:
         if side_by_side:
-            each = jax.vmap(one_error, (None, 0, None, None))
-            return lax.map(lambda rows: each(params, rows, x, y), genes.reshape(-1, chunk, genes.shape[1])).ravel()
+            each = jax.vmap(one_error, (None, 0, None))
+            return lax.map(lambda rows: each(params, rows, by), genes.reshape(-1, chunk, genes.shape[1])).ravel()
 
         def body(row: Array, found: Array) -> Array:
-            return found.at[row].set(one_error(params, genes[row], x, y))
+            return found.at[row].set(one_error(params, genes[row], by))
 
         return lax.fori_loop(0, number, body, jnp.full((genes.shape[0],), jnp.nan, jnp.float32))
 
@@ -188,7 +209,9 @@ def evaluator(
         rows = np.asarray(genes, np.int32)
         padded = np.zeros((-(-max(1, len(rows)) // chunk) * chunk, rows.shape[1]), np.int32)
         padded[: len(rows)] = rows
-        return Quality(errors(judged(state), jnp.asarray(padded), jnp.int32(len(rows)))[: len(rows)])
+        with within_memory("evaluating candidates", less):
+            found = errors(judged(state), jnp.asarray(padded), jnp.int32(len(rows)), judging).block_until_ready()
+        return Quality(found[: len(rows)])
 
     def version(state: State) -> str:
         digest = hashlib.sha256(fixed.encode())

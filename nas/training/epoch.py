@@ -13,6 +13,7 @@ from jax import Array
 from hw_models.errors import InputError
 from hw_models.programs import for_few_runs
 from nas.training.batches import Feed
+from nas.training.memory import within_memory
 from nas.training.recipe import Recipe
 from nas.types import Key
 
@@ -62,19 +63,22 @@ def run_epoch(
 
     Raises:
         Diverged: a loss or a weight that is not finite; the first such step is named.
+        OutOfMemory: a step that does not fit into the memory of the device.
     """
     count, steps = feed.total, feed.total // recipe.batch
     order = np.asarray(_shuffle(count)(key))[: steps * recipe.batch].reshape(steps, recipe.batch)
     losses: list[Array] = []
-    for position, batch in enumerate(feed.batches(order)):
-        number = epoch * steps + position
-        clock = Clock(np.int32(number), np.float32(number / (recipe.epochs * steps)))
-        state, loss = step(state, *batch, jax.random.fold_in(key, position), clock)
-        losses.append(loss)
-        if feed.streams and position:
-            # steps are only queued: without waiting, every batch of the epoch would be on the device at once
-            losses[position - 1].block_until_ready()
-    found = np.asarray(jax.device_get(losses))
+    less = f"lower the batch (now {recipe.batch}), or raise accumulate (now {recipe.accumulate})"
+    with within_memory("a training step", less):
+        for position, batch in enumerate(feed.batches(order)):
+            number = epoch * steps + position
+            clock = Clock(np.int32(number), np.float32(number / (recipe.epochs * steps)))
+            state, loss = step(state, *batch, jax.random.fold_in(key, position), clock)
+            losses.append(loss)
+            if feed.streams and position:
+                # steps are only queued: without waiting, every batch of the epoch would be on the device at once
+                losses[position - 1].block_until_ready()
+        found = np.asarray(jax.device_get(losses))
     bad = ~np.isfinite(found)
     rate = recipe.schedule(recipe.epochs * steps)
     if bad.any():

@@ -31,7 +31,7 @@ class Weights(NamedTuple):
     average: Any
 
 
-Step = Callable[[Weights, Array, Array, Key, Clock], tuple[Weights, Array]]
+Step = Callable[[Weights, Array, Array, Any, Any, Key, Clock], tuple[Weights, Array]]
 
 
 def started(params: Any, recipe: Recipe, steps: int) -> Weights:
@@ -45,13 +45,14 @@ def started(params: Any, recipe: Recipe, steps: int) -> Weights:
     return Weights(params, recipe.started(steps, params), average)
 
 
-def shared_step(supernet: Supernet, recipe: Recipe, rule: Paths, steps: int, mean: Any, std: Any, over: Spread) -> Step:
-    """`step(weights, images, labels, key, clock) -> (weights, loss)`, compiled once; it overwrites the weights given.
+def shared_step(supernet: Supernet, recipe: Recipe, rule: Paths, steps: int, over: Spread) -> Step:
+    """`step(weights, images, labels, mean, std, key, clock) -> (weights, loss)`, compiled; it overwrites the weights.
 
-    Images are uint8 `[N, H, W, C]`, labels int32 `[N]`; the key is consumed; `mean` and `std` `[C]` normalise. The
-    gradient is the weighted mean over the networks that `rule` draws and over the parts that `recipe` cuts the batch
-    into; all of them run in one loop, so that the program is as large as for one network. Of each part the first
-    network's logits are computed once, and teach the others where `rule` says so.
+    Images are uint8 `[N, H, W, C]`, labels int32 `[N]`; `mean` and `std`, float32 `[C]`, normalise; they are arguments
+    so that one program serves other splits as well. The key is consumed. The gradient is the weighted mean over the
+    networks that `rule` draws and over the parts that `recipe` cuts the batch into; all of them run in one loop, so
+    that the program is as large as for one network. Of each part the first network's logits are computed once, and
+    teach the others where `rule` says so.
 
     Source of learning from the largest network of the same step: Yu & Huang 2019, https://arxiv.org/abs/1903.05134,
     section 3.2.
@@ -59,11 +60,10 @@ def shared_step(supernet: Supernet, recipe: Recipe, rule: Paths, steps: int, mea
     Example:
         >>> from nas.training.paths import paths
         >>> from search_spaces.spaces import tiny
-        >>> step = shared_step(Supernet(tiny.space()), Recipe(), paths(tiny.space(), "uniform"), 10, 0, 1, Spread(None))
+        >>> step = shared_step(Supernet(tiny.space()), Recipe(), paths(tiny.space(), "uniform"), 10, Spread(None))
     """
     space = supernet.space
     networks, parts = len(rule.weights), recipe.accumulate
-    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
     weights_of = np.asarray(rule.weights, np.float32)
 
     def gradient_of(params: Any, x: Array, targets: Array, genes: Array, progress: Array) -> tuple[Any, Any]:
@@ -97,7 +97,9 @@ def shared_step(supernet: Supernet, recipe: Recipe, rule: Paths, steps: int, mea
         (total, loss, _), _ = lax.scan(body, start, jnp.arange(networks * parts))
         return loss, total
 
-    def step(weights: Weights, images: Array, labels: Array, key: Key, clock: Clock) -> tuple[Weights, Array]:
+    def step(
+        weights: Weights, images: Array, labels: Array, mean: Any, std: Any, key: Key, clock: Clock
+    ) -> tuple[Weights, Array]:
         genes_key, image_key = jax.random.split(key)
         x = normalise(over.rows(images), mean, std)
         x, targets = augment(image_key, x, smoothed(labels, space.classes, recipe.smoothing), recipe)

@@ -1,6 +1,10 @@
 """The supernet evaluator on real digits."""
 
+import ast
 import dataclasses
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +19,11 @@ from nas.stratify import drawn
 from nas.training.epoch import Diverged
 from nas.training.images import normalise
 from nas.training.loss import wrong
+from nas.training.memory import OutOfMemory
 from nas.training.standalone import pooled_statistics
 from search_spaces.network import Network, inherit
 from search_spaces.spaces import quickstart, tiny
+from search_spaces.supernet import Supernet
 
 # prime numbers beyond one batch: of images to judge with none is left out, of those for statistics one
 VALIDATION, CALIBRATION = 271, 257
@@ -227,3 +233,51 @@ def test_networks_side_by_side_have_the_errors_of_one_after_the_other(trained):
     expected = np.concatenate([judge.evaluate(jax.random.key(2), state, row[None], [0]).error for row in genes])
     found = np.asarray(masks.evaluate(jax.random.key(2), state, genes, np.arange(4)).error)
     assert found.shape == (4,) and np.abs(found - expected).max() <= 1.01 / VALIDATION
+
+
+PROGRAMS = """
+import sys
+import jax
+import numpy as np
+from nas.evaluators import supernet
+from search_spaces.spaces import tiny
+
+space = tiny.space()
+for seed in (0, 1):
+    judge = supernet.evaluator(
+        space, data="digits", seed=seed, validation=200, train=64, epochs=1, calibration=64, chunk=2
+    )
+    state, _ = judge.train(jax.random.key(seed), judge.init(jax.random.key(seed)))
+    judge.evaluate(jax.random.key(seed), state, np.zeros((2, space.num_decisions), np.int32), np.arange(2))
+    print(sorted(path.name for path in __import__("pathlib").Path(sys.argv[1]).iterdir()))
+"""
+
+
+def test_another_split_finds_its_programs_compiled(tmp_path):
+    """Images and what normalises them are arguments, so that commands with another seed start fast as well."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAMS, str(tmp_path)], env={**os.environ, **cache}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = ({name for name in ast.literal_eval(line)} for line in done.stdout.splitlines())
+    kept = {name.split("-")[0] for name in first}
+    assert {"jit_step", "jit_errors"} <= kept
+    assert {name for name in second - first if name.endswith("-cache")} == set()
+
+
+def test_what_does_not_fit_into_memory_says_what_to_lower(monkeypatch):
+    space = tiny.space()
+    settings = {"data": "digits", "validation": 200, "train": 64, "calibration": 64, "chunk": 3, "execution": "masks"}
+
+    def exhausted(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9000000000 bytes.\nmore")
+
+    judge = supernet.evaluator(space, **settings)
+    state = judge.init(jax.random.key(0))
+    monkeypatch.setattr(Supernet, "calibrate", exhausted)
+    monkeypatch.setattr(Supernet, "apply", exhausted)
+    with pytest.raises(OutOfMemory, match=r"allocating 9000000000 bytes\): lower chunk \(now 3\)"):
+        judge.evaluate(jax.random.key(0), state, np.zeros((1, space.num_decisions), np.int32), np.arange(1))
+    with pytest.raises(OutOfMemory, match=r"a training step needs .* lower the batch \(now 64\), or raise accumulate"):
+        judge.train(jax.random.key(0), state)

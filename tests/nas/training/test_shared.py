@@ -37,6 +37,9 @@ def params(net):
     return only_params(net.init(jax.random.key(0)))
 
 
+PIXELS = np.zeros(1, np.float32), np.ones(1, np.float32)  # mean and deviation
+
+
 def only_params(variables):
     return {s: {k: {"params": part["params"]} for k, part in kinds.items()} for s, kinds in variables.items()}
 
@@ -48,11 +51,11 @@ def data():
 
 
 def run(net, params, data, recipe, rule, steps=1):
-    step = shared_step(net, recipe, rule, STEPS, np.zeros(1), np.ones(1), Spread(None))
+    step = shared_step(net, recipe, rule, STEPS, Spread(None))
     weights, losses = Spread(None).copied(started(params, recipe, STEPS)), []
     for number in range(steps):
         clock = Clock(np.int32(number), np.float32(number / STEPS))
-        weights, loss = step(weights, *data, jax.random.fold_in(jax.random.key(5), number), clock)
+        weights, loss = step(weights, *data, *PIXELS, jax.random.fold_in(jax.random.key(5), number), clock)
         losses.append(float(loss))
     return weights, losses, step
 
@@ -122,10 +125,10 @@ def test_a_rule_is_one_program_and_learns(net, params, data):
 
 def test_more_networks_do_not_make_the_program_larger(net, params, data):
     def size(rule):
-        step = shared_step(net, PLAIN, rule, STEPS, np.zeros(1), np.ones(1), Spread(None))
+        step = shared_step(net, PLAIN, rule, STEPS, Spread(None))
         weights = started(params, PLAIN, STEPS)
         clock = Clock(np.int32(0), np.float32(0))
-        return len(step.lower(weights, *data, jax.random.key(0), clock).as_text())
+        return len(step.lower(weights, *data, *PIXELS, jax.random.key(0), clock).as_text())
 
     assert size(paths(net.space, "sandwich[random=14]")) < 1.05 * size(paths(net.space, "sandwich[random=1]"))
 
