@@ -3,7 +3,7 @@
 `switch`, for CPUs: at every slot a switch picks the branch (kind, expand, or skip; kernel where it is no operand) and
 runs the frozen block on weights cut out of the shared ones; widths, heads, attention and, with the compiled depthwise
 kernel, the window of the filters are traced operands inside the branch. The whole space is one compiled program, and a
-sub-network costs about what it would cost alone, backwards too: see `search_spaces/switch.py`.
+sub-network costs about what it would cost alone at the largest widths, backwards too: see `search_spaces/switch.py`.
 
 `masks`, for populations under `vmap` on GPUs and TPUs: see `search_spaces/masked.py`.
 """
@@ -20,6 +20,7 @@ from jax import Array, lax
 
 from hw_models.errors import InputError
 from search_spaces.initial import fill
+from search_spaces.kernels.depthwise import known
 from search_spaces.masked import MaskedProgram, chosen_execution
 from search_spaces.slot_program import SlotProgram
 from search_spaces.space import SearchSpace
@@ -34,7 +35,7 @@ class Supernet:
     Executions differ by rounding. `programs` holds what runs each slot, in their order.
 
     Raises:
-        InputError: an unknown execution.
+        InputError: an unknown execution or implementation of depthwise convolution.
 
     Example:
         >>> from search_spaces.spaces import tiny
@@ -47,7 +48,7 @@ class Supernet:
 
     def __init__(self, space: SearchSpace, depthwise: str = "auto", execution: str = "auto"):
         self.space = space
-        self.depthwise = depthwise
+        self.depthwise = known(depthwise)
         self.execution = chosen_execution(execution)
         self._sizes = [Supernet(each, depthwise, self.execution) for each in space.resolutions]
         program = MaskedProgram if self.execution == "masks" else SlotProgram

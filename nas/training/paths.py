@@ -74,7 +74,7 @@ def paths(space: SearchSpace, name: str, **options: Any) -> Paths:
 
 
 def uniform(space: SearchSpace, networks: int = 1) -> Paths:
-    """Single path: `networks` drawn independently, every option equally likely.
+    """Single path: `networks` drawn independently, every option equally likely before genes are made canonical.
 
     Source: Guo et al. 2020, https://arxiv.org/abs/1904.00420.
 
@@ -96,7 +96,9 @@ def fair(space: SearchSpace, networks: int = 0) -> Paths:
     decisions have as many. A decision with `c` options uses each `networks // c` times, and a random choice of them
     once more: unequal by one at most, and equal over steps. A multiple of all cardinalities makes it exact in each.
     A decision that is dead in a network (of a block that its depth leaves out) trains nothing there, so that fairness
-    is one of draws.
+    is one of draws. Where a layer can be skipped and stands beside one like it (`macro`, `fbnet`, `proxylessnas`), the
+    network without the first is the one without the second, and is trained as the latter: fairness holds for such
+    layers together, and an earlier one computes more often than a later one.
 
     Source: Chu et al. 2021, FairNAS, https://arxiv.org/abs/1907.01845; it adds the gradients up where this takes their
     mean, so that its learning rate is `networks` times as large.

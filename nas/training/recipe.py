@@ -108,7 +108,8 @@ class Recipe:
             >>> [round(float(rate(step)), 3) for step in (0, 2, 40)]
             [0.0, 0.4, 0.0]
         """
-        warm = max(1, int(steps * self.warmup)) if self.warmup else 0
+        # a single step would only warm up, at a rate of zero
+        warm = max(1, int(steps * self.warmup)) if self.warmup and steps > 1 else 0
         return optax.warmup_cosine_decay_schedule(
             0.0 if warm else self.learning_rate, self.learning_rate, warm, max(2, steps)
         )

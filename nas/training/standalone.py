@@ -19,12 +19,12 @@ from nas.data import Splits
 from nas.stratify import drawn
 from nas.training.batches import feed
 from nas.training.checkpoints import Checkpoints, identity
-from nas.training.epoch import Clock, run_epoch
+from nas.training.epoch import Clock, Diverged, run_epoch
 from nas.training.images import EVALUATION_BATCH, augment, normalise
 from nas.training.loss import check_distillation, smoothed, soft_cross_entropy, taught
 from nas.training.parallel import Spread, spread
 from nas.training.recipe import Recipe
-from search_spaces.kernels.depthwise import select
+from search_spaces.kernels.depthwise import known, select
 from search_spaces.network import Network, fresh
 from search_spaces.space import SearchSpace
 
@@ -97,25 +97,22 @@ def train(
             and ends with the very weights it would have had. With other threads or versions, or on another machine, the
             last bits may differ, and a RuntimeWarning says so.
         checkpoint_every_s: least seconds from one checkpoint to the next, the last one excepted; a training that takes
-            less keeps none.
+            less keeps none, unless its loss is no longer finite: then the last good epoch is kept.
         resumed: is told once how many epochs are done, where the training goes on from a checkpoint.
         placement: where the images wait, see `nas.training.batches.feed`.
         depthwise: implementation of depthwise convolution, see `search_spaces.kernels.depthwise`.
 
     Raises:
-        InputError: images of another size than the network's; fewer than a batch; a batch that the devices cannot
-            share; a checkpoint of something else.
+        InputError: images that do not fit the network; labels that do not fit the images or the classes; fewer images
+            than a batch; a batch that the devices cannot share; an unknown name; a checkpoint of something else.
         Diverged: a loss that is not finite (an InputError as well).
     """
-    count, size = len(data.images), data.images.shape[1:3]
-    if size != (space.image_hw, space.image_hw):
-        raise InputError(
-            f"images of {size[0]}x{size[1]} do not fit the network, which takes {space.image_hw}x{space.image_hw}: "
-            "scale them with nas.data.resized"
-        )
+    _check_data(space, data)
+    count = len(data.images)
     if count < recipe.batch:
         raise InputError(f"{count} training images are fewer than a batch of {recipe.batch}: lower the batch")
     check_distillation(distillation)
+    known(depthwise)
     over = spread(recipe)
     start_key, run_key = jax.random.split(key)
     first = fresh(space, start_key) if variables is None else variables
@@ -131,7 +128,7 @@ def train(
         return jitted(state, images, labels, mean, std, key, clock, guide)
 
     source = feed(data.images, data.labels, over, placement)
-    done, kept = 0, None
+    done, kept, saved = 0, None, 0
     if checkpoint is not None:
         shares = distillation if teacher is not None else 0.0
         sample = normalise(jnp.asarray(data.images[:TEACHER_SAMPLE]), mean, std)
@@ -142,23 +139,54 @@ def train(
         done, state = kept.restored(state)
         if done and resumed is not None:
             resumed(done)
+        saved = done
     began = last = time.monotonic()
     for epoch in range(done, recipe.epochs):
         # what a step is given it overwrites, and the last good state should outlive a loss that is not finite
-        state, average_loss = run_epoch(
-            step, over.copied(state), source, recipe, epoch, jax.random.fold_in(run_key, epoch), start=state
-        )
+        try:
+            state, average_loss = run_epoch(
+                step, over.copied(state), source, recipe, epoch, jax.random.fold_in(run_key, epoch), start=state
+            )
+        except Diverged:
+            if kept is not None and epoch > saved:
+                kept.save(epoch, state)
+            raise
         now, ends = time.monotonic(), epoch + 1 == recipe.epochs
         # the last one as well, in a training worth it: what comes after it may fail
         waited = now - (began if ends else last)
         if kept is not None and (waited >= checkpoint_every_s or (ends and done)):
             kept.save(epoch + 1, state)
-            last = now
+            last, saved = now, epoch + 1
         if report is not None:
             report(epoch, average_loss)
     trained = {"params": state.average if recipe.ema else state.params, "batch_stats": state.statistics}
     rows = drawn(count, min(count, SETTLING_IMAGES))
     return settle(space, trained, data._replace(images=data.images[rows], labels=data.labels[rows]), depthwise)
+
+
+def _check_data(space: SearchSpace, data: Images) -> None:
+    """Raise InputError for what indexing and one-hot labels inside jit would take in silence."""
+    wanted, labels = (space.image_hw, space.image_hw, space.input_channels), np.asarray(data.labels)
+    if data.images.dtype != np.uint8 or data.images.ndim != 4:
+        raise InputError(
+            f"images of type {data.images.dtype} and shape {data.images.shape} are not allowed: give uint8 [N, H, W, C]"
+        )
+    if data.images.shape[1:] != wanted:
+        size, fit = ("x".join(map(str, shape)) for shape in (data.images.shape[1:], wanted))
+        raise InputError(
+            f"images of {size} do not fit the network, which takes {fit}: scale them with nas.data.resized, or set "
+            "input_channels of the space"
+        )
+    if labels.shape != (len(data.images),) or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(
+            f"labels of type {labels.dtype} and shape {labels.shape} do not fit {len(data.images)} images: give one "
+            "whole number for each"
+        )
+    if labels.size and not 0 <= labels.min() <= labels.max() < space.classes:
+        raise InputError(
+            f"labels from {labels.min()} to {labels.max()} are out of range: give 0 to {space.classes - 1}, the "
+            "classes of the network"
+        )
 
 
 @lru_cache(maxsize=8)

@@ -246,11 +246,24 @@ def status() -> list[dict[str, Any]]:
     ]
 
 
+def known(implementation: str) -> str:
+    """`implementation` itself, for whoever takes one long before the first convolution.
+
+    Raises:
+        InputError: neither `auto` nor one of `IMPLEMENTATIONS`.
+
+    Example:
+        >>> known("scan")
+        'scan'
+    """
+    if implementation != "auto" and implementation not in IMPLEMENTATIONS:
+        raise unknown("depthwise implementation", str(implementation), ["auto", *IMPLEMENTATIONS])
+    return implementation
+
+
 def _chosen(implementation: str) -> str:
     if implementation != "auto":
-        if implementation not in IMPLEMENTATIONS:
-            raise unknown("depthwise implementation", implementation, ["auto", *IMPLEMENTATIONS])
-        return implementation
+        return known(implementation)
     tell_fallback(_warn)
     return select()[0]
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hw_models.errors import InputError
+
 QUICK = ["--set", "steps=2", "--set", "population=4", "--set", "evaluator=lab_of_cli_tests.stub"]
 
 STUB = """
@@ -143,11 +145,25 @@ def test_a_damaged_run_is_named_and_left_alone(
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_what_is_wrong_inside_a_compiled_program_is_one_line(call: Callable[..., Any], tmp_path: Path) -> None:
+def test_an_unknown_kernel_is_refused_before_anything_is_trained(call: Callable[..., Any], tmp_path: Path) -> None:
+    for config in ("tiny", "resnet"):  # the latter has no depthwise layer that would meet it
+        result = call("search", config, "--out", str(tmp_path / "run"), "--set", "evaluator.depthwise=sacn")
+        assert result.exit_code == 2 and result.stderr.count("\n") == 1, result.output
+        assert "did you mean 'scan'" in result.stderr and not (tmp_path / "run").exists()
+
+
+def test_what_is_wrong_inside_a_compiled_program_is_one_line(
+    call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """JAX adds notes of its own to what is raised while it traces."""
-    result = call("search", "tiny", "--out", str(tmp_path / "run"), "--set", "evaluator.depthwise=sacn")
+
+    def refuse(*_: Any) -> Any:
+        raise InputError("shift=9 is not allowed: give 8")
+
+    monkeypatch.setattr("nas.training.shared.augment", refuse)
+    result = call("search", "tiny", "--out", str(tmp_path / "run"))
     assert result.exit_code == 2 and result.stderr.count("\n") == 1, result.output
-    assert "did you mean 'scan'" in result.stderr and "JAX" not in result.stderr
+    assert "shift=9 is not allowed" in result.stderr and "JAX" not in result.stderr
 
 
 @pytest.mark.slow

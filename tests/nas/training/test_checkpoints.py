@@ -157,7 +157,8 @@ def test_damaged_and_strange_folders_are_refused(tmp_path):
     assert Checkpoints(tmp_path / "new", whose).restored({"w": np.ones(5)})[0] == 0
 
 
-def test_a_loss_that_is_not_finite_names_its_step_and_leaves_the_last_good_state(network, tmp_path):
+@pytest.mark.parametrize("every_s", [0.0, 60.0])
+def test_a_loss_that_is_not_finite_names_its_step_and_leaves_the_last_good_state(network, tmp_path, every_s):
     data = digits()
     losses = []
     recipe = Recipe(epochs=3, batch=64, shift=0, flip=False)
@@ -183,6 +184,7 @@ def test_a_loss_that_is_not_finite_names_its_step_and_leaves_the_last_good_state
             report=lambda epoch, loss: losses.append(loss),
             teacher=teacher,
             checkpoint=tmp_path,
+            checkpoint_every_s=every_s,
         )
     assert (told.value.epoch, told.value.step, len(losses)) == (1, 2, 1)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(told.value.state.params))

@@ -10,7 +10,7 @@ import pytest
 from hw_models.errors import InputError
 from nas.training.extremes import extremes
 from nas.training.paths import paths, phase_of
-from search_spaces.spaces import fbnet, macro, mobilenet_v3, quickstart, tiny
+from search_spaces.spaces import fbnet, flynet, macro, mobilenet_v3, quickstart, tiny
 
 
 def drawn(rule, count=50, progress=0.0):
@@ -39,9 +39,27 @@ def test_uniform_is_the_space_s_own_sample():
 def test_fair_uses_every_option_equally_often():
     space = macro.space()  # eight decisions of three options, none of them ever dead
     rule = paths(space, "fair")
-    for step in drawn(rule, 30):
+    steps = drawn(rule, 600)
+    for step in steps:
         kinds = Counter(step.T.ravel().tolist())
-        assert set(kinds.values()) == {8}, "each of three networks has another option at every layer"
+        assert set(kinds.values()) == {8}, "each of three networks has another option in all layers together"
+    option = {name: place for place, name in enumerate(space.decisions[0].values)}
+    alone = [d for d in range(8) if (np.sort(steps[..., d], axis=1) == np.arange(3)).all()]
+    assert len(alone) == 4, "and at every layer by itself that has no equal beside it"
+    # where it has, the later one is skipped, and those that are not have their turns equally often over steps
+    for d in set(range(8)) - set(alone):
+        shares = [(steps[..., d] == place).mean() for name, place in option.items() if name != "skip"]
+        assert shares == pytest.approx([sum(shares) / 2] * 2, abs=0.02), d
+
+
+def test_fair_is_fair_at_every_layer_of_a_space_without_layers_to_skip():
+    space = flynet.space()
+    steps = drawn(paths(space, "fair"), 50)
+    always = [d for d in range(space.num_decisions) if np.asarray(jax.vmap(space.active)(steps[:, 0]))[:, d].all()]
+    assert len(always) > 5
+    for d in always:
+        counts = np.stack([(steps[..., d] == value).sum(1) for value in range(space.cardinality[d])])
+        assert counts.max() - counts.min() <= 1, space.names[d]
 
 
 def test_fair_with_unequal_options_differs_by_one_at_most_and_not_in_the_mean():

@@ -37,6 +37,7 @@ def test_schedule_warms_up_and_decays():
     assert values[0] == 0 and values.argmax() == 25 and values[25] == 1 and values[100] == pytest.approx(0, abs=1e-6)
     assert values[62] == pytest.approx(0.5, abs=0.02)
     assert float(Recipe(learning_rate=1.0, warmup=0.0).schedule(10)(0)) == 1
+    assert float(Recipe(learning_rate=1.0, warmup=0.25).schedule(1)(0)) == 1, "the only step trains"
 
 
 def test_adamw_is_optax_with_decay_of_matrices_only():

@@ -103,6 +103,25 @@ def test_a_network_that_is_not_frozen_is_refused():
         Network(tiny.space()).init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
 
 
+@pytest.mark.parametrize(
+    ("images", "labels", "said"),
+    [
+        (np.zeros((4, 8, 8, 1), np.float32), range(4), "images of type float32"),
+        (np.zeros((4, 8, 8), np.uint8), range(4), r"shape \(4, 8, 8\) are not allowed: give uint8 \[N, H, W, C\]"),
+        (np.zeros((4, 9, 9, 1), np.uint8), range(4), "images of 9x9x1 do not fit the network, which takes 8x8x1"),
+        (np.zeros((4, 8, 8, 3), np.uint8), range(4), "8x8x3 .* set input_channels"),
+        (np.zeros((4, 8, 8, 1), np.uint8), range(3), r"labels .* shape \(3,\) do not fit 4 images"),
+        (np.zeros((4, 8, 8, 1), np.uint8), [0.0, 1.0, 2.0, 3.0], "one whole number for each"),
+        (np.zeros((4, 8, 8, 1), np.uint8), range(7, 11), "labels from 7 to 10 are out of range: give 0 to 9"),
+        (np.zeros((4, 8, 8, 1), np.uint8), [-1, 0, 1, 2], "labels from -1 to 2"),
+    ],
+)
+def test_images_and_labels_that_do_not_fit_are_named(network, images, labels, said):
+    data = Images(images, np.asarray(labels), np.zeros(1, np.float32), np.ones(1, np.float32))
+    with pytest.raises(InputError, match=said):
+        train(network, data, Recipe(batch=4), jax.random.key(0))
+
+
 def test_recipe_limits():
     with pytest.raises(InputError, match="epochs=-1"):
         Recipe(epochs=-1)
