@@ -17,6 +17,7 @@ from nas.model import Meta, Model
 from nas.plain import plain
 from nas.training import standalone
 from nas.training.checkpoints import hash_of
+from nas.training.teacher import teacher_error
 from search_spaces.kernels.depthwise import select
 
 KEPT_EVERY_S = 30.0
@@ -101,6 +102,7 @@ def trained(origin: Source, place: Path, watcher: Progress, relay: bool) -> Done
     if recipe.epochs:
         watcher.start(recipe.epochs)
     folder = place / _setting(origin) if recipe.epochs else None
+    told = _teacher_error(origin, watcher)
     began = time.perf_counter()
     with warnings.catch_warnings():
         if relay:
@@ -119,16 +121,31 @@ def trained(origin: Source, place: Path, watcher: Progress, relay: bool) -> Done
             resumed=resumed,
         )
     jax.block_until_ready(variables)
-    about = _about(origin, done, time.perf_counter() - began)
+    about = _about(origin, done, time.perf_counter() - began, told)
     return Done(Model(origin.space, variables, meta), about, notes, folder)
 
 
-def _about(origin: Source, resumed_after: int, seconds: float) -> dict[str, Any]:
+def _teacher_error(origin: Source, watcher: Progress) -> float | None:
+    """How often the teacher is wrong on validation images, which is said as well; None without one."""
+    if origin.guide is None or origin.recipe is None:
+        return None
+    splits, key = origin.splits, jax.random.fold_in(jax.random.key(origin.seed), 1)
+    images = standalone.Images(splits.validation_images, splits.validation_labels, splits.mean, splits.std)
+    error, count = teacher_error(origin.guide, images, origin.recipe, key)
+    watcher.message(
+        f"the teacher is wrong on {error:.1%} of {count:,} validation images, augmented as in this training: one that "
+        "is worse than the network may become holds it back"
+    )
+    return error
+
+
+def _about(origin: Source, resumed_after: int, seconds: float, wrong: float | None = None) -> dict[str, Any]:
     """For the report; where an earlier call did the first `resumed_after` epochs, its seconds are not among these."""
     count = len(origin.splits.train_labels) + len(origin.splits.validation_labels)
     return {
         "start": origin.start,
         "teacher": origin.teacher,
+        "teacher_error": wrong,
         "distillation": origin.distillation,
         "recipe": plain(origin.recipe),
         "images": count if origin.recipe else 0,

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.tree_util import Partial
 
 from nas.training.extremes import extremes
+from nas.training.images import augment, normalise
+from nas.training.loss import wrong
+from nas.training.recipe import Recipe
+from nas.training.standalone import Images
+from nas.types import Key
 from search_spaces.supernet import Supernet
 
 
@@ -35,3 +45,33 @@ def supernet_teacher(supernet: Supernet, params: Any, genes: Any = None) -> Part
         return supernet.apply(params, supernet.fitted(x), known, "train")  # type: ignore[arg-type]
 
     return Partial(logits, params)
+
+
+def teacher_error(teacher: Callable[[Array], Array], data: Images, recipe: Recipe, key: Key) -> tuple[float, int]:
+    """The share of wrong answers of `teacher`, and of how many images: shifted and mirrored, in batches of `recipe`.
+
+    The key is consumed. So one sees what a pupil is told: shared weights that were trained without shifting answer
+    shifted images badly. Mix-up, whose images have no one label, is left out; so is less than one batch.
+
+    Example:
+        >>> data = Images(np.zeros((5, 8, 8, 1), np.uint8), np.arange(5), np.zeros(1), np.ones(1))
+        >>> teacher_error(lambda x: jnp.eye(10)[:1].repeat(len(x), 0), data, Recipe(batch=4), jax.random.key(0))
+        (0.75, 4)
+    """
+    size = min(recipe.batch, len(data.images))
+    plain = replace(recipe, mixup=0.0)
+
+    @jax.jit
+    def mistakes(teacher: Callable[[Array], Array], key: Key, images: Array, labels: Array) -> Array:
+        x = normalise(images, jnp.asarray(data.mean), jnp.asarray(data.std))
+        x, _ = augment(key, x, jnp.zeros((len(x), 1)), plain)
+        return wrong(teacher(x), labels)
+
+    guide = teacher if isinstance(teacher, Partial) else Partial(teacher)
+    labels = np.asarray(data.labels, np.int32)
+    found, count = 0, 0
+    for start in range(0, len(labels) - size + 1, size):
+        rows = slice(start, start + size)
+        found += int(mistakes(guide, jax.random.fold_in(key, start), data.images[rows], labels[rows]))
+        count += size
+    return found / count, count

@@ -258,6 +258,7 @@ def test_the_quickstart_configuration_shortened(
         2000,
     )
     assert (report["training"]["teacher"], report["training"]["distillation"]) == ("supernet", 0.3)
+    assert 0.2 < report["training"]["teacher_error"] < 0.9
     assert report["test_accuracy"] > 0.6 and report["agreement"]["max_relative_difference"] < 1e-4
     assert report["predicted"]["raspberry_pi_4"]["latency_s"] <= 3e-3 and len(report["predicted"]) >= 6
     assert report["measured"]["onnxruntime"]["latency_s"] > 0

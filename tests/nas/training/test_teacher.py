@@ -12,7 +12,7 @@ from nas.training.loss import smoothed, soft_cross_entropy, taught
 from nas.training.parallel import Spread
 from nas.training.recipe import Recipe
 from nas.training.standalone import Images, Trained, _step, train
-from nas.training.teacher import supernet_teacher
+from nas.training.teacher import supernet_teacher, teacher_error
 from search_spaces.network import Network, fresh
 from search_spaces.spaces import mobilenet_v3, tiny
 from search_spaces.supernet import Supernet
@@ -93,3 +93,22 @@ def test_a_teacher_of_larger_images_sees_scaled_ones():
     x = jax.ShapeDtypeStruct((2, smallest, smallest, 1), jnp.float32)
     logits = jax.eval_shape(lambda params, x: supernet_teacher(net, params)(x), params, x)
     assert smallest < space.image_hw and logits.shape == (2, 10)
+
+
+def test_the_error_of_a_teacher_is_that_on_images_as_they_are_augmented():
+    """One that answers by the side on which the bright half lies: mirroring half of the images makes it a coin."""
+    images = np.zeros((403, 8, 8, 1), np.uint8)
+    labels = np.arange(403, dtype=np.int32) % 2
+    images[labels == 0, :, :4], images[labels == 1, :, 4:] = 255, 255
+    data = Images(images, labels, np.zeros(1, np.float32), np.ones(1, np.float32))
+
+    def teacher(x):
+        bright = jnp.stack([x[:, :, :4].sum((1, 2, 3)), x[:, :, 4:].sum((1, 2, 3))], 1)
+        return jnp.where(x.mean((1, 2, 3))[:, None] > 0.3, bright, jnp.nan)  # no zeros are shifted in
+
+    still, moved = (Recipe(batch=50, shift=1, flip=flip, mixup=0.2) for flip in (False, True))
+    assert teacher_error(teacher, data, still, jax.random.key(0)) == (0.0, 400)
+    error, count = teacher_error(teacher, data, moved, jax.random.key(0))
+    assert 0.4 < error < 0.6 and count == 400
+    few = data._replace(images=images[:3], labels=labels[:3])
+    assert teacher_error(teacher, few, still, jax.random.key(0)) == (0.0, 3)
