@@ -20,7 +20,7 @@ from jax import Array, lax
 
 from hw_models.errors import InputError
 from search_spaces.initial import fill
-from search_spaces.kernels.depthwise import known
+from search_spaces.kernels.depthwise import checked_implementation
 from search_spaces.masked import MaskedProgram, chosen_execution
 from search_spaces.slot_program import SlotProgram
 from search_spaces.space import SearchSpace
@@ -48,7 +48,7 @@ class Supernet:
 
     def __init__(self, space: SearchSpace, depthwise: str = "auto", execution: str = "auto"):
         self.space = space
-        self.depthwise = known(depthwise)
+        self.depthwise = checked_implementation(depthwise)
         self.execution = chosen_execution(execution)
         self._sizes = [Supernet(each, depthwise, self.execution) for each in space.resolutions]
         program = MaskedProgram if self.execution == "masks" else SlotProgram

@@ -105,7 +105,7 @@ def evaluator(
         network = space.freeze(genes)
         images, judged = at(network.image_hw)
         try:
-            with within_memory("the candidate", f"lower the batch (now {batch})"):
+            with within_memory("the candidate", "take a space of smaller networks"):
                 variables = alone.train(network, images, recipe, key)
                 mistakes = count_mistakes(network, variables, judged, splits.validation_labels, images)
         except (Diverged, OutOfMemory) as error:

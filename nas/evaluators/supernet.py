@@ -141,7 +141,9 @@ def evaluator(
         raise InputError(f"chunk={chunk} is out of range: give at least 1")
     supernet = Supernet(space, depthwise, execution)
     side_by_side = supernet.execution == "masks"
-    less = f"lower chunk (now {chunk}), the candidates side by side" if side_by_side else "take smaller networks"
+    fix = "take a space of smaller networks"
+    if side_by_side and chunk > 1:
+        fix = f"lower chunk (now {chunk}), the candidates side by side"
     rule = paths_named(space, paths)
     source = feed(splits.train_images, splits.train_labels, over, placement)
     steps = count // batch * epochs
@@ -167,11 +169,11 @@ def evaluator(
 
     # arguments of the program and not constants in it, so that it is kept for another split and stays small
     judging = _Judging(
-        splits.mean,
-        splits.std,
-        _whole_batches(splits.train_images[drawn(count, calibration)]),
-        _padded_batches(splits.validation_images, 0),
-        _padded_batches(splits.validation_labels, NO_LABEL),
+        mean,
+        std,
+        over.placed(_whole_batches(splits.train_images[drawn(count, calibration)])),
+        over.placed(_padded_batches(splits.validation_images, 0)),
+        over.placed(_padded_batches(splits.validation_labels, NO_LABEL)),
     )
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _only("batch_stats", supernet.shapes()))
 
@@ -209,7 +211,7 @@ def evaluator(
         rows = np.asarray(genes, np.int32)
         padded = np.zeros((-(-max(1, len(rows)) // chunk) * chunk, rows.shape[1]), np.int32)
         padded[: len(rows)] = rows
-        with within_memory("evaluating candidates", less):
+        with within_memory("evaluating candidates", fix):
             found = errors(judged(state), jnp.asarray(padded), jnp.int32(len(rows)), judging).block_until_ready()
         return Quality(found[: len(rows)])
 

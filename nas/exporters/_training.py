@@ -102,11 +102,11 @@ def trained(origin: Source, place: Path, watcher: Progress, relay: bool) -> Done
     if recipe.epochs:
         watcher.start(recipe.epochs)
     folder = place / _setting(origin) if recipe.epochs else None
-    told = _teacher_error(origin, watcher)
-    began = time.perf_counter()
     with warnings.catch_warnings():
         if relay:
             warnings.showwarning = note  # type: ignore[assignment]
+        told = _teacher_error(origin, watcher)
+        began = time.perf_counter()
         variables = standalone.train(
             origin.space,
             images,
@@ -127,14 +127,14 @@ def trained(origin: Source, place: Path, watcher: Progress, relay: bool) -> Done
 
 def _teacher_error(origin: Source, watcher: Progress) -> float | None:
     """How often the teacher is wrong on validation images, which is said as well; None without one."""
-    if origin.guide is None or origin.recipe is None:
+    splits, key = origin.splits, jax.random.fold_in(jax.random.key(origin.seed), 2)  # the training's are 0 and 1
+    if origin.guide is None or origin.recipe is None or not len(splits.validation_labels):
         return None
-    splits, key = origin.splits, jax.random.fold_in(jax.random.key(origin.seed), 1)
     images = standalone.Images(splits.validation_images, splits.validation_labels, splits.mean, splits.std)
     error, count = teacher_error(origin.guide, images, origin.recipe, key)
     watcher.message(
         f"the teacher is wrong on {error:.1%} of {count:,} validation images, augmented as in this training: one that "
-        "is worse than the network may become holds it back"
+        "is worse than what it teaches may hold that back"
     )
     return error
 

@@ -68,8 +68,8 @@ def run_epoch(
     count, steps = feed.total, feed.total // recipe.batch
     order = np.asarray(_shuffle(count)(key))[: steps * recipe.batch].reshape(steps, recipe.batch)
     losses: list[Array] = []
-    less = f"lower the batch (now {recipe.batch}), or raise accumulate (now {recipe.accumulate})"
-    with within_memory("a training step", less):
+    fix = f"lower the batch (now {recipe.batch}), or raise accumulate (now {recipe.accumulate})"
+    with within_memory("a training step", fix):
         for position, batch in enumerate(feed.batches(order)):
             number = epoch * steps + position
             clock = Clock(np.int32(number), np.float32(number / (recipe.epochs * steps)))

@@ -11,7 +11,12 @@ from hw_models.errors import InputError
 
 
 class OutOfMemory(InputError):
-    """A compiled program did not fit into the memory of its device."""
+    """A compiled program did not fit into the memory of its device.
+
+    Example:
+        >>> str(OutOfMemory("a sum needs more memory than there is: give fewer numbers"))
+        'a sum needs more memory than there is: give fewer numbers'
+    """
 
 
 @contextmanager
@@ -33,7 +38,7 @@ def within_memory(what: str, fix: str) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        code, _, told = str(error).splitlines()[0].partition(": ")
-        if code != "RESOURCE_EXHAUSTED":
+        if "RESOURCE_EXHAUSTED" not in str(error):
             raise
+        told = str(error).splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")
         raise OutOfMemory(f"{what} needs more memory than there is ({told.rstrip('.')}): {fix}") from error

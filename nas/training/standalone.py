@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from nas.training.images import EVALUATION_BATCH, augment, normalise
 from nas.training.loss import check_distillation, smoothed, soft_cross_entropy, taught
 from nas.training.parallel import Spread, spread
 from nas.training.recipe import Recipe
-from search_spaces.kernels.depthwise import known, select
+from search_spaces.kernels.depthwise import checked_implementation, select
 from search_spaces.network import Network, fresh
 from search_spaces.space import SearchSpace
 
@@ -112,7 +113,7 @@ def train(
     if count < recipe.batch:
         raise InputError(f"{count} training images are fewer than a batch of {recipe.batch}: lower the batch")
     check_distillation(distillation)
-    known(depthwise)
+    checked_implementation(depthwise)
     over = spread(recipe)
     start_key, run_key = jax.random.split(key)
     first = fresh(space, start_key) if variables is None else variables
@@ -149,7 +150,8 @@ def train(
             )
         except Diverged:
             if kept is not None and epoch > saved:
-                kept.save(epoch, state)
+                with suppress(InputError):  # of a disk that is full; the loss is what matters
+                    kept.save(epoch, state)
             raise
         now, ends = time.monotonic(), epoch + 1 == recipe.epochs
         # the last one as well, in a training worth it: what comes after it may fail

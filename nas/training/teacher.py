@@ -15,6 +15,7 @@ from jax.tree_util import Partial
 from nas.training.extremes import extremes
 from nas.training.images import augment, normalise
 from nas.training.loss import wrong
+from nas.training.memory import within_memory
 from nas.training.recipe import Recipe
 from nas.training.standalone import Images
 from nas.types import Key
@@ -48,17 +49,21 @@ def supernet_teacher(supernet: Supernet, params: Any, genes: Any = None) -> Part
 
 
 def teacher_error(teacher: Callable[[Array], Array], data: Images, recipe: Recipe, key: Key) -> tuple[float, int]:
-    """The share of wrong answers of `teacher`, and of how many images: shifted and mirrored, in batches of `recipe`.
+    """The share of wrong answers of `teacher`, and of how many images: what a pupil trained by `recipe` is told.
 
-    The key is consumed. So one sees what a pupil is told: shared weights that were trained without shifting answer
-    shifted images badly. Mix-up, whose images have no one label, is left out; so is less than one batch.
+    Images are augmented, and come in batches as large as the parts that the recipe cuts its batches into, by whose
+    statistics a supernet normalises; less than one batch is left out. So is mix-up, whose images have no one label. The
+    key is consumed.
+
+    Raises:
+        OutOfMemory: the teacher does not fit into the memory of the device.
 
     Example:
         >>> data = Images(np.zeros((5, 8, 8, 1), np.uint8), np.arange(5), np.zeros(1), np.ones(1))
         >>> teacher_error(lambda x: jnp.eye(10)[:1].repeat(len(x), 0), data, Recipe(batch=4), jax.random.key(0))
         (0.75, 4)
     """
-    size = min(recipe.batch, len(data.images))
+    size = min(recipe.batch // recipe.accumulate, len(data.images))
     plain = replace(recipe, mixup=0.0)
 
     @jax.jit
@@ -70,8 +75,9 @@ def teacher_error(teacher: Callable[[Array], Array], data: Images, recipe: Recip
     guide = teacher if isinstance(teacher, Partial) else Partial(teacher)
     labels = np.asarray(data.labels, np.int32)
     found, count = 0, 0
-    for start in range(0, len(labels) - size + 1, size):
-        rows = slice(start, start + size)
-        found += int(mistakes(guide, jax.random.fold_in(key, start), data.images[rows], labels[rows]))
-        count += size
+    with within_memory("the teacher", "raise accumulate, or leave the teacher out"):
+        for start in range(0, len(labels) - size + 1, size):
+            rows = slice(start, start + size)
+            found += int(mistakes(guide, jax.random.fold_in(key, start), data.images[rows], labels[rows]))
+            count += size
     return found / count, count

@@ -246,14 +246,14 @@ def status() -> list[dict[str, Any]]:
     ]
 
 
-def known(implementation: str) -> str:
+def checked_implementation(implementation: str) -> str:
     """`implementation` itself, for whoever takes one long before the first convolution.
 
     Raises:
         InputError: neither `auto` nor one of `IMPLEMENTATIONS`.
 
     Example:
-        >>> known("scan")
+        >>> checked_implementation("scan")
         'scan'
     """
     if implementation != "auto" and implementation not in IMPLEMENTATIONS:
@@ -263,7 +263,7 @@ def known(implementation: str) -> str:
 
 def _chosen(implementation: str) -> str:
     if implementation != "auto":
-        return known(implementation)
+        return checked_implementation(implementation)
     tell_fallback(_warn)
     return select()[0]
 

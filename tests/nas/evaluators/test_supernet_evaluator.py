@@ -237,6 +237,7 @@ def test_networks_side_by_side_have_the_errors_of_one_after_the_other(trained):
 
 PROGRAMS = """
 import sys
+from pathlib import Path
 import jax
 import numpy as np
 from nas.evaluators import supernet
@@ -249,7 +250,7 @@ for seed in (0, 1):
     )
     state, _ = judge.train(jax.random.key(seed), judge.init(jax.random.key(seed)))
     judge.evaluate(jax.random.key(seed), state, np.zeros((2, space.num_decisions), np.int32), np.arange(2))
-    print(sorted(path.name for path in __import__("pathlib").Path(sys.argv[1]).iterdir()))
+    print(sorted(path.name for path in Path(sys.argv[1]).iterdir()))
 """
 
 
@@ -260,7 +261,7 @@ def test_another_split_finds_its_programs_compiled(tmp_path):
         [sys.executable, "-c", PROGRAMS, str(tmp_path)], env={**os.environ, **cache}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    first, second = ({name for name in ast.literal_eval(line)} for line in done.stdout.splitlines())
+    first, second = (set(ast.literal_eval(line)) for line in done.stdout.splitlines())
     kept = {name.split("-")[0] for name in first}
     assert {"jit_step", "jit_errors"} <= kept
     assert {name for name in second - first if name.endswith("-cache")} == set()
@@ -268,16 +269,19 @@ def test_another_split_finds_its_programs_compiled(tmp_path):
 
 def test_what_does_not_fit_into_memory_says_what_to_lower(monkeypatch):
     space = tiny.space()
-    settings = {"data": "digits", "validation": 200, "train": 64, "calibration": 64, "chunk": 3, "execution": "masks"}
+    settings = {"data": "digits", "validation": 200, "train": 64, "calibration": 64, "chunk": 3}
+    genes = np.zeros((1, space.num_decisions), np.int32)
 
     def exhausted(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9000000000 bytes.\nmore")
 
-    judge = supernet.evaluator(space, **settings)
+    judge, alone = (supernet.evaluator(space, execution=name, **settings) for name in ("masks", "switch"))
     state = judge.init(jax.random.key(0))
     monkeypatch.setattr(Supernet, "calibrate", exhausted)
     monkeypatch.setattr(Supernet, "apply", exhausted)
     with pytest.raises(OutOfMemory, match=r"allocating 9000000000 bytes\): lower chunk \(now 3\)"):
-        judge.evaluate(jax.random.key(0), state, np.zeros((1, space.num_decisions), np.int32), np.arange(1))
+        judge.evaluate(jax.random.key(0), state, genes, np.arange(1))
+    with pytest.raises(OutOfMemory, match="take a space of smaller networks"):
+        alone.evaluate(jax.random.key(0), state, genes, np.arange(1))
     with pytest.raises(OutOfMemory, match=r"a training step needs .* lower the batch \(now 64\), or raise accumulate"):
         judge.train(jax.random.key(0), state)
