@@ -1,7 +1,9 @@
 """Settings of all tests."""
 
+import gc
 import os
 import shutil
+import sys
 import tempfile
 
 from hypothesis import settings
@@ -37,6 +39,13 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """Files that take long first."""
     items.sort(key=lambda item: item.path.name not in LONG)
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Forget the programs of a file after its last test: all of them together take gigabytes."""
+    if (nextitem is None or nextitem.path != item.path) and "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 def pytest_unconfigure():
