@@ -86,7 +86,7 @@ def quickstart() -> list[Row]:
     ]
 
 
-# the network that the quickstart found with the full data set (docs/results/quickstart.md)
+# a network that the quickstart found with the full data set (docs/results/quickstart.md, 22 November)
 FOUND = (
     "quickstart:1.0.0.2.0.1.0.0.0.0.0.0.0.0.0.0.0.0.0.1.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.0.2.1.1.0.0.0.0.0.0.0"
     ".0.0.0"

@@ -3,7 +3,7 @@
     flynas search quickstart --out runs/quickstart
 
 The data set comes with the package. One supernet is trained, then NSGA-II evaluates at most 240 networks with its
-shared weights, for low error, latency and size. Three and a half minutes on two cores; `flynas export runs/quickstart
+shared weights, for low error, latency and size. About three minutes on two cores; `flynas export runs/quickstart
 --pick best --out model` then trains the network in another two, to a test accuracy of about 0.89. What was measured,
 and with the full data set: docs/results/quickstart.md.
 """
