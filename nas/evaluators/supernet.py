@@ -148,10 +148,19 @@ def evaluator(
     source = feed(splits.train_images, splits.train_labels, over, placement)
     steps = count // batch * epochs
     shared = shared_step(supernet, recipe, rule, steps, over)
-    mean, std = over.placed((splits.mean, splits.std))
+    # arguments of the programs and not constants in them, so that they are kept for another split and stay small
+    judging = over.placed(
+        _Judging(
+            splits.mean,
+            splits.std,
+            _whole_batches(splits.train_images[drawn(count, calibration)]),
+            _padded_batches(splits.validation_images, 0),
+            _padded_batches(splits.validation_labels, NO_LABEL),
+        )
+    )
 
     def step(weights: Weights, images: Array, labels: Array, key: Key, clock: Clock) -> tuple[Weights, Array]:
-        return shared(weights, images, labels, mean, std, key, clock)
+        return shared(weights, images, labels, judging.mean, judging.std, key, clock)
 
     def init(key: Key) -> State:
         first = started(_only("params", supernet.init(key)), recipe, steps)
@@ -167,14 +176,6 @@ def evaluator(
         metrics = {"loss": average, "images_per_s": count // batch * batch / seconds}
         return State(weights.params, weights.momentum, state.round + 1, weights.average), metrics
 
-    # arguments of the program and not constants in it, so that it is kept for another split and stays small
-    judging = _Judging(
-        mean,
-        std,
-        over.placed(_whole_batches(splits.train_images[drawn(count, calibration)])),
-        over.placed(_padded_batches(splits.validation_images, 0)),
-        over.placed(_padded_batches(splits.validation_labels, NO_LABEL)),
-    )
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _only("batch_stats", supernet.shapes()))
 
     def one_error(params: Any, genes: Array, by: _Judging) -> Array:

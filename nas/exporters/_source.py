@@ -12,13 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from hw_models.discover import unknown
-from hw_models.errors import InputError
+from hw_models.errors import InputError, check_range
 from nas.data import Data, Splits, check_fits, content_hash, resized, split
 from nas.data_source import load
 from nas.model import Model
 from nas.run import Pick, Run
 from nas.run_files import read_snapshot
-from nas.training.loss import check_distillation
 from nas.training.recipe import Recipe
 from search_spaces import encoding
 from search_spaces.network import fresh, inherit
@@ -72,7 +71,7 @@ def source(
     if teacher == "none" and distillation is not None:
         raise InputError(f"distillation={distillation} has no teacher to follow: give teacher='supernet' (--teacher)")
     share = DISTILLATION if distillation is None else distillation
-    check_distillation(share)
+    check_range("distillation", share, 0, 1)
     if isinstance(network, Pick):
         found = _of_pick(network, data, recipe, seed, start)
         if teacher == "supernet":

@@ -17,7 +17,7 @@ from nas.model import Meta, Model
 from nas.plain import plain
 from nas.training import standalone
 from nas.training.checkpoints import hash_of
-from nas.training.teacher import teacher_error
+from nas.training.recipe import Recipe
 from search_spaces.kernels.depthwise import select
 
 KEPT_EVERY_S = 30.0
@@ -105,7 +105,7 @@ def trained(origin: Source, place: Path, watcher: Progress, relay: bool) -> Done
     with warnings.catch_warnings():
         if relay:
             warnings.showwarning = note  # type: ignore[assignment]
-        told = _teacher_error(origin, watcher)
+        told = _teacher_error(origin, recipe, watcher)
         began = time.perf_counter()
         variables = standalone.train(
             origin.space,
@@ -125,13 +125,16 @@ def trained(origin: Source, place: Path, watcher: Progress, relay: bool) -> Done
     return Done(Model(origin.space, variables, meta), about, notes, folder)
 
 
-def _teacher_error(origin: Source, watcher: Progress) -> float | None:
+def _teacher_error(origin: Source, recipe: Recipe, watcher: Progress) -> float | None:
     """How often the teacher is wrong on validation images, which is said as well; None without one."""
-    splits, key = origin.splits, jax.random.fold_in(jax.random.key(origin.seed), 2)  # the training's are 0 and 1
-    if origin.guide is None or origin.recipe is None or not len(splits.validation_labels):
+    from nas.training.teacher import teacher_error
+
+    splits = origin.splits
+    if origin.guide is None or not len(splits.validation_labels):
         return None
+    key = jax.random.fold_in(jax.random.key(origin.seed), 2)  # the training's are 0 and 1
     images = standalone.Images(splits.validation_images, splits.validation_labels, splits.mean, splits.std)
-    error, count = teacher_error(origin.guide, images, origin.recipe, key)
+    error, count = teacher_error(origin.guide, images, recipe, key)
     watcher.message(
         f"the teacher is wrong on {error:.1%} of {count:,} validation images, augmented as in this training: one that "
         "is worse than what it teaches may hold that back"

@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from hw_models.errors import InputError
-
 
 def smoothed(labels: Array, classes: int, smoothing: float = 0.0) -> Array:
     """Labels `[N]` as probabilities `[N, classes]`, of which the share `smoothing` goes to all classes alike.
@@ -54,19 +52,6 @@ def taught(targets: Array, teacher_logits: Array, share: float | Array) -> Array
     """
     probabilities = jax.nn.softmax(jax.lax.stop_gradient(teacher_logits).astype(jnp.float32))
     return (1 - share) * targets + share * probabilities
-
-
-def check_distillation(share: float) -> None:
-    """Raise InputError unless `share` is a share of the loss that may follow a teacher.
-
-    Example:
-        >>> check_distillation(1.5)
-        Traceback (most recent call last):
-        ...
-        hw_models.errors.InputError: distillation=1.5 is out of range: give 0 to 1
-    """
-    if not 0 <= share <= 1:
-        raise InputError(f"distillation={share} is out of range: give 0 to 1")
 
 
 def wrong(logits: Array, labels: Array) -> Array:

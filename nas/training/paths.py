@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from hw_models.discover import unknown
-from hw_models.errors import InputError
+from hw_models.errors import InputError, check_range
 from nas.training.extremes import extremes
 from nas.types import Key
 from search_spaces.options import annotation_of, bracketed, check, typed
@@ -83,7 +83,7 @@ def uniform(space: SearchSpace, networks: int = 1) -> Paths:
         >>> uniform(tiny.space()).draw(jax.random.key(0), jnp.float32(0)).shape
         (1, 6)
     """
-    _in_range("networks", networks, 1, 64)
+    check_range("paths.networks", networks, 1, 64)
     if networks == 1:
         return _alike(lambda key, progress: space.sample(key)[None], 1)
     return _alike(lambda key, progress: jax.vmap(space.sample)(jax.random.split(key, networks)), networks)
@@ -109,7 +109,7 @@ def fair(space: SearchSpace, networks: int = 0) -> Paths:
         >>> sorted(set(genes[:, 0].tolist()))  # kernel 3 or 5, both of them in three networks
         [0, 1]
     """
-    _in_range("networks", networks, 0, 64)
+    check_range("paths.networks", networks, 0, 64)
     rows = networks or int(space.cardinality.max(initial=1))
     cardinality = jnp.asarray(space.cardinality)
     widest = int(space.cardinality.max(initial=1))
@@ -140,8 +140,8 @@ def sandwich(space: SearchSpace, random: int = 2, distillation: float = 1.0) -> 
         >>> sandwich(tiny.space()).weights
         (0.25, 0.25, 0.25, 0.25)
     """
-    _in_range("random", random, 0, 64)
-    _in_range("distillation", distillation, 0, 1)
+    check_range("paths.random", random, 0, 64)
+    check_range("paths.distillation", distillation, 0, 1)
     found = extremes(space)
     ends = jnp.asarray(np.stack([found.largest, found.smallest]))
 
@@ -176,9 +176,9 @@ def progressive(space: SearchSpace, networks: int = 1, full: float = 0.25, teach
         >>> tiny.space().decode(rule.draw(jax.random.key(0), jnp.float32(0))[0])["stages/0/0/kernel"]
         5
     """
-    _in_range("networks", networks, 1, 64)
-    _in_range("full", full, 0, 0.9)
-    _in_range("teach", teach, 0, 1)
+    check_range("paths.networks", networks, 1, 64)
+    check_range("paths.full", full, 0, 0.9)
+    check_range("paths.teach", teach, 0, 1)
     phase = np.asarray([phase_of(decision) for decision in space.names], np.int32)
     present = sorted({int(number) for number in phase if number >= 0})
     if not present:
@@ -224,11 +224,6 @@ def phase_of(decision: str) -> int:
 
 def _alike(draw: Callable[[Key, Array], Array], rows: int) -> Paths:
     return Paths(draw, (1.0 / rows,) * rows, 0.0, {})
-
-
-def _in_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise InputError(f"paths.{name}={value} is out of range: give {low} to {high}")
 
 
 RULES: dict[str, Callable[..., Paths]] = {

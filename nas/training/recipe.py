@@ -13,7 +13,7 @@ import optax
 from jax import Array
 
 from hw_models.discover import unknown
-from hw_models.errors import InputError
+from hw_models.errors import InputError, check_range
 from search_spaces.kernels import sgd
 from search_spaces.options import check
 
@@ -91,8 +91,8 @@ class Recipe:
             value = getattr(self, field.name)
             check(field.name, value, str(field.type))
             low, high = LIMITS.get(field.name, (None, None))
-            if low is not None and high is not None and not low <= value <= high:
-                raise InputError(f"{field.name}={value} is out of range: give {low} to {high}")
+            if low is not None and high is not None:
+                check_range(field.name, value, low, high)
             if field.name in CHOICES and value not in CHOICES[field.name]:
                 raise unknown(field.name, value, CHOICES[field.name])
         if self.batch % self.accumulate:

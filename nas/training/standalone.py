@@ -15,14 +15,14 @@ import numpy as np
 from jax import Array, lax
 from jax.tree_util import Partial
 
-from hw_models.errors import InputError
+from hw_models.errors import InputError, check_range
 from nas.data import Splits
 from nas.stratify import drawn
 from nas.training.batches import feed
 from nas.training.checkpoints import Checkpoints, identity
 from nas.training.epoch import Clock, Diverged, run_epoch
 from nas.training.images import EVALUATION_BATCH, augment, normalise
-from nas.training.loss import check_distillation, smoothed, soft_cross_entropy, taught
+from nas.training.loss import smoothed, soft_cross_entropy, taught
 from nas.training.parallel import Spread, spread
 from nas.training.recipe import Recipe
 from search_spaces.kernels.depthwise import checked_implementation, select
@@ -112,7 +112,7 @@ def train(
     count = len(data.images)
     if count < recipe.batch:
         raise InputError(f"{count} training images are fewer than a batch of {recipe.batch}: lower the batch")
-    check_distillation(distillation)
+    check_range("distillation", distillation, 0, 1)
     checked_implementation(depthwise)
     over = spread(recipe)
     start_key, run_key = jax.random.split(key)
@@ -129,7 +129,7 @@ def train(
         return jitted(state, images, labels, mean, std, key, clock, guide)
 
     source = feed(data.images, data.labels, over, placement)
-    done, kept, saved = 0, None, 0
+    done, kept = 0, None
     if checkpoint is not None:
         shares = distillation if teacher is not None else 0.0
         sample = normalise(jnp.asarray(data.images[:TEACHER_SAMPLE]), mean, std)
@@ -140,7 +140,7 @@ def train(
         done, state = kept.restored(state)
         if done and resumed is not None:
             resumed(done)
-        saved = done
+    saved = done
     began = last = time.monotonic()
     for epoch in range(done, recipe.epochs):
         # what a step is given it overwrites, and the last good state should outlive a loss that is not finite

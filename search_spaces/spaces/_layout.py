@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hw_models.errors import InputError
+from hw_models.errors import check_range
 from search_spaces.channels import make_divisible
 from search_spaces.choice import Choice
 
@@ -41,8 +41,7 @@ def check_width(width: float) -> None:
         ...
         hw_models.errors.InputError: width=0 is out of range: give 0.1 to 4
     """
-    if not 0.1 <= width <= 4:
-        raise InputError(f"width={width} is out of range: give 0.1 to 4")
+    check_range("width", width, 0.1, 4)
 
 
 def around(channels: float, ratios: Sequence[float], divisor: int = 8, width: float = 1.0) -> int | Choice:

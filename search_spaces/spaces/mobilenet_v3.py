@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hw_models.errors import InputError
+from hw_models.errors import check_range
 from search_spaces.blocks.classifier import Classifier
 from search_spaces.blocks.conv_norm import ConvNorm
 from search_spaces.blocks.inverted_residual import InvertedResidual
@@ -47,8 +47,7 @@ def space(
         (True, Choice(128, 160, 192, 224))
     """
     check_width(width)
-    if not 1 <= resolutions <= RESOLUTIONS:
-        raise InputError(f"resolutions={resolutions} is out of range: give 1 to {RESOLUTIONS}")
+    check_range("resolutions", resolutions, 1, RESOLUTIONS)
     parts = range(8 - resolutions, 8)
     sizes = tuple(dict.fromkeys(round(input_hw * part / 7 / 2) * 2 if part < 7 else input_hw for part in parts))
     steps = strides((2, 1, *(stride for _, stride, _, _ in ROWS)), min(sizes))
