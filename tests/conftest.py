@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 
+import pytest
 from hypothesis import settings
 
 # The tests compile much and compute little: code that is made quickly, by the older emitters (a third of the time of
@@ -42,8 +43,9 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_runtest_teardown(item, nextitem):
-    """Forget the programs of a file after its last test: all of them together take gigabytes."""
-    if (nextitem is None or nextitem.path != item.path) and "jax" in sys.modules:
+    """Forget the programs of a file after its last test: all of them together take gigabytes; examples take little."""
+    last = nextitem is None or nextitem.path != item.path
+    if last and isinstance(item, pytest.Function) and "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
         gc.collect()
 
