@@ -27,7 +27,7 @@ from nas.run import Record, Run, front_of
 from nas.run_files import FIX
 from nas.screen import first_networks
 from nas.store import Folder, check_steps, open_run
-from nas.types import Evaluator, Key, State, Strategy
+from nas.types import Evaluator, Key, State, Strategy, bound
 
 TRAIN, ASK, EVALUATE, INIT = range(4)  # stages of the key; changing the numbers changes every result
 
@@ -88,6 +88,7 @@ def search(
         16
     """
     _check(space, strategy, evaluator, steps, key, snapshot_s)
+    strategy = bound(strategy, objective)
     watcher: Progress = Silent() if progress is None else progress
     with open_run(out, _meta(space, strategy, evaluator, objective, key, config), steps) as folder:
         try:

@@ -20,6 +20,7 @@ from jax import Array
 from hw_models.costs import Costs
 from hw_models.discover import unknown
 from hw_models.errors import InputError
+from nas.rewards import Join, reward
 from nas.types import Feedback
 
 OF_THE_NETWORK = ("params", "macs")  # cost fields that no device changes
@@ -32,10 +33,10 @@ class Priced(NamedTuple):
     violation: Array
 
 
-def _limit(name: str, value: Any) -> float:
+def _positive(what: str, name: str, value: Any) -> float:
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value <= 0:
-        raise InputError(f"limit {name}={value!r} is not allowed: give a finite number above 0")
+        raise InputError(f"{what} {name}={value!r} is not allowed: give a finite number above 0")
     return float(value)
 
 
@@ -48,10 +49,6 @@ def _excess(value: Array, limit: float) -> Array:
     return jnp.where(jnp.isfinite(value), jnp.where(value > edge, over, 0.0), jnp.inf)
 
 
-def _first(objectives: Array) -> Array:
-    return objectives[0]
-
-
 class Objective:
     """Objectives and limits over a space and one or more devices. Immutable; everything is minimised.
 
@@ -61,8 +58,10 @@ class Objective:
         minimize: names of the objectives; the first is the one that `pick("best")` and `scalar` go by.
         limits: largest allowed value by name; a limit on `error` applies once a candidate is evaluated.
         precision: number format that all layers run in, or None for what the space says.
-        scalar: joins objectives `[M]` into the one number that strategies with a single objective minimise; jittable.
-            The default is the first objective.
+        scalar: joins error and costs, a mapping of names to `[]`, into the one number that strategies with a single
+            objective minimise; jittable. Or the text of a reward of `nas.rewards`, such as `mnasnet_soft`. None is the
+            first objective, and tells strategies that rank by one number that several objectives were not joined.
+        targets: values by name of a cost that a reward lands on, such as `{"latency_s": 0.005}`.
         table: makes the cost table of a space and a device; `nas.cost_table.cost_table` unless given.
 
     Raises:
@@ -85,7 +84,8 @@ class Objective:
         limits: Mapping[str, float] | None = None,
         precision: str | None = None,
         *,
-        scalar: Callable[[Array], Array] | None = None,
+        scalar: Join | str | None = None,
+        targets: Mapping[str, float] | None = None,
         table: Callable[..., Any] | None = None,
     ):
         self.space = space
@@ -103,12 +103,22 @@ class Objective:
         for name in (*self.minimize, *(limits or {})):
             if name not in known:
                 raise unknown("objective or limit", str(name), known)
+        for name in targets or {}:
+            if name not in self.cost_names:
+                raise unknown("target", str(name), self.cost_names)
         if len(set(self.minimize)) < len(self.minimize):
             raise InputError(f"minimize {', '.join(self.minimize)} repeats a name: give each once")
-        self.limits = {name: _limit(name, value) for name, value in (limits or {}).items()}
-        self._scalar = _first if scalar is None else scalar
+        self.limits = {name: _positive("limit", name, value) for name, value in (limits or {}).items()}
+        self.targets = {name: _positive("target", name, value) for name, value in (targets or {}).items()}
+        if scalar is None and self.targets:
+            raise InputError(
+                f"targets ({', '.join(self.targets)}) without a scalar aim at nothing: set scalar=absolute"
+            )
+        self.scalar_name = scalar if isinstance(scalar, str) else getattr(scalar, "__name__", "first")
+        self._scalar = reward(scalar, self.cost_names, self.targets) if isinstance(scalar, str) else scalar
         # compiled functions live here, so that several searches with one objective compile once
-        self._price = jax.jit(jax.vmap(self._price_one))
+        self._price = jax.jit(jax.vmap(self.price_one))
+        self._price_gates = jax.jit(jax.vmap(self.price_gates_of_one))
         self.sample = jax.jit(jax.vmap(space.sample))
         self.mutate = jax.jit(jax.vmap(space.mutate))
         self._judge = jax.jit(self._feedback)
@@ -121,8 +131,27 @@ class Objective:
         per_device = [f for f in Costs._fields if f not in OF_THE_NETWORK]
         return (*(f"{f}@{device.name}" for f in per_device for device in self.devices), *OF_THE_NETWORK)
 
-    def _price_one(self, genes: Array) -> Priced:
+    @property
+    def joined(self) -> bool:
+        """Whether one number says it all: a scalar was given, or there is one objective."""
+        return self._scalar is not None or len(self.minimize) == 1
+
+    def price_one(self, genes: Array) -> Priced:
+        """What one candidate `[D]` costs; pure, for strategies to use inside their own programs."""
         return self._named([table.exact(genes) for table in self.tables])
+
+    def price_gates_of_one(self, gates: Array) -> Priced:
+        """Expected costs under `gates [D, C]`, and by how much these exceed the limits; pure."""
+        return self._named([table.expected(gates) for table in self.tables])
+
+    def price_gates(self, gates: Any) -> Priced:
+        """Expected costs and violations of relaxed candidates. `[P, D, C] -> [P]` each."""
+        return self._price_gates(jnp.asarray(gates))
+
+    def scalar_of(self, error: Array, costs: Mapping[str, Array]) -> Array:
+        """The one number to minimise, of one candidate; pure."""
+        values = {**costs, "error": error}
+        return values[self.minimize[0]] if self._scalar is None else self._scalar(values)
 
     def _named(self, prices: Sequence[Costs]) -> Priced:
         costs = {}
@@ -156,7 +185,7 @@ class Objective:
         valid = evaluated & finite & (violation == 0)
         columns = [error if name == "error" else priced.costs[name] for name in self.minimize]
         objectives = jnp.where(valid[:, None], jnp.stack(columns, axis=1), jnp.inf)
-        scalar = jnp.where(valid, jax.vmap(self._scalar)(objectives), jnp.inf)
+        scalar = jnp.where(valid, jax.vmap(self.scalar_of)(error, priced.costs), jnp.inf)
         return Feedback(objectives, scalar, violation, valid, done, gate_grads)
 
     def feedback(
@@ -181,10 +210,9 @@ class Objective:
         """
 
         def loss(error: Array, gates: Array) -> Array:
-            priced = self._named([table.expected(gates) for table in self.tables])
+            priced = self.price_gates_of_one(gates)
             late = _excess(error, self.limits["error"]) if "error" in self.limits else 0.0
-            columns = [error if name == "error" else priced.costs[name] for name in self.minimize]
-            return self._scalar(jnp.stack(columns)) + priced.violation + late
+            return self.scalar_of(error, priced.costs) + priced.violation + late
 
         by_error, by_gates = jax.vmap(jax.grad(loss, (0, 1)))(jnp.asarray(error, jnp.float32), jnp.asarray(gates))
         return by_error[:, None, None] * jnp.asarray(error_grads) + by_gates
@@ -217,7 +245,8 @@ class Objective:
             "minimize": list(self.minimize),
             "limits": dict(self.limits),
             "precision": self.precision,
-            "scalar": getattr(self._scalar, "__name__", "unnamed").lstrip("_"),
+            "scalar": self.scalar_name,
+            **({"targets": dict(self.targets)} if self.targets else {}),
         }
 
 

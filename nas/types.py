@@ -88,6 +88,9 @@ class Strategy(NamedTuple):
         start: `(state, genes [P, D]) -> state`, replaces the first proposal, or None where the strategy has no initial
             population. The loop hands in networks that meet the limits on costs.
         describe: settings as plain JSON values, kept with the run.
+        bind: `objective -> strategy`, the same strategy with what it can know of the objective: prices (before it
+            proposes anything), limits, targets, how many objectives there are. None where that changes nothing. Raises
+            `InputError` where strategy and objective do not go together. See `bound`.
     """
 
     init: Callable[[Key], State]
@@ -98,6 +101,22 @@ class Strategy(NamedTuple):
     needs_gradients: bool = False
     start: Callable[[State, Array], State] | None = None
     describe: Mapping[str, Any] = _NOTHING
+    bind: Callable[[Any], Strategy] | None = None
+
+
+def bound(strategy: Strategy, objective: Any) -> Strategy:
+    """The strategy as it is used with an `nas.objectives.Objective`.
+
+    Raises:
+        InputError: the two do not go together.
+
+    Example:
+        >>> from nas.strategies import random_search
+        >>> from nas.toy import ToySpace, toy_objective
+        >>> bound(random_search.strategy(ToySpace()), toy_objective(ToySpace())).name
+        'random_search'
+    """
+    return strategy if strategy.bind is None else strategy.bind(objective)
 
 
 class Quality(NamedTuple):

@@ -101,7 +101,7 @@ def test_feedback_tells_valid_infeasible_late_failed_and_unevaluated_apart():
 
 
 def test_scalar_joins_objectives():
-    goal = toy_objective(SPACE, scalar=lambda values: values[0] * values[1] ** 2)
+    goal = toy_objective(SPACE, scalar=lambda values: values["error"] * values["latency_s"] ** 2)
     feedback = goal.feedback([0.5, 0.5], goal.price(GENES[:2]), [True, True])
     latency = np.asarray(goal.price(GENES[:2]).costs["latency_s"])
     np.testing.assert_allclose(feedback.scalar, 0.5 * latency**2, rtol=1e-6)
@@ -121,7 +121,9 @@ def test_an_infinite_cost_is_infeasible_only_where_it_matters():
 
 
 def test_gate_gradients_equal_finite_differences():
-    goal = toy_objective(SPACE, limits={"params": 5.0}, scalar=lambda values: values[0] + 0.1 * values[1])
+    goal = toy_objective(
+        SPACE, limits={"params": 5.0}, scalar=lambda values: values["error"] + 0.1 * values["latency_s"]
+    )
     rng = np.random.default_rng(0)
     gates = rng.dirichlet(np.ones(4), 6).astype(np.float32)
     direction = rng.normal(size=gates.shape).astype(np.float32)
