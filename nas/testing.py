@@ -5,8 +5,8 @@
     def test_my_strategy(check):
         check(my_lab.hill_climb.strategy)
 
-A check takes `make(space, population=...) -> Strategy` and raises AssertionError. A strategy that names its batch
-otherwise is wrapped in a lambda.
+A check takes `make(space, population=...) -> Strategy` and raises AssertionError. Strategies are used bound to the
+objective, as a search uses them; how many candidates a step has is theirs to say.
 """
 
 from __future__ import annotations
@@ -20,16 +20,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from hw_models.errors import InputError
 from nas.objectives import Objective
 from nas.pareto import hypervolume
 from nas.plain import arrays_of, tree_from
 from nas.toy import ToySpace, toy_error, toy_objective
-from nas.types import Feedback, Key, Proposal, Strategy
+from nas.types import Feedback, Key, Proposal, Strategy, bound
 
 Make = Callable[..., Strategy]
 
 _goal = functools.cache(toy_objective)  # compiled once for all checks
 _errors = jax.jit(jax.vmap(toy_error))
+
+
+@functools.lru_cache(maxsize=64)  # one object per size for all checks, because each is compiled anew
+def _bound(make: Make, space: Any, objective: Objective, population: int) -> Strategy:
+    return bound(make(space, population=population), objective)
 
 
 def _judged(objective: Objective, genes: Array, done: Any = None, broken: Any = None) -> Feedback:
@@ -70,7 +76,7 @@ def check_genes(make: Make) -> None:
     """Proposals and answers are in range, canonical, integers of the right shape, for small and large populations."""
     space = ToySpace()
     for population in (1, 33):
-        plan = make(space, population=population)
+        plan = _bound(make, space, _goal(space), population)
         state, _, genes = _rollout(plan, _goal(space), 4)
         assert genes.shape[1:] == (space.num_decisions,) and np.issubdtype(genes.dtype, np.integer), genes.dtype
         assert _legal(space, genes), "a proposal is out of range or not canonical"
@@ -78,17 +84,23 @@ def check_genes(make: Make) -> None:
 
 
 def check_same_key(make: Make) -> None:
-    """The same keys give the same search, another key gives another one, and asking changes nothing it was given."""
+    """The same keys give the same search."""
     space = ToySpace()
-    runs = [_rollout(make(space, population=8), _goal(space), 3, seed) for seed in (0, 0, 1)]
+    runs = [_rollout(_bound(make, space, _goal(space), 8), _goal(space), 3) for _ in range(2)]
     assert np.array_equal(runs[0][2], runs[1][2]) and _equal(runs[0][0], runs[1][0]), "one seed, two searches"
-    assert not np.array_equal(runs[0][2], runs[2][2]), "two seeds, one search"
+
+
+def check_other_key(make: Make) -> None:
+    """Another key gives another search. Not for strategies without chance."""
+    space = ToySpace()
+    runs = [_rollout(_bound(make, space, _goal(space), 8), _goal(space), 3, seed) for seed in (0, 1)]
+    assert not np.array_equal(runs[0][2], runs[1][2]), "two seeds, one search"
 
 
 def check_no_recompilation(make: Make) -> None:
     """`ask` and `tell` jit, and are traced once however often they are called."""
     space = ToySpace()
-    plan = make(space, population=8)
+    plan = _bound(make, space, _goal(space), 8)
     traces = {"ask": 0, "tell": 0}
 
     def ask(key: Key, state: Any) -> Any:
@@ -106,13 +118,13 @@ def check_no_recompilation(make: Make) -> None:
 def check_all_invalid(make: Make) -> None:
     """A generation of nothing but failures neither crashes nor stops the search, nor one without an answer."""
     space, goal = ToySpace(), _goal(ToySpace())
-    plan = make(space, population=8)
+    plan = _bound(make, space, goal, 8)
     ask, tell = jax.jit(plan.ask), jax.jit(plan.tell)
     state = jax.jit(plan.init)(jax.random.key(0))
     for t in range(4):
         state, proposal = ask(jax.random.key(t), state)
         assert _legal(space, proposal.genes), "a proposal after failures is out of range"
-        state = tell(state, proposal, _judged(goal, proposal.genes, broken=jnp.full(8, t < 3)))
+        state = tell(state, proposal, _judged(goal, proposal.genes, broken=jnp.full(len(proposal.genes), t < 3)))
     final = np.asarray(plan.final(state))
     good = {tuple(row) for row in np.asarray(proposal.genes).tolist()}
     assert good & {tuple(row) for row in final.tolist()}, "the only valid candidates are not in the answer"
@@ -121,7 +133,7 @@ def check_all_invalid(make: Make) -> None:
 def check_nan_never_wins(make: Make) -> None:
     """A candidate that fails is never preferred to one that does not, even where its feedback holds a NaN."""
     space, goal = ToySpace(), _goal(ToySpace())
-    plan = make(space, population=8)
+    plan = _bound(make, space, goal, 8)
     ask, tell = jax.jit(plan.ask), jax.jit(plan.tell)
     state = jax.jit(plan.init)(jax.random.key(0))
     bad: set[tuple[int, ...]] = set()
@@ -144,7 +156,7 @@ def check_infeasible_lose(make: Make) -> None:
     """With a limit on costs the answer holds networks within it, though random networks mostly exceed it."""
     space = ToySpace()
     goal = toy_objective(space, limits={"params": 7.0})
-    plan = make(space, population=16)
+    plan = _bound(make, space, goal, 16)
     state, _, _ = _rollout(plan, goal, 30)
     violation = np.asarray(goal.price(plan.final(state)).violation)
     assert (violation == 0).mean() >= 0.5, f"only {(violation == 0).sum()} of {violation.size} answers meet the limit"
@@ -153,9 +165,10 @@ def check_infeasible_lose(make: Make) -> None:
 def check_partial_tell(make: Make) -> None:
     """Rows that are not done are ignored, whatever stands in them."""
     space, goal = ToySpace(), _goal(ToySpace())
-    plan = make(space, population=8)
+    plan = _bound(make, space, goal, 8)
     state, proposal = jax.jit(plan.ask)(jax.random.key(1), jax.jit(plan.init)(jax.random.key(0)))
-    done = jnp.arange(8) < 4
+    rows = len(proposal.genes)
+    done = jnp.arange(rows) < rows // 2
     told = []
     for junk in (0.0, jnp.nan, jnp.inf):
         feedback = _judged(goal, proposal.genes, done)
@@ -164,14 +177,14 @@ def check_partial_tell(make: Make) -> None:
         told.append(jax.jit(plan.tell)(state, proposal, feedback))
     asked = [np.asarray(jax.jit(plan.ask)(jax.random.key(2), after)[1].genes) for after in told]
     assert np.array_equal(asked[0], asked[1]) and np.array_equal(asked[0], asked[2]), "unfinished rows were read"
-    none = jax.jit(plan.tell)(state, proposal, feedback._replace(done=jnp.zeros(8, bool)))
+    none = jax.jit(plan.tell)(state, proposal, feedback._replace(done=jnp.zeros(rows, bool)))
     assert _legal(space, jax.jit(plan.ask)(jax.random.key(3), none)[1].genes)
 
 
 def check_resume(make: Make) -> None:
     """A state that went to plain arrays and back continues exactly; state shapes and dtypes never change."""
     space, goal = ToySpace(), _goal(ToySpace())
-    plan = make(space, population=8)
+    plan = _bound(make, space, goal, 8)
     ask, tell = jax.jit(plan.ask), jax.jit(plan.tell)
     fresh = jax.jit(plan.init)(jax.random.key(0))
     straight = resumed = fresh
@@ -185,17 +198,23 @@ def check_resume(make: Make) -> None:
         assert _equal(straight, resumed), f"the resumed search differs at step {t}"
 
 
-def check_large_population(make: Make) -> None:
-    """A population of 1,024 works, in a space that has only four networks as well."""
-    for space in (ToySpace(), ToySpace(decisions=4, options=2)):
-        plan = make(space, population=1024)
-        _, _, genes = _rollout(plan, _goal(space), 2)
-        assert _legal(space, genes)
+def check_large_population(make: Make, population: int = 4096) -> None:
+    """A large population works; one that is larger than the space is refused, with the size it has."""
+    space = ToySpace()
+    _, _, genes = _rollout(_bound(make, space, _goal(space), population), _goal(space), 2)
+    assert _legal(space, genes)
+    try:
+        make(ToySpace(decisions=4, options=2), population=17)
+    except InputError as error:
+        assert "16" in str(error), f"the refusal does not say how many networks there are: {error}"
+    else:
+        raise AssertionError("a population larger than the space is not refused")
 
 
 STRATEGY_CHECKS: tuple[Callable[[Make], None], ...] = (
     check_genes,
     check_same_key,
+    check_other_key,
     check_no_recompilation,
     check_all_invalid,
     check_nan_never_wins,
@@ -209,7 +228,7 @@ STRATEGY_CHECKS: tuple[Callable[[Make], None], ...] = (
 def check_beats_random(make: Make, seeds: Sequence[int] = (0, 1, 2, 3, 4), margin: float = 0.005) -> None:
     """Dominates more than random search with an equal budget: mean hypervolume over seeds higher by `margin`, relative.
 
-    On a toy of 12 decisions of 4 options, 20 steps of 16 candidates.
+    On a toy of 12 decisions of 4 options, 320 candidates, a population of 16.
     """
     from nas.strategies import random_search
 
@@ -218,8 +237,9 @@ def check_beats_random(make: Make, seeds: Sequence[int] = (0, 1, 2, 3, 4), margi
     corner = [1.1, 60.0]
 
     def mean(factory: Make) -> float:
-        plan = factory(space, population=16)
-        return float(np.mean([hypervolume(_rollout(plan, goal, 20, seed)[1], corner) for seed in seeds]))
+        plan = _bound(factory, space, goal, 16)
+        per_step = len(jax.eval_shape(plan.ask, jax.random.key(0), plan.init(jax.random.key(0)))[1].genes)
+        return float(np.mean([hypervolume(_rollout(plan, goal, 320 // per_step, s)[1], corner) for s in seeds]))
 
     ours, theirs = mean(make), mean(random_search.strategy)
     assert ours > theirs * (1 + margin), f"hypervolume {ours:.4g} against {theirs:.4g} of random search"
