@@ -17,9 +17,10 @@ from jax import Array
 
 from hw_models.errors import InputError
 from nas import gaussian_process as gp
+from nas import offspring
 from nas.pareto import best_of
-from nas.population import Population, fingerprints, repeats, survive
-from nas.types import Feedback, Strategy
+from nas.population import Population, check_size, fingerprints, repeats, survive, unknown
+from nas.types import Feedback, Key, Proposal, Strategy
 
 MEMORY = 384  # networks that the predictor learns from; beyond that the best are kept
 
@@ -126,19 +127,78 @@ def fresh(archive: Population, genes: Array) -> Array:
     return ~repeats(prints, usable)[count:]
 
 
-def check_memory(memory: Any, population: int) -> int:
-    """How many networks are remembered: at least a population.
+def check_guided(space: Any, population: Any, initial: Any, memory: Any, mutation_rate: float | None) -> dict[str, Any]:
+    """The options that guided strategies share, checked and filled in; `initial=None` is 16 networks, or a population.
 
     Raises:
-        InputError: not a whole number from 16 to 2048.
+        InputError: one of them is out of range.
 
     Example:
-        >>> check_memory(512, 16)
-        512
+        >>> from nas.toy import ToySpace
+        >>> check_guided(ToySpace(), 8, None, 384, 0.5)
+        {'population': 8, 'initial': 16, 'memory': 384, 'mutation_rate': 0.5}
     """
+    size = check_size(population, space)
+    least = max(16, size) if initial is None else initial
+    if isinstance(least, bool) or not isinstance(least, int) or least < 2:
+        raise InputError(f"initial {initial!r} is not allowed: give a whole number from 2")
     if isinstance(memory, bool) or not isinstance(memory, int) or not 16 <= memory <= 2048:
         raise InputError(f"memory {memory!r} is not allowed: give a whole number from 16 to 2048")
-    return max(memory, population)
+    rate = offspring.mutation_rate(space, mutation_rate)
+    return {"population": size, "initial": least, "memory": max(memory, size), "mutation_rate": rate}
+
+
+class State(NamedTuple):
+    """The random networks that come first, `int32 [I, D]`, the steps done, `int32 []`, and the memory, best first."""
+
+    first: Array
+    step: Array
+    memory: Population
+
+
+def guided(
+    name: str,
+    space: Any,
+    objective: Any,
+    by: Guide,
+    settings: dict[str, Any],
+    picked: Callable[[Key, Population], Array],
+) -> Strategy:
+    """A strategy that evaluates random networks first, and then what `picked` of a key and the memory says. `[P, D]`
+
+    Example:
+        >>> from nas.toy import ToySpace, toy_objective
+        >>> space, goal = ToySpace(), toy_objective(ToySpace())
+        >>> settings = check_guided(space, 4, None, 64, None)
+        >>> guided("mine", space, goal, guide("mine", space, goal), settings, lambda key, memory: memory.genes[:4]).name
+        'mine'
+    """
+    size = settings["population"]
+    canonical = jax.vmap(space.canonical)
+
+    def init(key: Key) -> State:
+        first = canonical(offspring.first_genes(space, key, -(-settings["initial"] // size) * size, objective))
+        return State(first, jnp.int32(0), unknown(jnp.zeros((settings["memory"], space.num_decisions), jnp.int32)))
+
+    def start(state: State, genes: Array) -> State:
+        return state._replace(first=state.first.at[:size].set(genes.astype(jnp.int32)))
+
+    def ask(key: Key, state: State) -> tuple[State, Proposal]:
+        def waiting(key: Key, state: State) -> Array:
+            return jax.lax.dynamic_slice_in_dim(state.first, state.step * size, size)
+
+        early = state.step * size < state.first.shape[0]
+        genes = jax.lax.cond(early, waiting, lambda key, state: picked(key, state.memory), key, state)
+        return state, Proposal(genes)
+
+    def tell(state: State, proposal: Proposal, feedback: Feedback) -> State:
+        memory = by.remember(state.memory, proposal.genes, feedback)
+        return state._replace(step=state.step + 1, memory=memory)
+
+    def final(state: State) -> Array:
+        return state.memory.genes[:size]
+
+    return Strategy(init, ask, tell, final, name=name, start=start, describe=settings)
 
 
 def needs_prices(name: str, settings: dict[str, Any], bind: Callable[[Any], Strategy]) -> Strategy:

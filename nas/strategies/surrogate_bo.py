@@ -12,7 +12,8 @@ https://arxiv.org/abs/1910.11858 (candidates by mutating the best; there with an
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,20 +22,12 @@ from jax import Array
 from hw_models.errors import InputError
 from nas import offspring
 from nas.acquisition import improvement, likely_errors
-from nas.guide import MEMORY, Guide, check_memory, fresh, guide, needs_prices
-from nas.population import Population, check_size, unknown
-from nas.types import Feedback, Key, Proposal, Strategy
+from nas.guide import MEMORY, Guide, check_guided, fresh, guide, guided, needs_prices
+from nas.population import Population
+from nas.types import Key, Strategy
 
 FRONT = 64  # rows of the memory, best first, that improvements are measured against
 ROUNDS = 32  # most picks that are made one after the other; larger batches take several at once
-
-
-class State(NamedTuple):
-    """The random networks that come first, `int32 [I, D]`, the steps done, `int32 []`, and the memory, best first."""
-
-    first: Array
-    step: Array
-    memory: Population
 
 
 def strategy(
@@ -68,34 +61,35 @@ def strategy(
         >>> proposal.genes.shape
         (4, 6)
     """
-    size = check_size(population, space)
-    least = max(16, size) if initial is None else initial
-    if isinstance(least, bool) or not isinstance(least, int) or least < 2:
-        raise InputError(f"initial {initial!r} is not allowed: give a whole number from 2")
-    if isinstance(pool, bool) or not isinstance(pool, int) or not 64 <= pool <= 16384:
-        raise InputError(f"pool {pool!r} is not allowed: give a whole number from 64 to 16384")
-    kept = check_memory(memory, size)
-    rate = offspring.mutation_rate(space, mutation_rate)
-    settings = {"population": size, "initial": least, "pool": pool, "memory": kept, "mutation_rate": rate}
+    settings = check_guided(space, population, initial, memory, mutation_rate) | {"pool": check_pool(pool)}
 
     def bind(objective: Any) -> Strategy:
         by = guide("surrogate_bo", space, objective)
-        return _plan(space, objective, by, settings)
+        return guided("surrogate_bo", space, objective, by, settings, _picker(space, by, settings))
 
     return needs_prices("surrogate_bo", settings, bind)
 
 
-def _plan(space: Any, objective: Any, by: Guide, settings: dict[str, Any]) -> Strategy:
-    size, least, rate = settings["population"], settings["initial"], settings["mutation_rate"]
+def check_pool(pool: Any) -> int:
+    """How many candidates are weighed.
+
+    Raises:
+        InputError: not a whole number from 64 to 16384.
+
+    Example:
+        >>> check_pool(512)
+        512
+    """
+    if isinstance(pool, bool) or not isinstance(pool, int) or not 64 <= pool <= 16384:
+        raise InputError(f"pool {pool!r} is not allowed: give a whole number from 64 to 16384")
+    return pool
+
+
+def _picker(space: Any, by: Guide, settings: dict[str, Any]) -> Callable[[Key, Population], Array]:
+    """`(key, memory) -> genes [P, D]`, what to evaluate next."""
+    size, rate = settings["population"], settings["mutation_rate"]
     weighed = max(settings["pool"], 2 * size)
     canonical = jax.vmap(space.canonical)
-
-    def init(key: Key) -> State:
-        first = canonical(offspring.first_genes(space, key, -(-least // size) * size, objective))
-        return State(first, jnp.int32(0), unknown(jnp.zeros((settings["memory"], space.num_decisions), jnp.int32)))
-
-    def start(state: State, genes: Array) -> State:
-        return state._replace(first=state.first.at[:size].set(genes.astype(jnp.int32)))
 
     def candidates(key: Key, memory: Population) -> Array:
         new, choose, cross, change = jax.random.split(key, 4)
@@ -155,21 +149,4 @@ def _plan(space: Any, objective: Any, by: Guide, settings: dict[str, Any]) -> St
         )
         return genes[jax.lax.fori_loop(0, rounds, pick, carry)[-1]]
 
-    def ask(key: Key, state: State) -> tuple[State, Proposal]:
-        def waiting(key: Key, state: State) -> Array:
-            return jax.lax.dynamic_slice_in_dim(state.first, state.step * size, size)
-
-        def guided(key: Key, state: State) -> Array:
-            return picked(key, state.memory)
-
-        early = state.step * size < state.first.shape[0]
-        return state, Proposal(jax.lax.cond(early, waiting, guided, key, state))
-
-    def tell(state: State, proposal: Proposal, feedback: Feedback) -> State:
-        memory = by.remember(state.memory, proposal.genes, feedback)
-        return state._replace(step=state.step + 1, memory=memory)
-
-    def final(state: State) -> Array:
-        return state.memory.genes[:size]
-
-    return Strategy(init, ask, tell, final, name="surrogate_bo", start=start, describe=settings)
+    return picked
