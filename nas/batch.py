@@ -63,8 +63,9 @@ class Batch:
             old = self.folder.records.get((self.step, self.first + row))
             if old is not None and tuple(old["genes"]) != vector:
                 raise InputError(
-                    f"{self.folder.path}: the record of step {self.step} index {self.first + row} is about another network than "
-                    "the one asked now, so other code made this run: give another folder (--out), or remove this one"
+                    f"{self.folder.path}: the record of step {self.step} index {self.first + row} is about another "
+                    "network than the one asked now, so other code made this run: give another folder (--out), or "
+                    "remove this one"
                 )
             if self.relaxed:
                 waiting.append(row)

@@ -12,7 +12,7 @@ from nas.progress import InProcess, Silent
 from nas.run import same
 from nas.strategies import nsga2, random_search
 from nas.toy import ToySpace, toy_evaluator, toy_objective
-from nas.types import CandidateFailure, Feedback, Proposal, Quality, Strategy
+from nas.types import CandidateFailure, Quality
 
 SPACE = ToySpace()
 KEY = jax.random.key(0)
