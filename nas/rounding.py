@@ -23,6 +23,7 @@ from nas.objectives import Objective
 TOLERANCE = 0.01  # relative distance from a target that counts as landed
 MOST_PAIRS = 1 << 16  # exchanges of two decisions are left out where there are more of them
 MOST_TURNS = 64
+STARTS = 8  # tries from other networks where the way from the most probable one ends beside the targets
 
 Round = Callable[[Array], Array]
 
@@ -51,8 +52,8 @@ def landing(space: Any, objective: Objective, tolerance: float = TOLERANCE) -> R
     """`scores [D, C] -> genes [D]`, canonical: the highest sum of scores found within the limits and near the targets.
 
     Targets count where the objective's scalar lands on them (`absolute`), to within `tolerance`, relative. Where no
-    exchange comes nearer, the nearest network found is the answer. Pure and jittable; prices `N` networks at every
-    turn. Scores are log-probabilities, or those with noise for a sample.
+    exchange comes nearer, other starts are tried, and the nearest network found is the answer. Pure and jittable; prices
+    `N` networks at every turn. Scores are log-probabilities, or those with noise for a sample.
 
     Example:
         >>> from nas.toy import ToySpace, toy_objective
@@ -89,12 +90,33 @@ def landing(space: Any, objective: Objective, tolerance: float = TOLERANCE) -> R
         ahead = better(new, best)
         return jax.tree.map(lambda a, b: jnp.where(ahead, a, b), new, best), number + 1, ahead
 
+    def descended(genes: Array, scores: Array) -> _Best:
+        def goes_on(carry: tuple[_Best, Array, Array]) -> Array:
+            return carry[2] & (carry[1] < MOST_TURNS)
+
+        first = rated(genes, scores)
+        # where the most probable network meets everything it cannot be improved on
+        start = (first, jnp.int32(0), first.miss > 0)
+        return lax.while_loop(goes_on, lambda carry: turn(carry, scores), start)[0]
+
+    def start_of(number: Array, scores: Array) -> Array:
+        """The most probable network, then draws ever farther from it; the same in every search."""
+        noise = jax.random.gumbel(jax.random.fold_in(jax.random.key(0), number), scores.shape)
+        return jnp.argmax(scores + noise * number, -1).astype(jnp.int32)
+
     def land(scores: Array) -> Array:
         scores = jnp.where(legal, scores, -jnp.inf)
-        first = rated(jnp.argmax(scores, -1).astype(jnp.int32), scores)
-        going = lambda carry: carry[2] & (carry[1] < MOST_TURNS)  # noqa: E731
-        start = (first, jnp.int32(0), first.miss > 0)  # the most probable network of all cannot be improved on
-        best, _, _ = lax.while_loop(going, lambda carry: turn(carry, scores), start)
+
+        def again(carry: tuple[_Best, Array]) -> tuple[_Best, Array]:
+            best, number = carry
+            new = descended(start_of(number, scores), scores)
+            ahead = better(new, best)
+            return jax.tree.map(lambda a, b: jnp.where(ahead, a, b), new, best), number + 1
+
+        nothing = _Best(jnp.zeros(len(place), jnp.int32), jnp.float32(jnp.inf), jnp.float32(-jnp.inf))
+        best, _ = lax.while_loop(
+            lambda carry: (carry[0].miss > 0) & (carry[1] < STARTS), again, (nothing, jnp.int32(0))
+        )
         return space.canonical(best.genes)
 
     return land
