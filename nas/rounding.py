@@ -52,8 +52,8 @@ def landing(space: Any, objective: Objective, tolerance: float = TOLERANCE) -> R
     """`scores [D, C] -> genes [D]`, canonical: the highest sum of scores found within the limits and near the targets.
 
     Targets count where the objective's scalar lands on them (`absolute`), to within `tolerance`, relative. Where no
-    exchange comes nearer, other starts are tried, and the nearest network found is the answer. Pure and jittable; prices
-    `N` networks at every turn. Scores are log-probabilities, or those with noise for a sample.
+    exchange comes nearer, other starts are tried, and the nearest network found is the answer. Pure and jittable; `N`
+    networks are priced at every turn. Scores are log-probabilities, or those with noise for a sample.
 
     Example:
         >>> from nas.toy import ToySpace, toy_objective
