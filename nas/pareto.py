@@ -68,6 +68,9 @@ def ranks(objectives: Array, violation: Array) -> Array:
     objectives = jnp.asarray(objectives, jnp.float32)
     violation = _as_violation(objectives, jnp.asarray(violation, jnp.float32))
     feasible = violation == 0
+    if objectives.shape[1] == 1:  # one objective needs no peeling, which would take as many rounds as values
+        rank = _places(jnp.where(feasible, objectives[:, 0], -jnp.inf), feasible)
+        return jnp.where(feasible, rank, jnp.where(feasible, rank + 1, 0).max() + _places(violation, ~feasible))
     dominators = _dominance_bits(objectives, feasible)
 
     def peel(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -78,11 +81,16 @@ def ranks(objectives: Array, violation: Array) -> Array:
 
     start = (jnp.zeros(feasible.shape, jnp.int32), feasible, jnp.int32(0))
     rank, _, fronts = jax.lax.while_loop(lambda carry: carry[1].any(), peel, start)
-    order = jnp.argsort(violation)
-    steps = jnp.diff(violation[order], prepend=jnp.float32(0.0)) > 0
-    # inf - inf is NaN, hence not a step: all failed rows share the last rank
-    dense = jnp.zeros_like(rank).at[order].set(jnp.cumsum(steps.astype(jnp.int32)))
-    return jnp.where(feasible, rank, fronts + dense - 1)
+    return jnp.where(feasible, rank, fronts + _places(violation, ~feasible))
+
+
+def _places(values: Array, among: Array) -> Array:
+    """How many smaller values there are `among` the rows, equal ones counted once. `[N], bool [N] -> int32 [N]`"""
+    order = jnp.lexsort((values, ~among))
+    sorted_values = values[order]
+    # compared and not subtracted: inf - inf is NaN
+    steps = jnp.concatenate([jnp.zeros(1, bool), sorted_values[1:] > sorted_values[:-1]])
+    return jnp.zeros(values.shape, jnp.int32).at[order].set(jnp.cumsum(steps.astype(jnp.int32)))
 
 
 def crowding(objectives: Array, rank: Array) -> Array:

@@ -39,18 +39,32 @@ class Population(NamedTuple):
     crowding: Array
 
 
-def check_size(population: Any) -> int:
+# objectives [N, M], violation [N], usable bool [N], count -> rows int32 [count] in order, rank [N], crowding [N]
+Select = Callable[[Array, Array, Array, int], tuple[Array, Array, Array]]
+
+
+def check_size(population: Any, space: Any, name: str = "population") -> int:
     """The population as an integer.
 
     Raises:
-        InputError: not a whole number from 1 to 4096.
+        InputError: not a whole number from 1 to 4096, or more than the space has networks.
 
     Example:
-        >>> check_size(64)
+        >>> from nas.toy import ToySpace
+        >>> check_size(64, ToySpace())
         64
-    """
+        >>> check_size(64, ToySpace(decisions=3, options=2))
+        Traceback (most recent call last):
+        ...
+        hw_models.errors.InputError: population 64 is more than the 8 networks of space toy: give at most 8, or search with exhaustive
+    """  # noqa: E501
     if isinstance(population, bool) or not isinstance(population, int) or not 1 <= population <= MAX_POPULATION:
-        raise InputError(f"population {population!r} is not allowed: give a whole number from 1 to {MAX_POPULATION}")
+        raise InputError(f"{name} {population!r} is not allowed: give a whole number from 1 to {MAX_POPULATION}")
+    if space.num_decisions and population > space.size:  # without decisions the loop says what is wrong
+        raise InputError(
+            f"{name} {population} is more than the {space.size} networks of space {space.name}: give at most "
+            f"{space.size}, or search with exhaustive"
+        )
     return population
 
 
@@ -103,29 +117,98 @@ def repeats(prints: Array, usable: Array | None = None) -> Array:
     return (same & before).any(axis=1)
 
 
+def as_one(feedback: Feedback) -> Feedback:
+    """The feedback with the scalar as its only objective, for strategies that rank by one number.
+
+    Example:
+        >>> from nas.toy import ToySpace, toy_objective
+        >>> goal, genes = toy_objective(ToySpace()), jnp.zeros((2, 6), jnp.int32)
+        >>> as_one(goal.feedback([0.5, 0.25], goal.price(genes), [True, True])).objectives.tolist()
+        [[0.5], [0.25]]
+    """
+    return feedback._replace(objectives=feedback.scalar[:, None])
+
+
+def trusted_violation(feedback: Feedback) -> Array:
+    """How bad every row is before its objectives count: 0 where it is valid, `+inf` where it failed. `float32 [P]`
+
+    Example:
+        >>> from nas.toy import ToySpace, toy_objective
+        >>> goal, genes = toy_objective(ToySpace()), jnp.zeros((2, 6), jnp.int32)
+        >>> trusted_violation(goal.feedback([0.5, jnp.nan], goal.price(genes), [True, True])).tolist()
+        [0.0, inf]
+    """
+    trusted = feedback.valid & ~jnp.isnan(feedback.objectives).any(axis=1)
+    broken = jnp.where(feedback.violation > 0, feedback.violation, jnp.inf)
+    return jnp.where(trusted, 0.0, broken).astype(jnp.float32)
+
+
+def told(population: Population, places: Array, genes: Array, feedback: Feedback) -> Population:
+    """The population `[N, D]` with the done rows of `genes [P, D]` at `places [P]`, in place of what was there.
+
+    Rows stay where they are; ranks and crowding are those among all that is known.
+
+    Example:
+        >>> from nas.toy import ToySpace, toy_objective
+        >>> goal, genes = toy_objective(ToySpace()), jnp.ones((1, 6), jnp.int32)
+        >>> feedback = goal.feedback([0.5], goal.price(genes), [True])
+        >>> told(unknown(jnp.zeros((3, 6), jnp.int32)), jnp.asarray([1]), genes, feedback).known.tolist()
+        [False, True, False]
+    """
+    count = feedback.objectives.shape[1]
+    _check_count(count)
+    at = jnp.where(feedback.done, places, population.genes.shape[0])  # beyond the end: dropped
+    padded = jnp.pad(feedback.objectives, ((0, 0), (0, MAX_OBJECTIVES - count)), constant_values=jnp.inf)
+    objectives = population.objectives.at[at].set(padded.astype(jnp.float32), mode="drop")
+    violation = population.violation.at[at].set(trusted_violation(feedback), mode="drop")
+    known = population.known.at[at].set(True, mode="drop")
+    _, rank, distance = best_of(objectives[:, :count], violation, known, 1)
+    genes = population.genes.at[at].set(genes.astype(jnp.int32), mode="drop")
+    return Population(genes, objectives, violation, known, rank, distance)
+
+
+def standing(population: Population) -> Array:
+    """The place of every row from the best, 0, to the worst: by rank, then by crowding. `int32 [N]`
+
+    Example:
+        >>> standing(unknown(jnp.zeros((2, 6), jnp.int32))).tolist()
+        [0, 1]
+    """
+    order = jnp.lexsort((-population.crowding, population.rank, ~population.known))
+    count = order.shape[0]
+    return jnp.zeros(count, jnp.int32).at[order].set(jnp.arange(count, dtype=jnp.int32))
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_OBJECTIVES:
+        raise InputError(f"{count} objectives are too many: minimise at most {MAX_OBJECTIVES}")
+
+
 def survive(
-    population: Population, genes: Array, feedback: Feedback, canonical: Callable[[Array], Array] | None = None
+    population: Population,
+    genes: Array,
+    feedback: Feedback,
+    canonical: Callable[[Array], Array] | None = None,
+    select: Select = best_of,
 ) -> Population:
-    """The best P of the population and the told rows of `genes [P, D]`: (mu + lambda) survival. Jittable.
+    """The best of the population `[P, D]` and the told rows of `genes [N, D]`: (mu + lambda) survival. Jittable.
 
     Repeated networks, rows that are not done and rows of which nothing is known come last; failed rows come after
-    feasible and infeasible ones. `canonical` maps `[N, D]` to what tells networks apart (default: the genes).
+    feasible and infeasible ones. `canonical` maps genes to what tells networks apart (default: the genes); `select`
+    says which rows are the best.
 
     Raises:
         InputError: more than 16 objectives.
     """
     count = feedback.objectives.shape[1]
-    if count > MAX_OBJECTIVES:
-        raise InputError(f"{count} objectives are too many: minimise at most {MAX_OBJECTIVES}")
-    trusted = feedback.valid & ~jnp.isnan(feedback.objectives).any(axis=1)
-    told = jnp.where(trusted, 0.0, jnp.where(feedback.violation > 0, feedback.violation, jnp.inf))
+    _check_count(count)
     genes = jnp.concatenate([population.genes, genes.astype(jnp.int32)])
     objectives = jnp.concatenate([population.objectives[:, :count], feedback.objectives.astype(jnp.float32)])
-    violation = jnp.concatenate([population.violation, told.astype(jnp.float32)])
+    violation = jnp.concatenate([population.violation, trusted_violation(feedback)])
     known = jnp.concatenate([population.known, feedback.done])
     prints = fingerprints(genes if canonical is None else canonical(genes))
     usable = known & ~repeats(prints, known)
-    rows, rank, distance = best_of(objectives, violation, usable, population.genes.shape[0])
+    rows, rank, distance = select(objectives, violation, usable, population.genes.shape[0])
     padding = ((0, 0), (0, MAX_OBJECTIVES - count))
     kept = jnp.pad(objectives[rows], padding, constant_values=jnp.inf)
     return Population(genes[rows], kept, violation[rows], known[rows], rank[rows], distance[rows])

@@ -71,6 +71,7 @@ class Settings(NamedTuple):
 
 
 def settings(
+    space: Any,
     population: int,
     learning_rate: float,
     warmup: int,
@@ -85,10 +86,11 @@ def settings(
         InputError: one is out of range.
 
     Example:
-        >>> settings(1, 0.1, 0, 1.0, 0.1, 50, 1).temperature
+        >>> from search_spaces.spaces import tiny
+        >>> settings(tiny.space(), 1, 0.1, 0, 1.0, 0.1, 50, 1).temperature
         (1.0, 0.1)
     """
-    check_size(population)
+    check_size(population, space)
     check_range("learning_rate", learning_rate, 1e-6, 100.0)
     check_range("warmup", warmup, 0, 1_000_000)
     check_range("temperature", temperature, 1e-3, 1e3)
@@ -135,7 +137,7 @@ def annealed(chosen: Settings, step: Array) -> Array:
     """The temperature at a step, float32 `[]`.
 
     Example:
-        >>> chosen = settings(1, 0.1, 10, 1.0, 0.25, 10, 1)
+        >>> chosen = Settings(1, 0.1, 10, (1.0, 0.25), 10, 1)
         >>> [round(float(annealed(chosen, jnp.int32(step))), 6) for step in (0, 10, 15, 20, 30)]
         [1.0, 1.0, 0.5, 0.25, 0.25]
     """
@@ -250,7 +252,7 @@ def described(chosen: Settings, more: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as plain JSON values.
 
     Example:
-        >>> described(settings(1, 0.1, 0, 1.0, 0.1, 50, 1), {"paths": 1})["last_temperature"]
+        >>> described(Settings(1, 0.1, 0, (1.0, 0.1), 50, 1), {"paths": 1})["last_temperature"]
         0.1
     """
     first, last = chosen.temperature

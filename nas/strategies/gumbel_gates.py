@@ -52,9 +52,8 @@ def strategy(
         >>> proposal.gates.shape, proposal.genes.shape
         ((3, 6, 4), (3, 6))
     """
-    chosen = settings(
-        population, learning_rate, warmup, temperature, last_temperature, anneal_steps, judge_every
-    )  # fmt: skip
+    heats = (temperature, last_temperature)
+    chosen = settings(space, population, learning_rate, warmup, *heats, anneal_steps, judge_every)
     legal = legal_options(space)
 
     def draw(key: Key, logits: Array, heat: Array) -> Draw:

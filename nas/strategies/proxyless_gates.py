@@ -59,7 +59,7 @@ def strategy(
     """
     if paths not in (0, 2) or isinstance(paths, bool):
         raise InputError(f"paths={paths!r} is not allowed: give 2, or 0 for all options")
-    chosen = settings(population, learning_rate, warmup, 1.0, 1.0, 1, judge_every)
+    chosen = settings(space, population, learning_rate, warmup, 1.0, 1.0, 1, judge_every)
     legal = legal_options(space)
     widest = legal.shape[1]
 
