@@ -112,7 +112,6 @@ def print_front(run: Run) -> None:
     front = run.front()
     soft = sum(record["status"] == "relaxed" for record in run.records)
     title = f"front: {len(front)} network{'s' if len(front) != 1 else ''} of {len(run.records) - soft} candidates"
-    title += f", {soft} relaxed beside them" if soft else ""
     print_table(front_header(run.objectives), front_rows(front, run.objectives), title)
     for line in calibrations(run):
         print(line)

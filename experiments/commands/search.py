@@ -68,10 +68,10 @@ def command(
         raise InputError(run.nothing_usable())
     print()
     print_front(run)
-    difference = gap(run)
+    difference, soft = gap(run), sum(record["status"] == "relaxed" for record in run.records)
     pairs(
         [
-            *([] if difference is None else [("gap", str(difference))]),
+            *([] if difference is None else [("relaxed", f"{soft} candidates; at the end {difference}")]),
             ("knee", run.pick("knee").network),
             ("run", f"{out}/run.json"),
             ("records", f"{out}/records.jsonl"),
