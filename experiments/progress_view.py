@@ -116,6 +116,7 @@ class _Counting:
 
     def _outcomes(self) -> str:
         words = {"ok": "evaluated", "cached": "repeated", "infeasible": "beyond a limit", "failed": "failed"}
+        words["relaxed"] = "relaxed"
         return ", ".join(f"{self.statuses[s]} {word}" for s, word in words.items() if s in self.statuses)
 
     def _best(self, records: Sequence[Mapping[str, Any]]) -> str:

@@ -110,7 +110,8 @@ def print_front(run: Run) -> None:
         <BLANKLINE>
     """
     front = run.front()
-    title = f"front: {len(front)} network{'s' if len(front) != 1 else ''} of {len(run.records)} candidates"
+    soft = sum(record["status"] == "relaxed" for record in run.records)
+    title = f"front: {len(front)} network{'s' if len(front) != 1 else ''} of {len(run.records) - soft} candidates"
     print_table(front_header(run.objectives), front_rows(front, run.objectives), title)
     for line in calibrations(run):
         print(line)
@@ -137,10 +138,10 @@ def calibrations(run: Run) -> list[str]:
 
 
 def evaluated(records: Sequence[Record]) -> list[Record]:
-    """Records whose network was evaluated for them: not those screened out by their costs, nor repeats.
+    """Records whose network was evaluated for them: not those screened out by their costs, nor repeats, nor gates.
 
     Example:
         >>> evaluated([{"status": "cached", "objectives": {"error": 0.5}}])
         []
     """
-    return [r for r in records if r["status"] != "cached" and r["objectives"].get("error") is not None]
+    return [r for r in records if r["status"] not in ("cached", "relaxed") and r["objectives"].get("error") is not None]

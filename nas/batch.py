@@ -1,4 +1,7 @@
-"""The candidates of one step on their way to records: what needs no evaluation, what was evaluated, what repeats."""
+"""The candidates of one step on their way to records: what needs no evaluation, what was evaluated, what repeats.
+
+A step of a relaxed strategy has two batches: its gates, and the networks that stand for them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,11 @@ from nas.store import Folder
 
 
 class Batch:
-    """One step's candidates, P of them. `error [P]` and `evaluated [P]` fill up as outcomes arrive."""
+    """One step's candidates, P of them. `error [P]` and `evaluated [P]` fill up as outcomes arrive.
+
+    `first` is the index of the record of row 0. With `relaxed` the rows are gates: no limit screens them and none of
+    them is known from before, because limits are penalties on gates, and an error belongs to gates and not to genes.
+    """
 
     def __init__(
         self,
@@ -29,40 +36,46 @@ class Batch:
         genes: np.ndarray,
         priced: Priced,
         version: str,
+        first: int = 0,
+        relaxed: bool = False,
     ):
         self.space, self.objective, self.folder, self.progress = space, objective, folder, progress
         self.step, self.genes, self.version = step, genes, version
+        self.first, self.relaxed = first, relaxed
         self.costs = {name: np.asarray(value) for name, value in priced.costs.items()}
         self.excess = np.asarray(priced.violation)
         self.error = np.full(len(genes), np.nan, np.float32)
         self.evaluated = np.zeros(len(genes), bool)
         self.twins: list[tuple[int, int]] = []
 
-    def sort_out(self, known: Mapping[tuple[int, ...], float], reuse: bool) -> np.ndarray:
+    def sort_out(self, known: Mapping[tuple[int, ...], float], rows: np.ndarray | None = None) -> np.ndarray:
         """Record what needs no evaluation; returns the rows that do, `int [N]`.
 
-        `known` holds the error of every network evaluated at earlier steps. Without `reuse` (relaxed candidates, whose
-        error belongs to their gates and not to their genes) only those that exceed a limit are settled.
+        `known` holds the error of every network evaluated at earlier steps; `rows` are those to be judged (None: all).
 
         Raises:
             InputError: a record of this step is about another network.
         """
         waiting, ready = [], []
         first: dict[tuple[int, ...], int] = {}
-        for row, vector in enumerate(map(tuple, self.genes.tolist())):
-            old = self.folder.records.get((self.step, row))
+        for row in range(len(self.genes)) if rows is None else rows.tolist():
+            vector = tuple(self.genes[row].tolist())
+            old = self.folder.records.get((self.step, self.first + row))
             if old is not None and tuple(old["genes"]) != vector:
                 raise InputError(
-                    f"{self.folder.path}: the record of step {self.step} index {row} is about another network than "
-                    "the one asked now, so other code made this run: give another folder (--out), or remove this one"
+                    f"{self.folder.path}: the record of step {self.step} index {self.first + row} is about another "
+                    "network than the one asked now, so other code made this run: give another folder (--out), or "
+                    "remove this one"
                 )
-            if self.excess[row] > 0:
+            if self.relaxed:
+                waiting.append(row)
+            elif self.excess[row] > 0:
                 ready.append(self._record(row, "infeasible"))
-            elif reuse and vector in known:
+            elif vector in known:
                 ready.append(self._settle(row, known[vector]))
-            elif reuse and vector in first:
+            elif vector in first:
                 self.twins.append((row, first[vector]))
-            elif reuse and old is not None:
+            elif old is not None:
                 first[vector] = row
                 value = old["objectives"]["error"]
                 self.evaluated[row], self.error[row] = True, np.nan if value is None else value
@@ -100,6 +113,8 @@ class Batch:
     def _status(self, row: int) -> str:
         if not math.isfinite(self.error[row]):
             return "failed"
+        if self.relaxed:
+            return "relaxed"
         late = self.objective.late(self.error[row])
         return "infeasible" if late else "ok"
 
@@ -120,7 +135,7 @@ class Batch:
         return {
             "schema": SCHEMA,
             "step": self.step,
-            "index": row,
+            "index": self.first + row,
             "network": self.space.text(genes),
             "genes": genes.tolist(),
             "names": dict(self.space.decode(genes)),

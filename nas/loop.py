@@ -10,7 +10,7 @@ Shape letters: `P` candidates of a step, `D` decisions, `C` options.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,16 +20,16 @@ import numpy as np
 
 from hw_models.errors import InputError
 from nas.batch import Batch
-from nas.objectives import Objective
+from nas.objectives import Objective, Priced
 from nas.plain import tree_from
-from nas.progress import Executor, InProcess, Progress, Silent
+from nas.progress import Executor, InProcess, Outcome, Progress, Silent
 from nas.run import Record, Run, front_of
 from nas.run_files import FIX
 from nas.screen import first_networks
 from nas.store import Folder, check_steps, open_run
-from nas.types import Evaluator, Key, State, Strategy, bound
+from nas.types import Evaluator, Feedback, Key, Proposal, State, Strategy, bound
 
-TRAIN, ASK, EVALUATE, INIT = range(4)  # stages of the key; changing the numbers changes every result
+TRAIN, ASK, EVALUATE, INIT, FOLLOW = range(5)  # stages of the key; changing the numbers changes every result
 
 
 def stage_key(root: Key, stage: int, t: int) -> Key:
@@ -61,6 +61,10 @@ def search(
     The same call on the folder of an interrupted run continues it; on a finished one it returns at once; with more
     steps it goes on. A candidate that exceeds a limit on costs is recorded and not evaluated; one that the run knows
     already is not evaluated again; one whose error is not finite has failed.
+
+    Relaxed candidates (gates) are evaluated whatever they cost: limits are penalties in the gradient that the strategy
+    is told. They get records of status `relaxed`, with expected costs. The networks that stand for them follow as
+    ordinary candidates with an index of P more, where the strategy wants them judged and at the last step.
 
     Args:
         space: the search space.
@@ -121,7 +125,7 @@ def _check(space: Any, strategy: Strategy, evaluator: Evaluator, steps: Any, key
     if strategy.needs_gradients and not evaluator.gives_gradients:
         raise InputError(
             f"strategy {strategy.name} needs gradients and evaluator {evaluator.name} gives none: "
-            "pair it with an evaluator that does"
+            "take tabular (with a complete table), surrogate or supernet"
         )
 
 
@@ -141,18 +145,16 @@ def _meta(
     }
 
 
-class _Judge(NamedTuple):
-    """The evaluator's state after so many training rounds; one value, so that an interrupt never parts the two."""
+class _Now(NamedTuple):
+    """How far the search is: training rounds and steps done, the states of evaluator and strategy after them.
+
+    One value, so that an interrupt never parts what belongs together.
+    """
 
     round: int
-    state: State
-
-
-class _Plan(NamedTuple):
-    """The strategy's state after so many steps; one value, for the same reason."""
-
+    judge: State
     step: int
-    state: State
+    plan: State
 
 
 class _Search:
@@ -174,28 +176,30 @@ class _Search:
         self.ask, self.tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
         self.known: dict[tuple[int, ...], float] = {}  # error of evaluated networks, from finished steps only
         self.front: list[Record] = []
-        self.judge = _Judge(0, evaluator.init(stage_key(root, INIT, 0)))
-        self.plan = _Plan(0, jax.jit(strategy.init)(stage_key(root, INIT, 1)))
+        judge, plan = evaluator.init(stage_key(root, INIT, 0)), jax.jit(strategy.init)(stage_key(root, INIT, 1))
+        self.now = _Now(0, judge, 0, plan)
         self.saved = time.monotonic()
 
     def go(self, steps: int, snapshot_s: float) -> None:
         stored = self.folder.snapshot
         if stored is not None:
-            self.judge = _Judge(stored.round, tree_from(self.judge.state, stored.evaluator))
-            self.plan = _Plan(stored.step, tree_from(self.plan.state, stored.strategy))
-        if self.plan.step == 0:
+            judge, plan = tree_from(self.now.judge, stored.evaluator), tree_from(self.now.plan, stored.strategy)
+            self.now = _Now(stored.round, judge, stored.step, plan)
+        if self.now.step == 0:
             # before the training: a limit that nothing meets should not cost an hour
-            count = int(jax.eval_shape(self.strategy.ask, self.root, self.plan.state)[1].genes.shape[0])
+            count = int(jax.eval_shape(self.strategy.ask, self.root, self.now.plan)[1].genes.shape[0])
             genes = first_networks(self.space, self.objective, count, stage_key(self.root, INIT, 2))
             if self.strategy.start is not None:
-                self.plan = _Plan(0, jax.jit(self.strategy.start)(self.plan.state, jnp.asarray(genes)))
+                plan = jax.jit(self.strategy.start)(self.now.plan, jnp.asarray(genes))
+                self.now = self.now._replace(plan=plan)
         try:
             self._train(snapshot_s)
-            version = self.evaluator.version(self.judge.state)
+            # where the weights follow the gates, every step has a version of its own
+            version = None if self._follows else self.evaluator.version(self.now.judge)
             self._remember(version)
             self.progress.start_search(steps)
-            while self.plan.step < steps:
-                self._one_step(version)
+            while self.now.step < steps:
+                self._one_step(version, last=self.now.step == steps - 1)
                 if time.monotonic() - self.saved >= snapshot_s:
                     self._save()
         except BaseException as error:
@@ -209,20 +213,20 @@ class _Search:
         self._save()
 
     def _save(self) -> None:
-        judge, plan = self.judge, self.plan
-        if judge.round or plan.step:  # before that there is nothing that the next start does not find again
-            self.folder.save(judge.round, plan.step, judge.state, plan.state)
+        now = self.now
+        if now.round or now.step:  # before that there is nothing that the next start does not find again
+            self.folder.save(now.round, now.step, now.judge, now.plan)
         self.saved = time.monotonic()
 
     def _train(self, snapshot_s: float) -> None:
         rounds = self.evaluator.rounds
-        if self.judge.round >= rounds:
+        if self.now.round >= rounds:
             return
         self.progress.start_training(rounds)
-        while self.judge.round < rounds:
-            done = self.judge.round
+        while self.now.round < rounds:
+            done = self.now.round
             try:
-                state, metrics = self.evaluator.train(stage_key(self.root, TRAIN, done), self.judge.state)
+                state, metrics = self.evaluator.train(stage_key(self.root, TRAIN, done), self.now.judge)
             except InputError as error:
                 if done and self.folder.path is not None:  # before the first round nothing is kept
                     error.add_note(
@@ -230,52 +234,98 @@ class _Search:
                         f"search: {FIX}"
                     )
                 raise
-            self.judge = _Judge(done + 1, state)
+            self.now = self.now._replace(round=done + 1, judge=state)
             self.progress.training(done, metrics)
-            if time.monotonic() - self.saved >= snapshot_s or self.judge.round == rounds:
+            if time.monotonic() - self.saved >= snapshot_s or self.now.round == rounds:
                 self._save()
 
-    def _remember(self, version: str) -> None:
+    @property
+    def _follows(self) -> bool:
+        return self.strategy.needs_gradients and self.evaluator.follow is not None
+
+    def _remember(self, version: str | None) -> None:
         for record in self.folder.run().records:
-            if record["evaluator_version"] != version:
+            if version is not None and record["evaluator_version"] != version:
                 raise InputError(
                     f"{self.folder.path}: records were made by evaluator version {record['evaluator_version']}, "
                     f"this is {version}: give another folder (--out), or remove this one"
                 )
-            if record["step"] < self.plan.step:
+            if record["step"] < self.now.step:
                 self._learn(record)
-        done = [record for record in self.folder.records.values() if record["step"] < self.plan.step]
+        done = [record for record in self.folder.records.values() if record["step"] < self.now.step]
         self.front = front_of(done, self.objective.minimize)
 
     def _learn(self, record: Record) -> None:
         error = record["objectives"]["error"]
-        if record["status"] in ("ok", "infeasible") and error is not None:
+        if not self._follows and record["status"] in ("ok", "infeasible") and error is not None:
             self.known.setdefault(tuple(record["genes"]), error)
 
-    def _one_step(self, version: str) -> None:
-        step = self.plan.step
-        state, proposal = self.ask(stage_key(self.root, ASK, step), self.plan.state)
-        genes = np.asarray(proposal.genes)
-        priced = self.objective.price(proposal.genes)
-        batch = Batch(self.space, self.objective, self.folder, self.progress, step, genes, priced, version)
-        waiting = batch.sort_out(self.known, reuse=proposal.gates is None)
-        asked = genes if proposal.gates is None else np.asarray(proposal.gates)
-        grads = None if proposal.gates is None else np.zeros(asked.shape, np.float32)
-        if len(waiting):
-            step_key = stage_key(self.root, EVALUATE, step)
-            outcomes = self.executor.map_chunks(self.evaluator, step_key, self.judge.state, asked[waiting], waiting)
-            for outcome in outcomes:
-                batch.take(outcome, waiting)
-                if grads is not None and outcome.error_grads is not None:
-                    grads[waiting[outcome.rows]] = outcome.error_grads
-        batch.finish()
-        gate_grads = None
-        if grads is not None:
-            gate_grads = self.objective.gate_grads(np.nan_to_num(batch.error), grads, proposal.gates)
-        feedback = self.objective.feedback(batch.error, priced, batch.evaluated, gate_grads=gate_grads)
-        self.plan = _Plan(step + 1, self.tell(state, proposal, feedback))
-        records = [self.folder.records[step, i] for i in range(len(genes))]
+    def _one_step(self, version: str | None, last: bool) -> None:
+        step = self.now.step
+        plan, proposal = self.ask(stage_key(self.root, ASK, step), self.now.plan)
+        if proposal.gates is None:
+            judge, genes = self.now.judge, np.asarray(proposal.genes)
+            priced = self.objective.price(proposal.genes)
+            batch = self._judged(genes, priced, judge, version or self.evaluator.version(judge))
+            feedback = self.objective.feedback(batch.error, priced, batch.evaluated)
+        else:
+            judge, feedback = self._relaxed(proposal, version, last)
+        self.now = self.now._replace(judge=judge, step=step + 1, plan=self.tell(plan, proposal, feedback))
+        places = ((step, i) for i in range(2 * len(proposal.genes)))
+        records = [self.folder.records[place] for place in places if place in self.folder.records]
         for record in records:
             self._learn(record)
         self.front = front_of(self.front + records, self.objective.minimize)
         self.progress.front(self.front)
+
+    def _judged(
+        self, genes: np.ndarray, priced: Priced, judge: State, version: str, first: int = 0, rows: Any = None
+    ) -> Batch:
+        """The batch of this step's networks `[P, D]`, evaluated where needed; `rows` as `Batch.sort_out` takes them."""
+        batch = Batch(
+            self.space, self.objective, self.folder, self.progress, self.now.step, genes, priced, version, first
+        )
+        waiting = batch.sort_out(self.known, rows)
+        for outcome in self._outcomes(judge, genes, waiting, first):
+            batch.take(outcome, waiting)
+        batch.finish()
+        return batch
+
+    def _relaxed(self, proposal: Proposal, version: str | None, last: bool) -> tuple[State, Feedback]:
+        """The evaluator's state after a step of relaxed candidates, and what the strategy is told of them.
+
+        First the gates are evaluated, which the feedback is about; then the networks that stand for them, so that a
+        search has a front of real networks at any time, and the gap between the two is on record.
+        """
+        step, gates, genes = self.now.step, np.asarray(proposal.gates), np.asarray(proposal.genes)
+        judge = self.now.judge
+        if self._follows:
+            assert self.evaluator.follow is not None
+            judge, _ = self.evaluator.follow(stage_key(self.root, FOLLOW, step), judge, proposal.gates)
+        priced = self.objective.price_gates(proposal.gates)
+        of_weights = version or f"followed gates for {step + 1} steps"  # a hash of all weights would cost more
+        batch = Batch(
+            self.space, self.objective, self.folder, self.progress, step, genes, priced, of_weights, relaxed=True
+        )
+        grads = np.full(gates.shape, np.nan, np.float32)  # stays so where a row fails: to be ignored
+        waiting = batch.sort_out({})
+        for outcome in self._outcomes(judge, gates, waiting, 0):
+            batch.take(outcome, waiting)
+            if outcome.error_grads is not None:
+                grads[waiting[outcome.rows]] = outcome.error_grads
+        grads[~np.isfinite(batch.error)] = np.nan
+        gate_grads = self.objective.gate_grads(np.nan_to_num(batch.error), grads, proposal.gates)
+        feedback = self.objective.feedback(batch.error, priced, batch.evaluated, gate_grads=gate_grads)
+        rows = np.arange(len(genes)) if last or proposal.judge is None else np.flatnonzero(np.asarray(proposal.judge))
+        if len(rows):
+            exact = self.objective.price(proposal.genes)
+            self._judged(genes, exact, judge, version or self.evaluator.version(judge), len(genes), rows)
+        return judge, feedback
+
+    def _outcomes(self, judge: State, asked: np.ndarray, waiting: np.ndarray, first: int) -> Iterator[Outcome]:
+        """Outcomes of the rows `waiting` of `asked`, genes `[P, D]` or gates `[P, D, C]`; each has an index of its own
+        among all candidates of the step."""
+        if not len(waiting):
+            return iter(())
+        key = stage_key(self.root, EVALUATE, self.now.step)
+        return self.executor.map_chunks(self.evaluator, key, judge, asked[waiting], waiting + np.int32(first))

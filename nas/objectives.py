@@ -122,6 +122,7 @@ class Objective:
         self.sample = jax.jit(jax.vmap(space.sample))
         self.mutate = jax.jit(jax.vmap(space.mutate))
         self._judge = jax.jit(self._feedback)
+        self._gate_grads = jax.jit(self._gate_grads_of)
 
     @property
     def cost_names(self) -> tuple[str, ...]:
@@ -208,14 +209,16 @@ class Objective:
 
         The chain rule is cut at the gates: `error_grads [P, D, C]` is the evaluator's part, the tables give the rest.
         """
+        return self._gate_grads(jnp.asarray(error, jnp.float32), jnp.asarray(error_grads), jnp.asarray(gates))
 
+    def _gate_grads_of(self, error: Array, error_grads: Array, gates: Array) -> Array:
         def loss(error: Array, gates: Array) -> Array:
             priced = self.price_gates_of_one(gates)
             late = _excess(error, self.limits["error"]) if "error" in self.limits else 0.0
             return self.scalar_of(error, priced.costs) + priced.violation + late
 
-        by_error, by_gates = jax.vmap(jax.grad(loss, (0, 1)))(jnp.asarray(error, jnp.float32), jnp.asarray(gates))
-        return by_error[:, None, None] * jnp.asarray(error_grads) + by_gates
+        by_error, by_gates = jax.vmap(jax.grad(loss, (0, 1)))(error, gates)
+        return by_error[:, None, None] * error_grads + by_gates
 
     def broken_limit(self, costs: Mapping[str, float]) -> tuple[str, float, float]:
         """The limit that one candidate exceeds most: name, limit, the candidate's value.

@@ -2,8 +2,9 @@
 
 A record is a plain dict, one per candidate: `schema, step, index, network, genes, names, objectives, costs, status,
 attempts, error, worker, seconds, evaluator_version`. `status` is `ok` (evaluated, every limit met), `cached` (the
-same, known from an earlier candidate), `infeasible` (a limit is exceeded) or `failed` (`error` says why). Numbers that
-are not known or not finite are None.
+same, known from an earlier candidate), `infeasible` (a limit is exceeded), `failed` (`error` says why) or `relaxed`
+(probabilities of options: its error is a loss under them, its costs are expected ones, `genes` name the network that
+stands for it, which has a record of its own where it was judged). Numbers that are not known or not finite are None.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hw_models.discover import unknown
 from hw_models.errors import InputError
@@ -118,7 +119,7 @@ class Run:
             'no candidate of the run has error of at most 0.1: the lowest is 0.25, raise that limit'
         """
         where = self.folder or "the run"
-        errors = [record["objectives"]["error"] for record in self.records]
+        errors = [record["objectives"]["error"] for record in self.records if record["status"] != "relaxed"]
         known = [error for error in errors if error is not None]
         most = self.meta["objective"]["limits"].get("error")
         if most is not None and known:
@@ -162,6 +163,37 @@ class Run:
         if not 0 <= number < len(front):
             raise InputError(f"pick {number} is not on the front: give 0 to {len(front) - 1}, knee or best")
         return Pick(front[number], self)
+
+
+class Gap(NamedTuple):
+    """What the last step of a relaxed search reached: `soft`, its lowest loss under gates, and `network`, the lowest
+    error among the networks that stand for them; NaN where none was finite."""
+
+    soft: float
+    network: float
+
+    def __str__(self) -> str:
+        return f"soft loss {self.soft:.4g}, network {self.network:.4g}"
+
+
+def gap(run: Run) -> Gap | None:
+    """How far the discretised networks of the last step are from the gates they stand for; None for other searches.
+
+    Example:
+        >>> soft = {"step": 3, "status": "relaxed", "objectives": {"error": 0.231}}
+        >>> print(gap(Run(None, {}, [soft, {"step": 3, "status": "ok", "objectives": {"error": 0.244}}])))
+        soft loss 0.231, network 0.244
+    """
+    steps = [record["step"] for record in run.records if record["status"] == "relaxed"]
+    if not steps:
+        return None
+    last = [record for record in run.records if record["step"] == max(steps)]
+
+    def lowest(relaxed: bool) -> float:
+        errors = [record["objectives"]["error"] for record in last if (record["status"] == "relaxed") == relaxed]
+        return min((error for error in errors if error is not None), default=math.nan)
+
+    return Gap(lowest(True), lowest(False))
 
 
 def differences(first: Run, second: Run) -> list[str]:

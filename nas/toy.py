@@ -150,8 +150,39 @@ def toy_error(genes: Array) -> Array:
     return jnp.asarray(_toy_error(genes.astype(jnp.float32), jnp))
 
 
-def toy_evaluator(space: Any, rounds: int = 0, chunk: int = 8) -> Evaluator:
+def toy_gate_error(gates: Array) -> Array:
+    """Expected toy error of canonical networks drawn from gates, its multilinear extension. `[D, C] -> []`
+
+    Exact in any space, because the error couples neighbours only: a chain, summed from one end to the other.
+
+    Example:
+        >>> float(toy_gate_error(jax.nn.one_hot(jnp.zeros(6, jnp.int32), 4)))
+        1.0
+    """
+    decisions, options = gates.shape
+    value = jnp.arange(options, dtype=jnp.float32)
+    alone = jnp.exp(-0.08 * value / (1.0 + 0.5 * jnp.arange(decisions)[:, None] % 3))
+    pair = jnp.exp(-0.08 * 0.3 * value[:, None] * value)
+
+    def along(gates: Array) -> Array:
+        weight = gates[0] * alone[0]
+        for d in range(1, decisions):
+            weight = (weight @ pair) * gates[d] * alone[d]
+        return weight.sum()
+
+    # where the first gene is 0 or 1 the last two are dead, and stand at 0
+    dead = gates.at[-2:].set(jax.nn.one_hot(jnp.zeros(2, jnp.int32), options))
+    lives = value > 1
+    return along(gates.at[0].multiply(lives)) + along(dead.at[0].multiply(~lives))
+
+
+_soft = jax.jit(jax.value_and_grad(toy_gate_error))
+
+
+def toy_evaluator(space: Any, rounds: int = 0, chunk: int = 8, gradients: bool = False) -> Evaluator:
     """The toy error plus a little noise from each candidate's own key; training counts its rounds.
+
+    With `gradients` it judges gates as well, without noise.
 
     Example:
         >>> judge = toy_evaluator(ToySpace())
@@ -167,6 +198,9 @@ def toy_evaluator(space: Any, rounds: int = 0, chunk: int = 8) -> Evaluator:
         return state, {"loss": float(state[1])}
 
     def evaluate(key: Key, state: Array, genes: Any, index: Any) -> Quality:
+        if gradients and np.ndim(genes) == 3:
+            soft, grads = zip(*[_soft(jnp.asarray(row)) for row in genes], strict=True)
+            return Quality(np.asarray(soft) + np.float32(0.001) * np.float32(state[1]), np.asarray(grads))
         # NumPy in float64, row by row: no compilation, and no bit depends on the length of a chunk
         words = np.asarray(jax.random.key_data(key)).tolist()
         noise = [np.random.default_rng([*words, int(i)]).random() for i in index]
@@ -176,4 +210,4 @@ def toy_evaluator(space: Any, rounds: int = 0, chunk: int = 8) -> Evaluator:
     def version(state: Array) -> str:
         return f"toy-{float(state[1]):g}"
 
-    return Evaluator(init, train, rounds, evaluate, version, chunk, "toy")
+    return Evaluator(init, train, rounds, evaluate, version, chunk, "toy", gradients)

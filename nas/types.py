@@ -44,14 +44,19 @@ class Proposal(NamedTuple):
     """What a strategy asks to have evaluated.
 
     Attributes:
-        genes: `int32 [P, D]`, canonical and in range. For relaxed strategies the most probable options.
-        gates: `float32 [P, D, C]`, rows of probabilities, or None for strategies that propose genes only.
+        genes: `int32 [P, D]`, canonical and in range. For relaxed strategies the network that each row stands for,
+            such as its most probable options.
+        gates: `float32 [P, D, C]`, probabilities of the options of each decision, 0 for options that a decision does
+            not have; or None for strategies that propose genes only.
         aux: whatever `tell` needs to remember of this `ask` (noise, parents); any PyTree, or None.
+        judge: `bool [P]`, beside gates: rows whose network (`genes`) is judged at this step as an ordinary candidate;
+            None for all of them. At the last step of a search all are, whatever stands here.
     """
 
     genes: Array
     gates: Array | None = None
     aux: Any = None
+    judge: Array | None = None
 
 
 class Feedback(NamedTuple):
@@ -64,7 +69,8 @@ class Feedback(NamedTuple):
             that failed or fits no device.
         valid: `bool [P]`, evaluated, finite and within every limit.
         done: `bool [P]`, rows this feedback is about; the others are still being evaluated and must be ignored.
-        gate_grads: `float32 [P, D, C]`, gradient of the scalar with respect to the gates, or None.
+        gate_grads: `float32 [P, D, C]`, gradient of the scalar and of the violation with respect to the gates, or
+            None; NaN in rows that failed. Feedback on gates is about the relaxed rows, never about their networks.
     """
 
     objectives: Array
@@ -139,12 +145,16 @@ class Evaluator(NamedTuple):
         train: `(key, state) -> (state, metrics)`, one training round; metrics are numbers such as `loss`.
         rounds: how many training rounds come before the search; 0 for none.
         evaluate: `(key, state, genes [P, D], index [P]) -> Quality`, rows independent of each other, the key of a row
-            is `fold_in(key, index)`. An evaluator that gives gradients gets `gates [P, D, C]` in place of genes.
+            is `fold_in(key, index)`. An evaluator that gives gradients gets `gates [P, D, C]` in place of genes for
+            relaxed candidates, and answers one-hot gates as it does the genes, or by the loss that stands for that.
         version: `state -> str`, a hash of what a result depends on besides the genes (the weights).
         chunk: `evaluate` is called with 1 to `chunk` rows at a time, so that records flow.
         name: what reports call it.
-        gives_gradients: whether `Quality.error_grads` is filled.
+        gives_gradients: whether `Quality.error_grads` is filled for gates.
         describe: settings as plain JSON values, kept with the run.
+        follow: `(key, state, gates [P, D, C]) -> (state, metrics)`, called once at every relaxed step before its gates
+            are evaluated: trains the shared weights under them (bi-level search). None where the state is frozen after
+            the training rounds; otherwise every step has another `version`, and errors hold for their step only.
     """
 
     init: Callable[[Key], State]
@@ -156,3 +166,4 @@ class Evaluator(NamedTuple):
     name: str
     gives_gradients: bool = False
     describe: Mapping[str, Any] = _NOTHING
+    follow: Callable[[Key, State, Any], tuple[State, dict[str, float]]] | None = None

@@ -43,6 +43,7 @@ def command(
     from experiments.results import print_front
     from hw_models.errors import InputError
     from nas.loop import search
+    from nas.run import gap
     from nas.store import check_out
 
     check_out(out, experiment.steps)
@@ -67,8 +68,10 @@ def command(
         raise InputError(run.nothing_usable())
     print()
     print_front(run)
+    difference, soft = gap(run), sum(record["status"] == "relaxed" for record in run.records)
     pairs(
         [
+            *([] if difference is None else [("relaxed", f"{soft} candidates; at the end {difference}")]),
             ("knee", run.pick("knee").network),
             ("run", f"{out}/run.json"),
             ("records", f"{out}/records.jsonl"),

@@ -4,6 +4,9 @@ Training draws one network uniformly at every step (single path, Guo et al. 2020
 several by another rule of `nas.training.paths`. Batches are spread over all devices. Evaluation recalibrates the
 normalisation statistics of each candidate on fixed training images, then counts its mistakes on the validation images;
 the test images are never read here.
+
+Gates are judged by the loss of relaxed execution on a few validation images, and weights may follow them
+(`nas/evaluators/_relaxed.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from jax import Array, lax
 
 from hw_models.errors import InputError
 from nas.evaluators._images import described, splits_for
+from nas.evaluators._relaxed import Relaxed, following, judging_gates
 from nas.stratify import drawn
 from nas.training.batches import feed
 from nas.training.epoch import Clock, run_epoch
@@ -87,6 +91,10 @@ def evaluator(
     chunk: int = 4,
     depthwise: str = "auto",
     execution: str = "auto",
+    relaxed_images: int = 128,
+    relaxed_loss: str = "cross_entropy",
+    follow: int = 0,
+    follow_rate: float = 0.025,
 ) -> Evaluator:
     """Evaluator that trains the supernet of `space` for `epochs` rounds of one epoch each.
 
@@ -101,6 +109,12 @@ def evaluator(
     `masks` runs all of them at the largest size and evaluates `chunk` of them side by side, whose maps must fit into
     memory together; `auto` takes `switch` on CPUs and `masks` elsewhere. Errors are the same up to rounding, by which
     an image may tip. So the run is described, and its errors are kept, with the execution that made them.
+
+    Gates are judged by `relaxed_loss` on `relaxed_images` validation images, chosen anew at every step, in float32:
+    `cross_entropy`, or `doubt`, the mean probability of the wrong classes, which lies between 0 and 1 as errors do and
+    so goes with rewards made of accuracy. With `follow` above 0, that many steps train the weights under the gates at
+    every step of a relaxed search, on training images, with the learning rate `follow_rate` (the default is that of
+    DARTS); the training rounds before the search are its warm-up.
 
     Raises:
         InputError: images or classes that do not match the space, fewer images than a batch, a batch that the devices
@@ -145,6 +159,7 @@ def evaluator(
     if side_by_side and chunk > 1:
         fix = f"lower chunk (now {chunk}), the candidates side by side"
     rule = paths_named(space, paths)
+    relaxed = Relaxed(relaxed_images, relaxed_loss, follow, follow_rate).checked(len(splits.validation_labels))
     source = feed(splits.train_images, splits.train_labels, over, placement)
     steps = count // batch * epochs
     shared = shared_step(supernet, recipe, rule, steps, over)
@@ -207,7 +222,19 @@ def evaluator(
     def judged(state: State) -> Any:
         return state.average if ema else state.params
 
+    soft = judging_gates(supernet, relaxed, chunk, len(splits.validation_labels))
+    train_under = following(supernet, relaxed, recipe, source, over)
+
+    def follow_gates(key: Key, state: State, gates: Any) -> tuple[State, dict[str, float]]:
+        weights = Weights(state.params, state.momentum, state.average)
+        with within_memory("training under gates", f"lower the batch (now {batch})"):
+            weights, loss = train_under(key, weights, gates, judging)
+        return State(weights.params, weights.momentum, state.round, weights.average), {"loss": loss}
+
     def evaluate(key: Key, state: State, genes: Any, index: Any) -> Quality:
+        if np.ndim(genes) == 3:
+            with within_memory("evaluating gates", f"lower relaxed_images (now {relaxed_images})"):
+                return Quality(*jax.block_until_ready(soft(judged(state), genes, key, judging)))
         # One program for up to `chunk` rows: the padding is never run, or runs along side by side.
         rows = np.asarray(genes, np.int32)
         padded = np.zeros((-(-max(1, len(rows)) // chunk) * chunk, rows.shape[1]), np.int32)
@@ -231,7 +258,18 @@ def evaluator(
         "depthwise": depthwise,
     }
     fixed = f"{space.fingerprint} {describe}"
-    return Evaluator(init, train_round, epochs, evaluate, version, chunk, "supernet", describe=describe)
+    return Evaluator(
+        init,
+        train_round,
+        epochs,
+        evaluate,
+        version,
+        chunk,
+        "supernet",
+        gives_gradients=True,
+        describe={**describe, "relaxed": relaxed._asdict()},
+        follow=follow_gates if follow else None,
+    )
 
 
 def _whole_batches(array: np.ndarray) -> Array:

@@ -3,6 +3,9 @@
 The training rounds draw networks, have them judged, and report how far the ensemble is off on networks it has not seen
 (`nas/surrogate.py`). A network that was judged keeps its measured error. After Liu et al. 2018 (PNAS),
 https://arxiv.org/abs/1712.00559, and Dai et al. 2021 (FBNetV3), https://arxiv.org/abs/2006.02049, section 3.2.
+
+Gates are judged by sampling networks from them (`nas/multilinear.py`), so that strategies that descend gradients work
+with it in any space.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ import numpy as np
 from jax import Array
 
 from hw_models import discover
-from hw_models.errors import InputError
+from hw_models.errors import InputError, check_range
+from hw_models.programs import for_few_runs
+from nas import multilinear
 from nas.progress import InProcess
 from nas.surrogate import LEAST, MEMBERS, Ensemble, Prediction, fit
 from nas.types import CandidateFailure, Evaluator, Key, Quality
@@ -50,6 +55,7 @@ def evaluator(
     samples: int = 200,
     rounds: int = 10,
     seed: int = 0,
+    samples_per_gate: int = 8,
     **options: Any,
 ) -> Evaluator:
     """Evaluator that predicts errors from `samples` networks, judged in `rounds` rounds by `base`.
@@ -59,6 +65,9 @@ def evaluator(
     only (`tabular`, given by name), from those. A network that fails is left out and counted, and fails again when it
     is asked for; rounds end the search where more than half do. The `metrics` of a round are the out-of-bag `rmse` and
     `kendall_tau`, the networks they rest on, and the failures so far.
+
+    Error and gradient of gates `[P, D, C]` are unbiased estimates from `samples_per_gate` networks drawn from them and
+    those that differ from these in one decision; among them one that failed counts with its prediction.
 
     Raises:
         InputError: an unknown base or option, too few samples, more samples than there are networks; while training,
@@ -76,6 +85,7 @@ def evaluator(
         raise InputError(f"samples={samples} is out of range: give at least {LEAST}")
     if not 1 <= rounds <= samples:
         raise InputError(f"rounds={rounds} is out of range: give 1 to {samples}, the samples")
+    check_range("samples_per_gate", samples_per_gate, 1, 1024)
     most = min(space.size, len(pool) if pool is not None else space.size)
     if samples > most:
         raise InputError(f"samples={samples} are more than the {most:,} networks of {judge.name}: ask fewer")
@@ -111,14 +121,35 @@ def evaluator(
             metrics |= {"rmse": found.rmse, "kendall_tau": found.kendall_tau}
         return state, metrics
 
+    canonical = for_few_runs(jax.vmap(space.canonical))
+
+    def judged(state: State, genes: np.ndarray) -> np.ndarray:
+        """Errors of genes that need not be canonical; a power of two of them at once, so that few programs do."""
+        padded = np.zeros((1 << max(0, len(genes) - 1).bit_length(), genes.shape[1]), np.int32)
+        padded[: len(genes)] = genes
+        predicted, known = _both(space, state, np.asarray(canonical(padded))[: len(genes)])
+        return np.where(np.isfinite(known), known, predicted).astype(np.float32)
+
+    def under(key: Key, state: State, gates: np.ndarray, index: Any) -> Quality:
+        words = np.asarray(jax.random.key_data(key)).tolist()
+        pairs = [
+            multilinear.sampled(
+                lambda genes: judged(state, genes),
+                row,
+                space.cardinality,
+                np.random.default_rng([*words, int(i)]),
+                samples_per_gate,
+            )
+            for row, i in zip(gates, index, strict=True)
+        ]
+        error, grads = (np.asarray(side, np.float32) for side in zip(*pairs, strict=True))
+        return Quality(error, grads)
+
     def evaluate(key: Key, state: State, genes: Any, index: Any) -> Quality:
+        if np.ndim(genes) == 3:
+            return under(key, state, np.asarray(genes), index)
         array = np.asarray(genes, np.int32)
-        predicted = ensemble(space, state).predict(array).error
-        tried = slice(int(state.tried))
-        measured = _measured(
-            np.asarray(state.genes)[tried].tobytes(), np.asarray(state.errors)[tried].tobytes(), array.shape[1]
-        )
-        known = np.asarray([measured.get(row.tobytes(), np.inf) for row in array], np.float32)
+        predicted, known = _both(space, state, array)
         if np.isnan(known).any():
             network = space.text(array[int(np.isnan(known).argmax())])
             raise CandidateFailure(f"evaluator {judge.name}, which the surrogate stands in for, failed on {network}")
@@ -130,6 +161,7 @@ def evaluator(
         "rounds": rounds,
         "drawn_from": "the space" if pool is None else f"{len(pool)} networks of the base",
         "members": MEMBERS,
+        "samples_per_gate": samples_per_gate,
     }
     for name in ("data", "data_from", "data_source", "train", "validation", "test", "error_is"):
         if name in judge.describe:  # where people and exports look for it
@@ -143,8 +175,26 @@ def evaluator(
         return digest.hexdigest()[:16]
 
     return Evaluator(
-        init, train_round, judge.rounds + rounds, evaluate, version, CHUNK, "surrogate", describe=describe
-    )  # fmt: skip
+        init,
+        train_round,
+        judge.rounds + rounds,
+        evaluate,
+        version,
+        CHUNK,
+        "surrogate",
+        gives_gradients=True,
+        describe=describe,
+    )
+
+
+def _both(space: SearchSpace, state: State, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted errors of canonical `genes [P, D]`, and measured ones: infinite where not judged, NaN where failed."""
+    predicted = ensemble(space, state).predict(genes).error
+    tried = slice(int(state.tried))
+    measured = _measured(
+        np.asarray(state.genes)[tried].tobytes(), np.asarray(state.errors)[tried].tobytes(), genes.shape[1]
+    )
+    return predicted, np.asarray([measured.get(row.tobytes(), np.inf) for row in genes], np.float32)
 
 
 def predict(space: SearchSpace, state: State, genes: Any) -> Prediction:

@@ -1,6 +1,8 @@
 """Accuracies of a benchmark, looked up: searches that take seconds, with results that others have published.
 
 The tables are described in `nas/accuracy_tables.py`. A network that is not in the table fails, and the search goes on.
+A table that holds every network of its space also judges gates, exactly, by its expected error under them
+(`nas/multilinear.py`).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hw_models.errors import InputError
+from nas import multilinear
 from nas.accuracy_tables import AccuracyTable, table_of
 from nas.types import CandidateFailure, Evaluator, Key, Quality
 from search_spaces.space import SearchSpace
@@ -22,7 +25,7 @@ def evaluator(space: SearchSpace, *, table: str | None = None, run: int | str = 
 
     `run` is the number of a training run, whose noise is that of one seed, or `mean` of all of them. Genes are looked
     up as they are given, canonical or not: every encoding has the row that was published for it (in NAS-Bench-Macro
-    those of one network are equal).
+    those of one network are equal). Gates `[P, D, C]` are judged where the table has all encodings.
 
     Raises:
         InputError: an unknown table, one of another space, a run that it does not have.
@@ -36,8 +39,23 @@ def evaluator(space: SearchSpace, *, table: str | None = None, run: int | str = 
     """
     found = table_of(space, table)
     errors = _errors(found, run)
+    complete = len(found.genes) == space.size
+    # rows are in the order of their genes, the last of them fastest
+    grid = errors.reshape(tuple(space.cardinality.tolist())) if complete else None
+
+    def under(gates: np.ndarray) -> Quality:
+        if grid is None:
+            raise InputError(
+                f"table {found.name} holds {len(found.genes):,} of {space.size:,} networks and so cannot judge gates: "
+                "search by a surrogate fitted to them (evaluator surrogate, base=tabular)"
+            )
+        pairs = [multilinear.of_table(grid, row) for row in gates]
+        error, grads = (np.asarray(side, np.float32) for side in zip(*pairs, strict=True))
+        return Quality(error, grads)
 
     def evaluate(key: Key, state: Any, genes: Any, index: Any) -> Quality:
+        if np.ndim(genes) == 3:
+            return under(np.asarray(genes))
         rows = found.rows(genes)
         if (rows < 0).any():
             missing = space.text(np.asarray(genes)[np.flatnonzero(rows < 0)[0]])
@@ -66,6 +84,7 @@ def evaluator(space: SearchSpace, *, table: str | None = None, run: int | str = 
         version=lambda state: f"{found.content}-{run}",
         chunk=CHUNK,
         name="tabular",
+        gives_gradients=complete,
         describe=describe,
     )
 

@@ -12,7 +12,7 @@ from nas.progress import InProcess, Silent
 from nas.run import same
 from nas.strategies import nsga2, random_search
 from nas.toy import ToySpace, toy_evaluator, toy_objective
-from nas.types import CandidateFailure, Feedback, Proposal, Quality, Strategy
+from nas.types import CandidateFailure, Quality
 
 SPACE = ToySpace()
 KEY = jax.random.key(0)
@@ -205,41 +205,6 @@ def test_watchers_hear_everything_in_order():
     assert names == ["start_training", "training", "training", "start_search", *step, *step, "close"]
     assert heard[0][1] == 2 and heard[1][1] == 0 and heard[1][2].keys() == {"loss"} and heard[3][1] == 2
     assert heard[-2][1] == run.front()
-
-
-def test_relaxed_strategies_get_gradients_through_the_same_loop():
-    import jax.numpy as jnp
-
-    def propose(key, state):
-        gates = jax.nn.softmax(state, axis=-1)[None]
-        return state, Proposal(SPACE.canonical(jnp.argmax(gates[0], -1))[None], gates)
-
-    def tell(state, proposal, feedback: Feedback):
-        _, pull = jax.vjp(lambda logits: jax.nn.softmax(logits, axis=-1)[None], state)
-        return state - 2.0 * pull(feedback.gate_grads)[0]
-
-    plan = Strategy(
-        lambda key: jnp.zeros((6, 4)),
-        propose,
-        tell,
-        lambda s: SPACE.canonical(jnp.argmax(s, -1))[None],
-        "relaxed",
-        needs_gradients=True,
-    )
-
-    def soft(gates):
-        return jnp.exp(-0.1 * (gates * jnp.arange(4.0)).sum())
-
-    def evaluate(key, state, gates, index):
-        assert gates.shape[1:] == (6, 4)
-        return Quality(*jax.vmap(jax.value_and_grad(soft))(jnp.asarray(gates)))
-
-    with pytest.raises(InputError, match="relaxed needs gradients and evaluator toy gives none"):
-        _search(strategy=plan)
-    judge = toy_evaluator(SPACE)._replace(evaluate=evaluate, gives_gradients=True)
-    run = _search(strategy=plan, evaluator=judge, goal=toy_objective(SPACE, ("error",)), steps=25)
-    errors = [record["objectives"]["error"] for record in run.records]
-    assert errors[-1] < errors[0] - 0.1 and all(record["status"] == "ok" for record in run.records)
 
 
 @pytest.mark.parametrize(

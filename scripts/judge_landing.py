@@ -1,0 +1,141 @@
+"""How near gradient searches end to the latency they were asked for, and how good the networks are that they end with.
+
+    python scripts/judge_landing.py [--space macro|mnasnet] [--devices a,b] [--strategies a,b] [--steps N]
+
+Ten targets per device, evenly between the 5th and the 95th percentile of the latencies of the space's networks (of
+20,000 drawn ones, for mnasnet). `macro` is judged by its table, `mnasnet` by a surrogate of 400 published networks.
+A search lands where the last network it proposed is within 2 % of its target. Printed for each device and strategy:
+searches that landed with and without rounding to the target, the largest miss, the error of the network above the
+lowest and below the median error of networks within 2 % of the target, the gap between gates and network, seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from hw_models import discover
+from nas.evaluators import surrogate, tabular
+from nas.loop import search
+from nas.objectives import Objective
+from nas.run import gap
+from nas.types import Evaluator, Strategy
+from search_spaces.spaces import macro, mnasnet
+
+NEAR, TARGETS = 0.02, 10
+
+
+class Problem(NamedTuple):
+    """A space, who judges it, and networks `[N, D]` with their errors `[N]` to compare with."""
+
+    space: Any
+    judge: Evaluator
+    genes: np.ndarray
+    errors: np.ndarray
+
+
+def problem(name: str) -> Problem:
+    """`macro` or `mnasnet`.
+
+    Example:
+        >>> problem("macro").errors.shape
+        (3969,)
+    """
+    if name == "macro":
+        space = macro.space()
+        judge, genes = tabular.evaluator(space), tabular.networks(space)
+        return Problem(space, judge, genes, np.asarray(judge.evaluate(None, (), genes, None).error))
+    space = mnasnet.space(activation="relu")
+    judge = surrogate.evaluator(space, base="tabular", samples=400, rounds=1)
+    state, _ = judge.train(jax.random.key(0), judge.init(jax.random.key(0)))
+    # trained once for all searches
+    judge = judge._replace(init=lambda key: state, rounds=0)
+    genes = np.asarray(jax.jit(jax.vmap(space.sample))(jax.random.split(jax.random.key(9), 20_000)))
+    return Problem(space, judge, genes, np.asarray(judge.evaluate(None, state, genes, None).error))
+
+
+class Landed(NamedTuple):
+    """One search: relative miss, error of the network it ended with, gap to its gates, seconds."""
+
+    miss: float
+    error: float
+    gap: float
+    seconds: float
+
+
+def landed(of: Problem, plan: Strategy, device: str, target: float, steps: int) -> Landed:
+    """One search that is to land on `target`, a latency in seconds."""
+    goal = Objective(of.space, device, scalar="absolute[weight=0.3]", targets={"latency_s": target})
+    began = time.monotonic()
+    run = search(of.space, plan, of.judge, goal, steps=steps, key=jax.random.key(1))
+    first = int(plan.describe["population"])
+    last = next(r for r in run.records if r["step"] == steps - 1 and r["index"] == first)
+    difference = gap(run)
+    assert difference is not None
+    spent = time.monotonic() - began
+    found = last["costs"]["latency_s"] / target - 1.0
+    return Landed(found, last["objectives"]["error"], difference.network - difference.soft, spent)
+
+
+def row(of: Problem, make: Callable[..., Strategy], device: str, steps: int) -> list[str]:
+    """One line of the table."""
+    latencies = np.asarray(Objective(of.space, device).price(of.genes).costs["latency_s"])
+    targets = np.linspace(*np.quantile(latencies, (0.05, 0.95)), TARGETS)
+    plan = make(of.space)
+    rounded = [landed(of, plan, device, float(target), steps) for target in targets]
+    plain = [landed(of, plan._replace(bind=None), device, float(target), steps) for target in targets]
+    bands = [of.errors[np.abs(latencies / target - 1.0) <= NEAR] for target in targets]
+    above = np.mean([each.error - band.min() for each, band in zip(rounded, bands, strict=True)])
+    below = np.mean([np.median(band) - each.error for each, band in zip(rounded, bands, strict=True)])
+    hits, without = (sum(abs(each.miss) <= NEAR for each in side) for side in (rounded, plain))
+    return [
+        device,
+        plan.name,
+        f"{hits} of {TARGETS}",
+        f"{max(abs(each.miss) for each in rounded):.2%}",
+        f"{without} of {TARGETS}",
+        f"{max(abs(each.miss) for each in plain):.1%}",
+        f"{100 * above:+.2f}",
+        f"{100 * below:+.2f}",
+        f"{100 * np.mean([each.gap for each in rounded]):+.2f}",
+        f"{np.median([each.seconds for each in rounded]):.1f}",
+    ]
+
+
+HEADER = (
+    "device",
+    "strategy",
+    "landed",
+    "largest miss",
+    "without rounding",
+    "its largest miss",
+    "error above the best, points",
+    "below the median, points",
+    "network minus gates, points",
+    "seconds",
+)
+
+
+def main() -> None:
+    """Print the table in Markdown, line by line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--space", choices=("macro", "mnasnet"), default="macro")
+    parser.add_argument("--devices", default="raspberry_pi_4,edge_tpu,jetson_nano")
+    parser.add_argument("--strategies", default="darts,gumbel_gates,proxyless_gates")
+    parser.add_argument("--steps", type=int, default=150)
+    asked = parser.parse_args()
+    of = problem(asked.space)
+    print(f"| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}", flush=True)
+    for device in asked.devices.split(","):
+        for name in asked.strategies.split(","):
+            make = discover.load("nas.strategies", name, "strategy")
+            print(f"| {' | '.join(row(of, make, device, asked.steps))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
