@@ -56,7 +56,7 @@ def first_networks(space: Any, objective: Objective, count: int, key: Key) -> np
 
 
 def check_targets(space: Any, objective: Objective, key: Key) -> None:
-    """Look for a network that meets the limits and lands within 2 % of every target; nothing where there is none.
+    """Look for a network that meets the limits and lands within 2 % of every target of a reward that lands.
 
     Raises:
         InputError: nothing drawn lands there; names the target, the nearest value and its network.
@@ -69,12 +69,12 @@ def check_targets(space: Any, objective: Objective, key: Key) -> None:
         ...
         hw_models.errors.InputError: target latency_s=500 cannot be reached: of ... the nearest has latency_s=...
     """
-    if not objective.targets:
+    if not objective.landings:
         return
 
     def far(genes: np.ndarray) -> np.ndarray:
         priced = objective.price(genes)
-        off = np.asarray([np.abs(np.asarray(priced.costs[name]) / aim - 1) for name, aim in objective.targets.items()])
+        off = np.asarray([np.abs(np.asarray(priced.costs[name]) / aim - 1) for name, aim in objective.landings.items()])
         beyond = np.where(off.max(0) > NEAR, off.sum(0), 0.0)
         return np.nan_to_num(beyond + np.asarray(priced.violation), nan=np.inf)
 
@@ -83,9 +83,9 @@ def check_targets(space: Any, objective: Objective, key: Key) -> None:
     if distance[best] == 0:
         return
     costs = {name: float(value[0]) for name, value in objective.price(pool[best][None]).costs.items()}
-    name = max(objective.targets, key=lambda name: abs(costs[name] / objective.targets[name] - 1))
+    name = max(objective.landings, key=lambda name: abs(costs[name] / objective.landings[name] - 1))
     raise InputError(
-        f"target {name}={_short(objective.targets[name])} cannot be reached: of {len(pool)} different networks priced "
+        f"target {name}={_short(objective.landings[name])} cannot be reached: of {len(pool)} different networks priced "
         f"the nearest has {name}={_short(costs[name])} ({space.text(pool[best])}): ask for that, or widen the space"
     )
 
