@@ -141,7 +141,7 @@ def evaluated(records: Sequence[Record]) -> list[Record]:
     """Records whose network was evaluated for them: not those screened out by their costs, nor repeats, nor gates.
 
     Example:
-        >>> evaluated([{"status": "cached", "objectives": {"error": 0.5}}])
+        >>> evaluated([{"status": status, "objectives": {"error": 0.5}} for status in ("cached", "relaxed")])
         []
     """
     return [r for r in records if r["status"] not in ("cached", "relaxed") and r["objectives"].get("error") is not None]
