@@ -142,7 +142,7 @@ def evaluated(records: Sequence[Record]) -> list[Record]:
     trained in part.
 
     Example:
-        >>> evaluated([{"status": "cached", "objectives": {"error": 0.5}}])
+        >>> evaluated([{"status": status, "objectives": {"error": 0.5}} for status in ("cached", "relaxed")])
         []
     """
     other = ("cached", *UNFINISHED)

@@ -341,6 +341,8 @@ class _Search:
             batch.take(outcome, waiting)
             if outcome.error_grads is not None:
                 grads[waiting[outcome.rows]] = outcome.error_grads
+            elif np.isfinite(outcome.error).any():
+                raise ValueError(f"evaluator {self.evaluator.name} returned no gradients for gates")
         grads[~np.isfinite(batch.error)] = np.nan
         gate_grads = self.objective.gate_grads(np.nan_to_num(batch.error), grads, proposal.gates)
         feedback = self.objective.feedback(batch.error, priced, batch.evaluated, gate_grads=gate_grads)
