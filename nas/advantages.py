@@ -28,14 +28,14 @@ class Level(NamedTuple):
         square: of their squares.
         weight: of both.
         standing: of where all candidates stood, infeasible ones included.
-        count: the weight of that.
+        standings: the weight of that.
     """
 
     total: Array
     square: Array
     weight: Array
     standing: Array
-    count: Array
+    standings: Array
 
 
 def no_level() -> Level:
@@ -90,6 +90,6 @@ def advantages(
     counted = jnp.where(done, stands, 0.0)
     step = jnp.where(done.any(), 1 - memory, 0.0)
     standing = level.standing * (1 - step) + step * counted.sum() / jnp.maximum(done.sum(), 1)
-    count = level.count * (1 - step) + step
+    count = level.standings * (1 - step) + step
     worth = jnp.where(done, stands - standing / jnp.maximum(count, 1e-9), 0.0)
     return Level(total, square, weight, standing, count), worth
