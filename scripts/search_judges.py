@@ -125,7 +125,7 @@ def load(name: str) -> Judged:
 
 
 @functools.cache
-def _every() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def every_macro() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All encodings of `macro`, their errors and MACs: `[6561, 8]`, `[6561]` twice."""
     space = macro_space.space()
     genes = np.asarray(list(itertools.product(range(3), repeat=space.num_decisions)), np.int32)
@@ -138,11 +138,11 @@ def _every() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _error_of_macro(genes: np.ndarray) -> np.ndarray:
     digits = 3 ** np.arange(7, -1, -1)
-    return _every()[1][np.asarray(genes) @ digits]
+    return every_macro()[1][np.asarray(genes) @ digits]
 
 
 def _macro() -> Judged:
-    _, errors, macs = _every()
+    _, errors, macs = every_macro()
     points = np.stack([errors, macs], 1).astype(float)
     reference = tuple((BEYOND * points.max(0)).tolist())
     return Judged(
@@ -157,7 +157,7 @@ def _macro() -> Judged:
 
 
 def _budget(place: int) -> Judged:
-    _, errors, macs = _every()
+    _, errors, macs = every_macro()
     budget = float(np.quantile(macs, (place + 1) / len(BUDGETS), method="lower"))
     return Judged(
         BUDGETS[place],

@@ -60,7 +60,7 @@ def evaluate(genes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
 
     Example:
         >>> evaluate(np.zeros((1, 45))).round(2).tolist()
-        [[15.09, 66.83]]
+        [[6.73, 81.13]]
     """
     genes = np.asarray(genes, int)
     depths, kernels, expansions = np.split(genes, [STAGES, STAGES + BLOCKS], axis=1)

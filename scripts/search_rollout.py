@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hw_models import discover
+from hw_models.errors import InputError
 from nas.loop import ASK, INIT, stage_key
 from nas.objectives import Objective
 from nas.screen import first_networks
@@ -140,6 +141,9 @@ def plan_of(text: str, objective: Objective, population: int) -> Strategy:
     """The strategy of a text, bound to the objective and its space.
 
     Raises:
-        InputError: as `strategy_of`; strategy and objective do not go together.
+        InputError: as `strategy_of`; strategy and objective do not go together; it needs gradients.
     """
-    return bound(strategy_of(text, objective.space, population), objective)
+    plan = bound(strategy_of(text, objective.space, population), objective)
+    if plan.needs_gradients:
+        raise InputError(f"strategy {plan.name} needs gradients of the error, which these problems do not have")
+    return plan

@@ -17,6 +17,7 @@ import numpy as np
 import search_judges
 import search_problems
 from benchmark_rows import Row, row
+from benchmark_search import PACKAGES
 from search_kept import Kept
 
 GENES45_COUNTS = (200, 1000, 2000, 5000, 10_000)
@@ -41,6 +42,11 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     if len(known) < 2:
         return float(known.mean()), float("nan")
     return float(known.mean()), float(t.ppf(0.975, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known)))
+
+
+def everybody(kept: Kept, name: str) -> list[str]:
+    """All that have results: ours, then packages."""
+    return sorted(kept.who(name), key=lambda who: (who in PACKAGES, who))
 
 
 def points_of(result: dict[str, Any]) -> np.ndarray:
@@ -126,12 +132,12 @@ def rows(kept: Kept, problems: Sequence[str], strategies: Sequence[str], package
         at_most = name.endswith("_compile_s") or None
         found.append(row(f"{name}_of_{who}", value if ours else None, None if ours else value, goal, at_most=at_most))
 
-    everybody = (*strategies, *packages)
+    all_of_them = (*strategies, *packages)
     if "genes45" in problems:
         ten = GENES45_COUNTS[-1]
         pymoo = [genes45_at(kept.of("genes45", who), ten) for who in packages if who.startswith("pymoo")]
         theirs = [float(np.mean(values)) for values in pymoo if values]
-        for who in everybody:
+        for who in all_of_them:
             results = kept.of("genes45", who)
             speeds = [each["evaluations"] / each["cpu_s"] for each in results]
             add("genes45_evaluations_per_cpu_second", who, speeds, GOALS["per_s"], "median")
@@ -143,7 +149,7 @@ def rows(kept: Kept, problems: Sequence[str], strategies: Sequence[str], package
             looped = [each["evaluations"] / each["loop_s"] for each in results if "loop_s" in each]
             add("genes45_loop_evaluations_per_cpu_second", who, looped, also="median")
     if "macro" in problems:
-        for who in everybody:
+        for who in all_of_them:
             for share in SHARES:
                 found_until = until_share(kept.of("macro", who), share)
                 label = f"macro_networks_until_{100 * share:g}_percent"
@@ -155,7 +161,7 @@ def rows(kept: Kept, problems: Sequence[str], strategies: Sequence[str], package
     if "accel" in problems:
         for name in search_judges.FRONTS[1:]:
             for count in ACCEL_COUNTS:
-                for who in everybody:
+                for who in all_of_them:
                     add(f"{name}_hypervolume_at_{count}", who, shares_at(kept, name, who, count))
     return found
 
@@ -163,7 +169,7 @@ def rows(kept: Kept, problems: Sequence[str], strategies: Sequence[str], package
 def tables(kept: Kept) -> str:
     """Markdown tables of all problems; every cell is the mean over seeds and half its 95 % interval."""
     parts = []
-    if who := kept.who("genes45"):
+    if who := everybody(kept, "genes45"):
         head = ["", "evaluations per CPU second", "compiling, s", *(f"HV at {count:,}" for count in GENES45_COUNTS)]
         lines = []
         for one in who:
@@ -173,7 +179,7 @@ def tables(kept: Kept) -> str:
             cells = [f"{speed:,.0f}", f"{np.median(compiled):.1f}" if compiled else ""]
             lines.append([one, *cells, *(_cell(genes45_at(results, count), 4) for count in GENES45_COUNTS)])
         parts.append(_table("genes45", head, lines))
-    if who := kept.who("macro"):
+    if who := everybody(kept, "macro"):
         head = ["", *(f"{what} until {100 * share:g} %" for share in SHARES for what in ("networks", "proposals"))]
         head += ["networks, ten budgets", "proposals, ten budgets"]
         lines = []
@@ -186,7 +192,7 @@ def tables(kept: Kept) -> str:
             lines.append([one, *cells])
         parts.append(_table("macro", head, lines))
     for name in search_judges.FRONTS[1:]:
-        if who := kept.who(name):
+        if who := everybody(kept, name):
             lines = [[one, *(_cell(shares_at(kept, name, one, c), 3) for c in ACCEL_COUNTS)] for one in who]
             parts.append(_table(name, ["", *(f"HV at {count:,}" for count in ACCEL_COUNTS)], lines))
     return "\n\n".join(parts)

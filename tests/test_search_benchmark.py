@@ -196,7 +196,7 @@ def search_share(problem, objectives):
 def test_a_budget_is_told_as_a_limit_and_its_best_network_arrives():
     judges = script("search_judges")
     problem = judges.load("macro_budget_3")
-    every, errors, macs = judges._every()
+    every, errors, macs = judges.every_macro()
     within = macs <= problem.objective.limits["macs"]
     assert abs(within.mean() - 0.3) < 0.002
     best, large = every[within][errors[within].argmin()], every[macs.argmax()]
