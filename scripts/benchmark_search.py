@@ -29,9 +29,9 @@ PACKAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "pymoo": ("pymoo", {}),
     "pymoo_50": ("pymoo", {"population": 50}),
     "optuna_nsga2": ("optuna", {"sampler": "nsga2"}),
-    "optuna_tpe": ("optuna", {"sampler": "tpe"}),
     "syne_tune": ("syne_tune", {}),
     "qdax": ("qdax", {}),
+    "optuna_tpe": ("optuna", {"sampler": "tpe"}),  # the slowest, last
 }
 ONLY_GENES45 = ("pymoo_50", "qdax")  # the population of the others there; compiled searches evaluate by themselves
 OURS_POPULATION = {"genes45": 50, "macro": 32, "accel": 32}
@@ -42,7 +42,7 @@ FEWER = {
     ("genes45", "optuna_nsga2"): 2000,
     ("genes45", "optuna_tpe"): 500,
     ("genes45", "syne_tune"): 2000,
-    ("macro", "optuna_tpe"): 1000,
+    ("macro", "optuna_tpe"): 500,
     ("accel", "optuna_tpe"): 500,
 }
 COUNTS = tuple(sorted({*np.unique(np.geomspace(10, EVALUATIONS, 40).astype(int)).tolist(), 200, 1000, 2000, 5000}))

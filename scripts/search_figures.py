@@ -1,6 +1,6 @@
 """Figures of kept searches: how the hypervolume grows, and the fronts, one picture per problem.
 
-    python scripts/search_figures.py DIR [--out FOLDER]      writes search_<problem>.png
+    python scripts/search_figures.py DIR [--out FOLDER] [--only NAMES]      writes search_<problem>.png
 
 Shape letters: `S` seeds, `C` counts of evaluations, `F` points of a front.
 """
@@ -19,9 +19,11 @@ import search_summary
 from benchmark_search import PACKAGES
 from search_kept import Kept
 
-from experiments.plots import COLOURS, FAINT, INK, styled
+from experiments.plots import COLOURS, INK, styled
 from nas import disk
 
+GREYS = ("#222222", "#555555", "#777777", "#999999", "#666666", "#AAAAAA")
+DASHES = ((4, 1.5), (1, 1), (6, 1.5, 1, 1.5), (2, 2), (8, 2), (3, 1, 1, 1, 1, 1))
 FIRST = 20  # evaluations from which curves are drawn
 OUT = Path(__file__).parents[1] / "docs/results"
 AXES = {
@@ -60,17 +62,30 @@ def in_units(name: str, points: np.ndarray) -> np.ndarray:
     return search_problems.front(points[:, ::-1]) * ((1e-6 if name == "macro" else 1e3), 100)
 
 
+def styles(everybody: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Ours in colours, packages in greys and broken lines."""
+    found, ours, theirs = [], 0, 0
+    for who in everybody:
+        if who in PACKAGES:
+            style = {"color": GREYS[theirs % len(GREYS)], "linestyle": (0, DASHES[theirs % len(DASHES)])}
+            theirs += 1
+        else:
+            style = {"color": COLOURS[ours % len(COLOURS)], "linestyle": "-" if ours < len(COLOURS) else ":"}
+            ours += 1
+        found.append((who, {**style, "linewidth": 1.3}))
+    return found
+
+
 @styled
-def figure(kept: Kept, name: str) -> Any:
-    """Median over seeds with the range of all of them, and fronts of the median seeds."""
+def figure(kept: Kept, name: str, only: list[str] | None = None) -> Any:
+    """Median over seeds with the range of all of them, and fronts of the median seeds; of `only` these, if given."""
     import matplotlib.pyplot as plt
+    from matplotlib import ticker
 
     picture, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for number, who in enumerate(search_summary.everybody(kept, name)):
-        colour = COLOURS[number % len(COLOURS)] if number < len(COLOURS) else FAINT
-        style = {"color": colour, "linestyle": "--" if who in PACKAGES else "-", "linewidth": 1.3}
+    for who, style in styles([who for who in search_summary.everybody(kept, name) if only is None or who in only]):
         counts, volumes = curves(kept, name, who)
-        left.fill_between(counts, volumes.min(1), volumes.max(1), color=colour, alpha=0.12, linewidth=0)
+        left.fill_between(counts, volumes.min(1), volumes.max(1), color=style["color"], alpha=0.1, linewidth=0)
         left.plot(counts, np.median(volumes, axis=1), label=who, **style)
         right.step(*shown_front(kept, name, who, volumes).T, where="post", label=who, **style)
     if name == "macro":
@@ -85,6 +100,9 @@ def figure(kept: Kept, name: str) -> Any:
     left.set_ylim(min(np.median(line.get_ydata()[:3]) for line in left.lines), top + 0.02 * top)
     if name.startswith("accel"):
         right.set_xscale("log")
+        right.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        right.xaxis.set_major_formatter("{x:g}")
+        right.xaxis.set_minor_formatter("")
     right.set_xlabel(AXES[name][0])
     right.set_ylabel(AXES[name][1])
     right.legend(fontsize=8)
@@ -98,11 +116,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kept", type=Path, metavar="DIR", help="where `benchmark.py search --keep DIR` put results")
     parser.add_argument("--out", type=Path, metavar="FOLDER", default=OUT, help="%(default)s unless given")
+    parser.add_argument("--only", metavar="NAMES", help="strategies and packages to show, by ',' (all)")
     arguments = parser.parse_args()
+    only = arguments.only.split(",") if arguments.only else None
     kept = Kept(arguments.kept)
     for name in ("genes45", *search_judges.FRONTS):
         if kept.who(name):
-            picture, drawn = figure(kept, name), io.BytesIO()
+            picture, drawn = figure(kept, name, only), io.BytesIO()
             picture.savefig(drawn, format="png", dpi=100)
             plt.close(picture)
             disk.replace(arguments.out / f"search_{name}.png", drawn.getvalue())

@@ -80,6 +80,11 @@ def until_share(results: list[dict[str, Any]], share: float) -> list[tuple[int, 
     return found
 
 
+def typical(found: Sequence[tuple[int, int, bool]], place: int) -> list[float]:
+    """Networks (`place` 0) or proposals (1) by seed, infinite for searches that did not arrive. `[S]`"""
+    return [each[place] if each[2] else float("inf") for each in found]
+
+
 def of_budgets(kept: Kept, who: str) -> list[tuple[int, int, bool]]:
     """Per seed: networks and proposals summed over the ten budgets, and whether every one was reached. `[S]`"""
     per_budget = []
@@ -127,6 +132,8 @@ def rows(kept: Kept, problems: Sequence[str], strategies: Sequence[str], package
         if not known:
             return
         value = float(np.median(known)) if also == "median" else float(np.mean(known))
+        if not np.isfinite(value):
+            return  # most did not arrive, which another row says
         ours = who in strategies
         goal = goal if who == strategies[0] else None
         at_most = name.endswith("_compile_s") or None
@@ -153,11 +160,12 @@ def rows(kept: Kept, problems: Sequence[str], strategies: Sequence[str], package
             for share in SHARES:
                 found_until = until_share(kept.of("macro", who), share)
                 label = f"macro_networks_until_{100 * share:g}_percent"
-                add(label, who, [networks for networks, _, _ in found_until])
+                add(label, who, typical(found_until, 0), also="median")
                 add(label.replace("networks_until", "reached"), who, [reached for _, _, reached in found_until])
             sums = of_budgets(kept, who)
-            add("macro_budgets_networks", who, [networks for networks, _, _ in sums])
-            add("macro_budgets_proposals", who, [proposals for _, proposals, _ in sums])
+            add("macro_budgets_networks", who, typical(sums, 0), also="median")
+            add("macro_budgets_proposals", who, typical(sums, 1), also="median")
+            add("macro_budgets_reached", who, [reached for _, _, reached in sums])
     if "accel" in problems:
         for name in search_judges.FRONTS[1:]:
             for count in ACCEL_COUNTS:
@@ -167,7 +175,7 @@ def rows(kept: Kept, problems: Sequence[str], strategies: Sequence[str], package
 
 
 def tables(kept: Kept) -> str:
-    """Markdown tables of all problems; every cell is the mean over seeds and half its 95 % interval."""
+    """Markdown tables of all problems: means over seeds with half their 95 % interval, or median, least and most."""
     parts = []
     if who := everybody(kept, "genes45"):
         head = ["", "evaluations per CPU second", "compiling, s", *(f"HV at {count:,}" for count in GENES45_COUNTS)]
@@ -186,9 +194,7 @@ def tables(kept: Kept) -> str:
         for one in who:
             cells = []
             for found in (*(until_share(kept.of("macro", one), share) for share in SHARES), of_budgets(kept, one)):
-                missed = sum(not reached for _, _, reached in found)
-                mark = f" ({missed} of {len(found)} did not arrive)" if missed else ""
-                cells += [_cell([each[0] for each in found], 0) + mark, _cell([each[1] for each in found], 0)]
+                cells += [_range(typical(found, place)) for place in (0, 1)]
             lines.append([one, *cells])
         parts.append(_table("macro", head, lines))
     for name in search_judges.FRONTS[1:]:
@@ -203,6 +209,16 @@ def _cell(values: Sequence[float], digits: int) -> str:
         return ""
     mean, half = interval(values)
     return f"{mean:,.{digits}f}" + ("" if np.isnan(half) else f" ± {half:,.{digits}f}")
+
+
+def _range(values: Sequence[float]) -> str:
+    """Median, least and most; `never` where a search did not arrive."""
+    if not len(values):
+        return ""
+    least, middle, most = (
+        "never" if np.isinf(v) else f"{v:,.0f}" for v in np.quantile(values, (0, 0.5, 1), method="lower")
+    )
+    return middle if least == most else f"{middle} ({least} to {most})"
 
 
 def _table(name: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
