@@ -69,7 +69,7 @@ def _share(asked: Array, known: Array) -> Array:
     share = jax.lax.map(one, asked, batch_size=256)
     # between points of the box: how far a network lies below the nearest of the known ones in its worst objective
     gain = -(jax.lax.map(lambda point: (point[None] - known).max(-1).min(), asked, batch_size=256))
-    return share + 1e-3 * jnp.clip(gain, -1.0, 1.0) / POINTS
+    return share * (corner + MARGIN) ** width + 1e-3 * jnp.clip(gain, -1.0, 1.0) / POINTS
 
 
 def _spread(width: int) -> np.ndarray:
