@@ -106,6 +106,8 @@ def build(experiment: Experiment) -> Built:
         experiment.minimize,
         experiment.limits,
         precision=experiment.precision,
+        scalar=experiment.scalar,
+        targets=experiment.targets,
         table=_measured(experiment),
     )
     made = {
@@ -148,6 +150,11 @@ def banner(built: Built) -> list[tuple[str, str]]:
         from experiments.quantities import shown
 
         lines.append(("limits", ", ".join(f"{name} <= {shown(name, most)}" for name, most in objective.limits.items())))
+    if built.experiment.scalar is not None:
+        from experiments.quantities import shown
+
+        aims = ", ".join(f"{name} = {shown(name, aim)}" for name, aim in objective.targets.items())
+        lines.append(("scalar", f"{objective.scalar_name}, target {aims}" if aims else objective.scalar_name))
     lines.append(("seed", str(built.experiment.seed)))
     lines.append(("threads", built.notes[0]))
     rows = status()

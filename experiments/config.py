@@ -62,6 +62,9 @@ class Experiment:
         evaluator: a file of `nas/evaluators`, or a dotted name; gets `seed` where it takes one and none is given.
         minimize: objectives, the most important first.
         limits: largest allowed value by name.
+        scalar: text of a reward of `nas.rewards`, such as `mnasnet_soft` or `absolute[weight=0.5]`, that joins error
+            and costs for strategies that rank by one number; None for none.
+        targets: values that the scalar lands on, by name of a cost.
         steps: how often the strategy is asked.
         seed: of everything random.
         precision: number format that all layers run in, or None for what space and device say.
@@ -82,6 +85,8 @@ class Experiment:
     evaluator: Use
     minimize: tuple[str, ...] = ("error", "latency_s")
     limits: Mapping[str, float] = field(default_factory=dict)
+    scalar: str | None = None
+    targets: Mapping[str, float] = field(default_factory=dict)
     steps: int = 10
     seed: int = 0
     precision: str | None = None
@@ -338,6 +343,8 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
     settings = {name: getattr(experiment, name) for name in setting_names()}
     if experiment.table is None:
         del settings["table"], settings["missing"]
+    if experiment.scalar is None:
+        del settings["scalar"], settings["targets"]
     for part in TARGETS:
         use = settings[part]
         options = {name: _named(value) for name, value in settings_of(part, use).items()}

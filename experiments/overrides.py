@@ -13,6 +13,8 @@ from typing import Any
 from experiments.config import TARGETS, Experiment, Use, check, final_settings, parameters, setting_names, settings_of
 from search_spaces.options import OPEN, annotation_of, typed
 
+OPEN_ENDED = ("limits", "targets")  # numbers by name of an objective
+
 
 def override(experiment: Experiment, changes: Sequence[str]) -> Experiment:
     """The experiment with `changes` of the form `path=value` applied from left to right.
@@ -47,7 +49,7 @@ def _rank(change: str) -> int:
 
 
 def settable(experiment: Experiment) -> dict[str, Any]:
-    """Every path that can be set and its current value; `limits` also of names that have no limit yet.
+    """Every path that can be set and its current value; limits and targets also of names that have none yet.
 
     Example:
         >>> from experiments.config import load_config
@@ -63,8 +65,8 @@ def settable(experiment: Experiment) -> dict[str, Any]:
             found[name] = value.name
             given = settings_of(name, value)
             found |= {f"{name}.{option}": given.get(option, OPEN) for option in {**parameters(name, value), **given}}
-        elif name == "limits":
-            found |= {f"limits.{field}": value.get(field, OPEN) for field in ("error", *Costs._fields, *value)}
+        elif name in OPEN_ENDED:
+            found |= {f"{name}.{field}": value.get(field, OPEN) for field in ("error", *Costs._fields, *value)}
         elif name == "final":
             found |= {f"final.{field}": value.get(field, default) for field, default in final_settings().items()}
         else:
@@ -99,9 +101,11 @@ def _full_path(path: str, known: Mapping[str, Any]) -> str:
     from hw_models.errors import InputError
 
     # a limit may be on one of several devices, latency_s@raspberry_pi_4
-    if path in known or (path.startswith("limits.") and path.partition("@")[0] in known):
+    if path in known or (path.partition(".")[0] in OPEN_ENDED and path.partition("@")[0] in known):
         return path
-    ending = sorted(each for each in known if each.rpartition(".")[2] == path)
+    # targets are for few searches: where none is set yet, they are meant by their whole path only
+    meant = [each for each in known if not each.startswith("targets.") or known[each] is not OPEN]
+    ending = sorted(each for each in meant if each.rpartition(".")[2] == path)
     if len(ending) == 1:
         return ending[0]
     if ending:
@@ -123,7 +127,7 @@ def _replaced(part: str, old: Use, name: str) -> Use:
 
 def _annotation(experiment: Experiment, part: str, leaf: str) -> str:
     """The annotation of a setting as text, or nothing where its function has none."""
-    if part == "limits":
+    if part in OPEN_ENDED:
         return "float"
     if part == "final":
         from nas.training.recipe import Recipe

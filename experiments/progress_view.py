@@ -116,7 +116,7 @@ class _Counting:
 
     def _outcomes(self) -> str:
         words = {"ok": "evaluated", "cached": "repeated", "infeasible": "beyond a limit", "failed": "failed"}
-        words["relaxed"] = "relaxed"
+        words |= {"relaxed": "relaxed", "partial": "trained in part"}
         return ", ".join(f"{self.statuses[s]} {word}" for s, word in words.items() if s in self.statuses)
 
     def _best(self, records: Sequence[Mapping[str, Any]]) -> str:

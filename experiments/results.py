@@ -10,7 +10,7 @@ from typing import Any
 from experiments.output import print_table
 from experiments.quantities import error_of, scale_of, shown
 from nas import pareto
-from nas.run import Record, Run, value_of
+from nas.run import UNFINISHED, Record, Run, value_of
 from nas.store import load
 
 
@@ -138,10 +138,12 @@ def calibrations(run: Run) -> list[str]:
 
 
 def evaluated(records: Sequence[Record]) -> list[Record]:
-    """Records whose network was evaluated for them: not those screened out by their costs, nor repeats, nor gates.
+    """Records whose network was evaluated for them: not those screened out by their costs, nor repeats, nor gates, nor
+    trained in part.
 
     Example:
         >>> evaluated([{"status": status, "objectives": {"error": 0.5}} for status in ("cached", "relaxed")])
         []
     """
-    return [r for r in records if r["status"] not in ("cached", "relaxed") and r["objectives"].get("error") is not None]
+    other = ("cached", *UNFINISHED)
+    return [r for r in records if r["status"] not in other and r["objectives"].get("error") is not None]

@@ -18,12 +18,25 @@ from nas.run import Record
 from nas.run_files import SCHEMA
 from nas.store import Folder
 
+Judged = tuple[int | float, ...]  # genes, and a share of the training where it is not all of it
+
+
+def judged_as(genes: tuple[int, ...], share: float = 1.0) -> Judged:
+    """What tells evaluations apart: the network, and how much of its training it got.
+
+    Example:
+        >>> judged_as((0, 2)), judged_as((0, 2), 0.5)
+        ((0, 2), (0, 2, 0.5))
+    """
+    return genes if share == 1.0 else (*genes, share)
+
 
 class Batch:
     """One step's candidates, P of them. `error [P]` and `evaluated [P]` fill up as outcomes arrive.
 
-    `first` is the index of the record of row 0. With `relaxed` the rows are gates: no limit screens them and none of
-    them is known from before, because limits are penalties on gates, and an error belongs to gates and not to genes.
+    `first` is the index of the record of row 0, `share [P]` how much of its training a row gets. With `relaxed` the
+    rows are gates: no limit screens them and none of them is known from before, because limits are penalties on gates,
+    and an error belongs to gates and not to genes.
     """
 
     def __init__(
@@ -38,17 +51,19 @@ class Batch:
         version: str,
         first: int = 0,
         relaxed: bool = False,
+        share: np.ndarray | None = None,
     ):
         self.space, self.objective, self.folder, self.progress = space, objective, folder, progress
         self.step, self.genes, self.version = step, genes, version
         self.first, self.relaxed = first, relaxed
+        self.share = np.ones(len(genes), np.float32) if share is None else np.asarray(share, np.float32)
         self.costs = {name: np.asarray(value) for name, value in priced.costs.items()}
         self.excess = np.asarray(priced.violation)
         self.error = np.full(len(genes), np.nan, np.float32)
         self.evaluated = np.zeros(len(genes), bool)
         self.twins: list[tuple[int, int]] = []
 
-    def sort_out(self, known: Mapping[tuple[int, ...], float], rows: np.ndarray | None = None) -> np.ndarray:
+    def sort_out(self, known: Mapping[Judged, float], rows: np.ndarray | None = None) -> np.ndarray:
         """Record what needs no evaluation; returns the rows that do, `int [N]`.
 
         `known` holds the error of every network evaluated at earlier steps; `rows` are those to be judged (None: all).
@@ -57,7 +72,7 @@ class Batch:
             InputError: a record of this step is about another network.
         """
         waiting, ready = [], []
-        first: dict[tuple[int, ...], int] = {}
+        first: dict[Judged, int] = {}
         for row in range(len(self.genes)) if rows is None else rows.tolist():
             vector = tuple(self.genes[row].tolist())
             old = self.folder.records.get((self.step, self.first + row))
@@ -67,20 +82,21 @@ class Batch:
                     "network than the one asked now, so other code made this run: give another folder (--out), or "
                     "remove this one"
                 )
+            judged = judged_as(vector, float(self.share[row]))
             if self.relaxed:
                 waiting.append(row)
             elif self.excess[row] > 0:
                 ready.append(self._record(row, "infeasible"))
-            elif vector in known:
-                ready.append(self._settle(row, known[vector]))
-            elif vector in first:
-                self.twins.append((row, first[vector]))
+            elif judged in known:
+                ready.append(self._settle(row, known[judged]))
+            elif judged in first:
+                self.twins.append((row, first[judged]))
             elif old is not None:
-                first[vector] = row
+                first[judged] = row
                 value = old["objectives"]["error"]
                 self.evaluated[row], self.error[row] = True, np.nan if value is None else value
             else:
-                first[vector] = row
+                first[judged] = row
                 waiting.append(row)
         self._write(ready)
         return np.asarray(waiting, np.int32)
@@ -115,6 +131,8 @@ class Batch:
             return "failed"
         if self.relaxed:
             return "relaxed"
+        if self.share[row] < 1:
+            return "partial"
         late = self.objective.late(self.error[row])
         return "infeasible" if late else "ok"
 
@@ -132,7 +150,8 @@ class Batch:
         known = {"error": error if math.isfinite(error) else None}
         costs = {name: float(value[row]) if math.isfinite(value[row]) else None for name, value in self.costs.items()}
         objectives = {name: ({**costs, **known})[name] for name in self.objective.minimize}
-        return {
+        partial = {"training_share": float(self.share[row])} if self.share[row] < 1 else {}
+        return partial | {
             "schema": SCHEMA,
             "step": self.step,
             "index": self.first + row,

@@ -19,13 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from hw_models.errors import InputError
-from nas.batch import Batch
+from nas.batch import Batch, Judged, judged_as
 from nas.objectives import Objective, Priced
 from nas.plain import tree_from
 from nas.progress import Executor, InProcess, Outcome, Progress, Silent
 from nas.run import Record, Run, front_of
 from nas.run_files import FIX
-from nas.screen import first_networks
+from nas.screen import check_targets, first_networks
 from nas.store import Folder, check_steps, open_run
 from nas.types import Evaluator, Feedback, Key, Proposal, State, Strategy, bound
 
@@ -127,6 +127,11 @@ def _check(space: Any, strategy: Strategy, evaluator: Evaluator, steps: Any, key
             f"strategy {strategy.name} needs gradients and evaluator {evaluator.name} gives none: "
             "take tabular (with a complete table), surrogate or supernet"
         )
+    if strategy.needs_shares and evaluator.shortened is None:
+        raise InputError(
+            f"strategy {strategy.name} trains networks for a part of their training and evaluator {evaluator.name} "
+            "cannot: take standalone"
+        )
 
 
 def _meta(
@@ -174,8 +179,9 @@ class _Search:
         self.space, self.strategy, self.evaluator, self.objective = space, strategy, evaluator, objective
         self.root, self.folder, self.progress, self.executor = root, folder, progress, executor
         self.ask, self.tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
-        self.known: dict[tuple[int, ...], float] = {}  # error of evaluated networks, from finished steps only
+        self.known: dict[Judged, float] = {}  # error of evaluated networks, from finished steps only
         self.front: list[Record] = []
+        self.shortened: dict[float, Evaluator] = {}
         judge, plan = evaluator.init(stage_key(root, INIT, 0)), jax.jit(strategy.init)(stage_key(root, INIT, 1))
         self.now = _Now(0, judge, 0, plan)
         self.saved = time.monotonic()
@@ -189,6 +195,7 @@ class _Search:
             # before the training: a limit that nothing meets should not cost an hour
             count = int(jax.eval_shape(self.strategy.ask, self.root, self.now.plan)[1].genes.shape[0])
             genes = first_networks(self.space, self.objective, count, stage_key(self.root, INIT, 2))
+            check_targets(self.space, self.objective, stage_key(self.root, INIT, 3))
             if self.strategy.start is not None:
                 plan = jax.jit(self.strategy.start)(self.now.plan, jnp.asarray(genes))
                 self.now = self.now._replace(plan=plan)
@@ -257,8 +264,9 @@ class _Search:
 
     def _learn(self, record: Record) -> None:
         error = record["objectives"]["error"]
-        if not self._follows and record["status"] in ("ok", "infeasible") and error is not None:
-            self.known.setdefault(tuple(record["genes"]), error)
+        if not self._follows and record["status"] in ("ok", "infeasible", "partial") and error is not None:
+            judged = judged_as(tuple(record["genes"]), record.get("training_share", 1.0))
+            self.known.setdefault(judged, error)
 
     def _one_step(self, version: str | None, last: bool) -> None:
         step = self.now.step
@@ -266,7 +274,8 @@ class _Search:
         if proposal.gates is None:
             judge, genes = self.now.judge, np.asarray(proposal.genes)
             priced = self.objective.price(proposal.genes)
-            batch = self._judged(genes, priced, judge, version or self.evaluator.version(judge))
+            share = None if proposal.share is None else np.asarray(proposal.share)
+            batch = self._judged(genes, priced, judge, version or self.evaluator.version(judge), share=share)
             feedback = self.objective.feedback(batch.error, priced, batch.evaluated)
         else:
             judge, feedback = self._relaxed(proposal, version, last)
@@ -279,15 +288,34 @@ class _Search:
         self.progress.front(self.front)
 
     def _judged(
-        self, genes: np.ndarray, priced: Priced, judge: State, version: str, first: int = 0, rows: Any = None
+        self,
+        genes: np.ndarray,
+        priced: Priced,
+        judge: State,
+        version: str,
+        first: int = 0,
+        rows: Any = None,
+        share: np.ndarray | None = None,
     ) -> Batch:
         """The batch of this step's networks `[P, D]`, evaluated where needed; `rows` as `Batch.sort_out` takes them."""
         batch = Batch(
-            self.space, self.objective, self.folder, self.progress, self.now.step, genes, priced, version, first
+            self.space,
+            self.objective,
+            self.folder,
+            self.progress,
+            self.now.step,
+            genes,
+            priced,
+            version,
+            first,
+            share=share,
         )
         waiting = batch.sort_out(self.known, rows)
-        for outcome in self._outcomes(judge, genes, waiting, first):
-            batch.take(outcome, waiting)
+        shares = batch.share[waiting]
+        for part in np.unique(shares):
+            some = waiting[shares == part]
+            for outcome in self._outcomes(judge, genes, some, first, float(part)):
+                batch.take(outcome, some)
         batch.finish()
         return batch
 
@@ -324,10 +352,22 @@ class _Search:
             self._judged(genes, exact, judge, version or self.evaluator.version(judge), len(genes), rows)
         return judge, feedback
 
-    def _outcomes(self, judge: State, asked: np.ndarray, waiting: np.ndarray, first: int) -> Iterator[Outcome]:
+    def _outcomes(
+        self, judge: State, asked: np.ndarray, waiting: np.ndarray, first: int, share: float = 1.0
+    ) -> Iterator[Outcome]:
         """Outcomes of the rows `waiting` of `asked`, genes `[P, D]` or gates `[P, D, C]`; each has an index of its own
         among all candidates of the step."""
         if not len(waiting):
             return iter(())
         key = stage_key(self.root, EVALUATE, self.now.step)
-        return self.executor.map_chunks(self.evaluator, key, judge, asked[waiting], waiting + np.int32(first))
+        index = waiting + np.int32(first)
+        return self.executor.map_chunks(self._by(share), key, judge, asked[waiting], index)
+
+    def _by(self, share: float) -> Evaluator:
+        """The evaluator that gives candidates this share of their training."""
+        if share == 1.0:
+            return self.evaluator
+        if share not in self.shortened:
+            assert self.evaluator.shortened is not None
+            self.shortened[share] = self.evaluator.shortened(share)
+        return self.shortened[share]

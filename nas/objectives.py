@@ -137,6 +137,11 @@ class Objective:
         """Whether one number says it all: a scalar was given, or there is one objective."""
         return self._scalar is not None or len(self.minimize) == 1
 
+    @property
+    def landings(self) -> dict[str, float]:
+        """Targets that the scalar lands on, and does not merely trade against."""
+        return dict(self.targets) if self.scalar_name.partition("[")[0] == "absolute" else {}
+
     def price_one(self, genes: Array) -> Priced:
         """What one candidate `[D]` costs; pure, for strategies to use inside their own programs."""
         return self._named([table.exact(genes) for table in self.tables])

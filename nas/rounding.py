@@ -63,7 +63,7 @@ def landing(space: Any, objective: Objective, tolerance: float = TOLERANCE) -> R
         >>> float(goal.price(genes[None]).costs["params"][0])
         5.0
     """
-    targets = objective.targets if objective.scalar_name.partition("[")[0] == "absolute" else {}
+    targets = objective.landings
     moves = _moves(space.cardinality)
     decisions, options = jnp.asarray(moves[0]), jnp.asarray(moves[1])
     place, legal = jnp.arange(space.num_decisions), _legal(space)

@@ -2,9 +2,10 @@
 
 A record is a plain dict, one per candidate: `schema, step, index, network, genes, names, objectives, costs, status,
 attempts, error, worker, seconds, evaluator_version`. `status` is `ok` (evaluated, every limit met), `cached` (the
-same, known from an earlier candidate), `infeasible` (a limit is exceeded), `failed` (`error` says why) or `relaxed`
-(probabilities of options: its error is a loss under them, its costs are expected ones, `genes` name the network that
-stands for it, which has a record of its own where it was judged). Numbers that are not known or not finite are None.
+same, known from an earlier candidate), `infeasible` (a limit is exceeded), `failed` (`error` says why), `partial`
+(trained for `training_share` of its training only) or `relaxed` (probabilities of options: its error is a loss under
+them, its costs are expected ones, `genes` name the network that stands for it, which has a record of its own where it
+was judged). Numbers that are not known or not finite are None.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from nas import pareto
 Record = dict[str, Any]
 
 USABLE = ("ok", "cached")
+UNFINISHED = ("relaxed", "partial")  # whose error is none of a trained network
 UNSTABLE = ("worker", "attempts", "seconds")  # what may differ between two runs that are equal
 
 
@@ -119,7 +121,7 @@ class Run:
             'no candidate of the run has error of at most 0.1: the lowest is 0.25, raise that limit'
         """
         where = self.folder or "the run"
-        errors = [record["objectives"]["error"] for record in self.records if record["status"] != "relaxed"]
+        errors = [record["objectives"]["error"] for record in self.records if record["status"] not in UNFINISHED]
         known = [error for error in errors if error is not None]
         most = self.meta["objective"]["limits"].get("error")
         if most is not None and known:

@@ -16,7 +16,7 @@ SCHEMA = 1
 RUN, RECORDS, STATE, LOCK = "run.json", "records.jsonl", "state.msgpack", "lock"
 IDENTITY = ("space", "devices", "objective", "strategy", "evaluator", "seed", "config")
 FIX = "give another folder (--out), or remove this one"
-STATUSES = ("ok", "cached", "infeasible", "failed", "relaxed")
+STATUSES = ("ok", "cached", "infeasible", "failed", "relaxed", "partial")
 
 
 class Snapshot(NamedTuple):

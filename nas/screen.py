@@ -5,6 +5,7 @@ Shape letters: `P` candidates wanted, `D` decisions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from hw_models.errors import InputError
 from nas.objectives import Objective
 from nas.types import Key
 
+NEAR = 0.02  # how far from a target a network still lands on it, relative
 ROUNDS = 8
 BATCH = 512  # 8 rounds of 512: at most 4,096 candidates are priced (more only for a population above 512)
 PARENTS = 32
@@ -42,32 +44,80 @@ def first_networks(space: Any, objective: Objective, count: int, key: Key) -> np
         >>> genes.shape, float(goal.price(genes).violation.max())
         ((4, 6), 0.0)
     """
-    batch = max(BATCH, count)
 
+    def excess(genes: np.ndarray) -> np.ndarray:
+        return np.asarray(objective.price(genes).violation)
+
+    pool, over = _approached(space, objective, excess, min(count, space.size), max(BATCH, count), key)
+    if not (over == 0).any():
+        raise _nothing_meets(space, objective, pool[int(np.argmin(over))], len(pool))
+    chosen = np.argsort(over, kind="stable")
+    return pool[chosen[np.arange(count) % len(chosen)]]
+
+
+def check_targets(space: Any, objective: Objective, key: Key) -> None:
+    """Look for a network that meets the limits and lands within 2 % of every target of a reward that lands.
+
+    Raises:
+        InputError: nothing drawn lands there; names the target, the nearest value and its network.
+
+    Example:
+        >>> from nas.toy import ToySpace, toy_objective
+        >>> goal = toy_objective(ToySpace(), scalar="absolute", targets={"latency_s": 500.0})
+        >>> check_targets(ToySpace(), goal, jax.random.key(0))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        hw_models.errors.InputError: target latency_s=500 cannot be reached: of ... the nearest has latency_s=...
+    """
+    if not objective.landings:
+        return
+
+    def far(genes: np.ndarray) -> np.ndarray:
+        priced = objective.price(genes)
+        off = np.asarray([np.abs(np.asarray(priced.costs[name]) / aim - 1) for name, aim in objective.landings.items()])
+        beyond = np.where(off.max(0) > NEAR, off.sum(0), 0.0)
+        return np.nan_to_num(beyond + np.asarray(priced.violation), nan=np.inf)
+
+    pool, distance = _approached(space, objective, far, 1, BATCH, key)
+    best = int(np.argmin(distance))
+    if distance[best] == 0:
+        return
+    costs = {name: float(value[0]) for name, value in objective.price(pool[best][None]).costs.items()}
+    name = max(objective.landings, key=lambda name: abs(costs[name] / objective.landings[name] - 1))
+    raise InputError(
+        f"target {name}={_short(objective.landings[name])} cannot be reached: of {len(pool)} different networks priced "
+        f"the nearest has {name}={_short(costs[name])} ({space.text(pool[best])}): ask for that, or widen the space"
+    )
+
+
+def _approached(
+    space: Any, objective: Objective, distance_of: Callable[[np.ndarray], np.ndarray], enough: int, batch: int, key: Key
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct networks, until `enough` of them have distance 0 or the rounds are over: genes `[N, D]`, distance `[N]`.
+
+    The first half of the rounds draws, the second mutates the nearest.
+    """
     place = np.arange(batch)
     # every other child takes a larger step, or a search for the nearest network would end in the first valley
     rates = jnp.asarray(np.minimum(np.where(place % 2 == 0, 1.0, 4.0) / space.num_decisions, 1.0), jnp.float32)
     pool = np.zeros((0, space.num_decisions), np.int32)
-    excess = np.zeros((0,), np.float32)
+    distance = np.zeros((0,), np.float32)
     for turn in range(ROUNDS):
         keys = jax.random.split(jax.random.fold_in(key, turn), batch)
         if turn < ROUNDS // 2:
             drawn = np.array(objective.sample(keys), np.int32)
         else:
-            nearest = np.argsort(excess, kind="stable")[:PARENTS]
+            nearest = np.argsort(distance, kind="stable")[:PARENTS]
             parents = jnp.asarray(pool[nearest[place % len(nearest)]])
             drawn = np.array(objective.mutate(keys, parents, rates), np.int32)
         pool, first = np.unique(np.concatenate([pool, drawn]), axis=0, return_index=True)
-        violation = np.concatenate([excess, np.asarray(objective.price(drawn).violation)])
+        every = np.concatenate([distance, distance_of(drawn)])
         # np.unique sorts; the order of drawing is kept, so that the first networks are a fair sample
         order = np.argsort(first)
-        pool, excess = pool[order], violation[first][order]
-        if (excess == 0).sum() >= min(count, space.size):
+        pool, distance = pool[order], every[first][order]
+        if (distance == 0).sum() >= enough:
             break
-    if not (excess == 0).any():
-        raise _nothing_meets(space, objective, pool[int(np.argmin(excess))], len(pool))
-    chosen = np.argsort(excess, kind="stable")
-    return pool[chosen[np.arange(count) % len(chosen)]]
+    return pool, distance
 
 
 def _nothing_meets(space: Any, objective: Objective, genes: np.ndarray, priced: int) -> InputError:

@@ -51,12 +51,15 @@ class Proposal(NamedTuple):
         aux: whatever `tell` needs to remember of this `ask` (noise, parents); any PyTree, or None.
         judge: `bool [P]`, beside gates: rows whose network (`genes`) is judged at this step as an ordinary candidate;
             None for all of them. At the last step of a search all are, whatever stands here.
+        share: `float32 [P]`, above 0 to 1, how much of its training each row gets; None for all of it. Rows that get
+            less are judged for comparison only and are no answer.
     """
 
     genes: Array
     gates: Array | None = None
     aux: Any = None
     judge: Array | None = None
+    share: Array | None = None
 
 
 class Feedback(NamedTuple):
@@ -97,6 +100,7 @@ class Strategy(NamedTuple):
         bind: `objective -> strategy`, the same strategy with what it can know of the objective: prices (before it
             proposes anything), limits, targets, how many objectives there are. None where that changes nothing. Raises
             `InputError` where strategy and objective do not go together. See `bound`.
+        needs_shares: whether proposals have shares below 1.
     """
 
     init: Callable[[Key], State]
@@ -108,6 +112,7 @@ class Strategy(NamedTuple):
     start: Callable[[State, Array], State] | None = None
     describe: Mapping[str, Any] = _NOTHING
     bind: Callable[[Any], Strategy] | None = None
+    needs_shares: bool = False
 
 
 def bound(strategy: Strategy, objective: Any) -> Strategy:
@@ -155,6 +160,8 @@ class Evaluator(NamedTuple):
         follow: `(key, state, gates [P, D, C]) -> (state, metrics)`, called once at every relaxed step before its gates
             are evaluated: trains the shared weights under them (bi-level search). None where the state is frozen after
             the training rounds; otherwise every step has another `version`, and errors hold for their step only.
+        shortened: `share -> evaluator`, the same with that share of every candidate's training, with the same state.
+            None where candidates are not trained one by one.
     """
 
     init: Callable[[Key], State]
@@ -167,3 +174,4 @@ class Evaluator(NamedTuple):
     gives_gradients: bool = False
     describe: Mapping[str, Any] = _NOTHING
     follow: Callable[[Key, State, Any], tuple[State, dict[str, float]]] | None = None
+    shortened: Callable[[float], Evaluator] | None = None

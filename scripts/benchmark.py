@@ -2,10 +2,12 @@
 
     python scripts/benchmark.py quickstart|engine|start|profile|freed_memory|spaces|tables [--json FILE]
     python scripts/benchmark.py pricing|kernels|step [--json FILE] [--peers FOLDER]
+    python scripts/benchmark.py search [--json FILE] [--peers FOLDER] [--problems ...] [--seeds N] [--keep DIR] ...
 
 Every row is `{"name", "ours", "peer", "ratio", "goal", "met"}`; `peer` and `ratio` are null where there is nobody to
-compare with, `goal` and `met` where no goal was set. Units are in the names. `pricing`, `kernels` and `step` install
-other packages from PyPI, each into a virtual environment of its own below FOLDER, and reuse them afterwards.
+compare with, `goal` and `met` where no goal was set. Units are in the names. `pricing`, `kernels`, `step` and
+`search` install other packages from PyPI, each into a virtual environment of its own below FOLDER, and reuse them
+afterwards.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import benchmark_search
 from benchmark_rows import Row, json_text, row, table_text
 
 
@@ -219,18 +222,22 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "spaces": spaces,
     "tables": tables,
 }
+WITH_PEERS = ("pricing", "kernels", "step")  # imported when asked for
 PEERS = Path(__file__).parents[1] / ".venv-peers"
 
 
 def main() -> None:
     """Run one benchmark, print its table, and write its rows if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=sorted((*BENCHMARKS, "pricing", "kernels", "step")))
+    parser.add_argument("name", choices=sorted((*BENCHMARKS, *WITH_PEERS, "search")))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     parser.add_argument("--peers", type=Path, metavar="FOLDER", default=PEERS, help="environments of other packages")
+    benchmark_search.add_options(parser)
     arguments = parser.parse_args()
     also: dict[str, Any] = {}
-    if arguments.name in ("pricing", "kernels", "step"):
+    if arguments.name == "search":
+        rows, also["peers"] = benchmark_search.rows(arguments.peers.resolve(), arguments)
+    elif arguments.name in WITH_PEERS:
         module = importlib.import_module(f"benchmark_{arguments.name}")
         rows, also["peers"] = module.rows(arguments.peers.resolve())
     else:

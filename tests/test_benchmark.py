@@ -127,5 +127,5 @@ def test_the_command_names_every_benchmark():
     shown = subprocess.run(
         [sys.executable, SCRIPTS / "benchmark.py", "--help"], capture_output=True, text=True, check=True
     ).stdout
-    names = "{engine,freed_memory,kernels,pricing,profile,quickstart,spaces,start,step,tables}"
+    names = "{engine,freed_memory,kernels,pricing,profile,quickstart,search,spaces,start,step,tables}"
     assert names in shown and "--peers FOLDER" in shown

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
 
@@ -101,7 +101,7 @@ def evaluator(
         own = resized(splits, size)
         return alone.Images.of(own), own.validation_images
 
-    def one_error(key: Key, genes: np.ndarray) -> float:
+    def one_error(key: Key, genes: np.ndarray, recipe: Recipe) -> float:
         network = space.freeze(genes)
         images, judged = at(network.image_hw)
         try:
@@ -112,23 +112,33 @@ def evaluator(
             raise CandidateFailure(str(error)) from error
         return mistakes / len(splits.validation_labels)
 
-    def evaluate(key: Key, state: Any, genes: Any, index: Any) -> Quality:
-        # One after the other: what takes time is the training of each, not this loop.
-        rows = zip(np.asarray(genes, np.int32), np.asarray(index).tolist(), strict=True)
-        return Quality(np.asarray([one_error(jax.random.fold_in(key, i), row) for row, i in rows], np.float32))
+    def by(recipe: Recipe) -> Callable[[Key, Any, Any, Any], Quality]:
+        def evaluate(key: Key, state: Any, genes: Any, index: Any) -> Quality:
+            # One after the other: what takes time is the training of each, not this loop.
+            rows = zip(np.asarray(genes, np.int32), np.asarray(index).tolist(), strict=True)
+            errors = [one_error(jax.random.fold_in(key, i), row, recipe) for row, i in rows]
+            return Quality(np.asarray(errors, np.float32))
+
+        return evaluate
+
+    def shortened(share: float) -> Evaluator:
+        # a whole schedule in fewer epochs, and not the beginning of the long one, whose rate has not fallen yet
+        return made._replace(evaluate=by(replace(recipe, epochs=max(1, round(share * epochs)))))
 
     describe = {**described(splits, data, seed), **asdict(recipe), "execution": "alone"}
     version = hashlib.sha256(f"standalone {space.fingerprint} {describe}".encode()).hexdigest()[:16]
-    return Evaluator(
+    made = Evaluator(
         init=lambda key: (),
         train=lambda key, state: (state, {}),
         rounds=0,
-        evaluate=evaluate,
+        evaluate=by(recipe),
         version=lambda state: version,
         chunk=1,
         name="standalone",
         describe=describe,
+        shortened=shortened,
     )
+    return made
 
 
 def count_mistakes(

@@ -129,7 +129,7 @@ def test_the_message_counts_each_network_once():
     space = ToySpace(decisions=4, options=2)  # four networks, drawn thousands of times
     goal = toy_objective(space, limits={"params": 0.1})
     with pytest.raises(InputError, match="of 4 different networks priced the nearest"):
-        search(space, random_search.strategy(space), toy_evaluator(space), goal, steps=1, key=KEY)
+        search(space, random_search.strategy(space, population=4), toy_evaluator(space), goal, steps=1, key=KEY)
 
 
 def test_a_limit_on_error_makes_evaluated_candidates_infeasible():
@@ -233,7 +233,7 @@ def test_nothing_is_compiled_at_later_steps():
 
         return inner
 
-    counting = PLAN._replace(ask=counted("ask", PLAN.ask), tell=counted("tell", PLAN.tell))
+    counting = PLAN._replace(ask=counted("ask", PLAN.ask), tell=counted("tell", PLAN.tell), bind=None)
     _search(strategy=counting, steps=5)
     # shapes of the first proposal are found by one abstract trace, which compiles nothing
     assert traces == {"ask": 2, "tell": 1} or traces == {"ask": 1, "tell": 1}

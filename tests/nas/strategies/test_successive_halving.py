@@ -1,0 +1,86 @@
+"""Successive halving: who is promoted, what the loop records of short trainings, and that it saves training."""
+
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+
+from hw_models.errors import InputError
+from nas.loop import search
+from nas.run import same
+from nas.store import load
+from nas.strategies import random_search, successive_halving
+from nas.toy import ToySpace, toy_evaluator, toy_objective
+from nas.types import Quality
+
+SPACE = ToySpace()
+ALONE = toy_objective(SPACE, ("error",))
+
+
+def _trainable(asked=None):
+    """A toy whose short trainings are noisier; `asked` counts networks by their share of the training."""
+    full = toy_evaluator(SPACE, chunk=4)
+
+    def at(share):
+        def evaluate(key, state, genes, index):
+            if asked is not None:
+                asked[round(float(share), 3)] += len(genes)
+            exact = np.asarray(full.evaluate(key, state, genes, index).error)
+            noise = np.asarray([np.random.default_rng([7, *map(int, row)]).normal() for row in genes])
+            return Quality(np.float32(exact + 0.05 * (1 - share) * noise))
+
+        return full._replace(evaluate=evaluate, shortened=at)
+
+    return at(1.0)
+
+
+def test_short_trainings_are_recorded_as_such_and_never_win():
+    asked = Counter()
+    plan = successive_halving.strategy(SPACE, population=9)
+    run = search(SPACE, plan, _trainable(asked), ALONE, steps=12, key=jax.random.key(0))
+    shares = Counter(round(record.get("training_share", 1.0), 3) for record in run.records)
+    assert set(shares) == {0.111, 0.333, 1.0}
+    assert shares[0.111] > 2 * shares[0.333] > 2 * shares[1.0] > 0
+    assert {r["status"] for r in run.records if "training_share" in r} == {"partial"}
+    assert all("training_share" not in record for record in run.front())
+    assert sum(asked.values()) <= len(run.records)  # a network is trained once for a length
+
+
+def test_the_best_third_is_promoted():
+    plan = successive_halving.strategy(SPACE, population=9)
+    run = search(SPACE, plan, _trainable(), ALONE, steps=2, key=jax.random.key(0))
+    first = sorted((r for r in run.records if r["step"] == 0), key=lambda r: r["objectives"]["error"])
+    second = [r for r in run.records if r["step"] == 1 and r["training_share"] > 0.3]
+    assert [r["genes"] for r in second] == [r["genes"] for r in first[:3]]
+
+
+def test_a_continued_search_equals_one_that_was_not_interrupted(tmp_path):
+    def run(steps, out):
+        plan = successive_halving.strategy(SPACE, population=6)
+        return search(SPACE, plan, _trainable(), ALONE, steps=steps, key=jax.random.key(3), out=out, snapshot_s=0)
+
+    run(3, tmp_path / "parts")
+    assert same(run(7, tmp_path / "parts"), run(7, tmp_path / "whole"))
+    assert any(record["status"] == "partial" for record in load(tmp_path / "parts").records)
+
+
+def test_it_finds_more_than_random_search_for_the_same_training():
+    lowest = {"halving": [], "random": []}
+    for seed in range(5):
+        key = jax.random.key(seed)
+        plan = successive_halving.strategy(SPACE, population=9)
+        run = search(SPACE, plan, _trainable(), ALONE, steps=30, key=key)
+        spent = sum(record.get("training_share", 1.0) for record in run.records)
+        lowest["halving"].append(min(r["objectives"]["error"] for r in run.records if r["status"] in ("ok", "cached")))
+        other = random_search.strategy(SPACE, population=10)
+        run = search(SPACE, other, _trainable(), ALONE, steps=max(1, int(spent // 10)), key=key)
+        lowest["random"].append(min(r["objectives"]["error"] for r in run.records))
+    assert np.mean(lowest["halving"]) < np.mean(lowest["random"])
+
+
+def test_evaluators_without_trainings_are_refused():
+    with pytest.raises(InputError, match="evaluator toy cannot: take standalone"):
+        search(SPACE, successive_halving.strategy(SPACE), toy_evaluator(SPACE), ALONE, steps=1, key=jax.random.key(0))
+    with pytest.raises(InputError, match="rungs 1 is not allowed: give a whole number from 2 to 8"):
+        successive_halving.strategy(SPACE, rungs=1)
