@@ -336,7 +336,7 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
 
     Example:
         >>> to_json(load_config("tiny"))["strategy"]["crossover_rate"]
-        0.9
+        0.5
     """
     from nas.plain import plain
 

@@ -43,7 +43,7 @@ def check_rate(name: str, value: Any, lowest_allowed: bool = True) -> float:
 
 
 def mutation_rate(space: Any, value: Any) -> float:
-    """The probability that a decision is drawn anew; None is one decision in expectation, 1 / D.
+    """The share of decisions that a child changes in expectation, at least one of them; None is one, 1 / D.
 
     Raises:
         InputError: not a number above 0 to 1.
@@ -70,12 +70,14 @@ def first_genes(space: Any, key: Key, count: int, objective: Any = None) -> Arra
         >>> float(goal.price(jax.vmap(space.canonical)(genes)).violation.max())
         0.0
     """
-    active = jax.vmap(space.active)
+    active, cardinality = jax.vmap(space.active), jnp.asarray(space.cardinality, jnp.int32)
 
     def draw(key: Key) -> Array:
         sample_key, dead_key = jax.random.split(key)
         genes = jax.vmap(space.sample)(jax.random.split(sample_key, count)).astype(jnp.int32)
-        dead = jax.random.randint(dead_key, genes.shape, 0, jnp.asarray(space.cardinality, jnp.int32))
+        # a uniform draw and not randint, which draws twice and takes as much longer to compile
+        place = jax.random.uniform(dead_key, genes.shape)
+        dead = jnp.minimum((place * cardinality).astype(jnp.int32), cardinality - 1)
         return jnp.where(active(genes), genes, dead)
 
     if objective is None:
@@ -134,8 +136,9 @@ def crossed(space: Any, key: Key, mother: Array, father: Array, probability: flo
 def mutated(space: Any, key: Key, genes: Array, taken: Array, rate: float, usable: Array | None = None) -> Array:
     """Mutated networks that repeat neither each other nor `taken [N, D]`, where possible. `[P, D] -> [P, D]`
 
-    Repeats are mutated again a bounded number of times, because in a discrete space they would fill a population. Only
-    `usable [N]` rows count as taken.
+    `rate * D` decisions are changed in expectation, at least one: `mutate` of a space always changes one, so that the
+    others are changed with what is left of the rate. Repeats are mutated again a bounded number of times, because in a
+    discrete space they would fill a population. Only `usable [N]` rows count as taken.
 
     Example:
         >>> from nas.toy import ToySpace
@@ -143,7 +146,7 @@ def mutated(space: Any, key: Key, genes: Array, taken: Array, rate: float, usabl
         >>> len({tuple(row) for row in mutated(ToySpace(), jax.random.key(0), genes, genes, 0.2).tolist()})
         5
     """
-    rows = genes.shape[0]
+    rows, decisions = genes.shape
     canonical, active = jax.vmap(space.canonical), jax.vmap(space.active)
     known = canonical(taken)
     if usable is not None:
@@ -155,7 +158,8 @@ def mutated(space: Any, key: Key, genes: Array, taken: Array, rate: float, usabl
     def draw(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         turn, genes, bad = carry
         # the rate grows, because where small steps keep landing on known networks the way out is a large one
-        now = jnp.minimum(rate * jnp.maximum(turn, 1), 1.0).astype(jnp.float32)
+        more = jnp.minimum(rate * jnp.maximum(turn, 1), 1.0)
+        now = (jnp.maximum(more * decisions - 1.0, 0.0) / max(decisions - 1, 1)).astype(jnp.float32)
         keys = jax.random.split(jax.random.fold_in(key, turn), rows)
         fresh = jax.vmap(space.mutate, (0, 0, None))(keys, genes, now).astype(jnp.int32)
         genes = jnp.where(bad[:, None] & active(fresh), fresh, genes)

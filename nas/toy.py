@@ -64,9 +64,14 @@ class ToySpace:
         return self.canonical(jax.random.randint(key, (self.decisions,), 0, self.options))
 
     def mutate(self, key: Key, genes: Array, rate: Any) -> Array:
-        where, what = jax.random.split(key)
-        fresh = jax.random.randint(what, (self.decisions,), 0, self.options)
-        return self.canonical(jnp.where(jax.random.bernoulli(where, rate, (self.decisions,)), fresh, genes))
+        """Other values with probability `rate`, at least one, as in `SearchSpace`."""
+        where, one, what = jax.random.split(key, 3)
+        live = self.active(genes)
+        chance = jax.random.uniform(one, (self.decisions,))
+        forced = jnp.arange(self.decisions) == jnp.argmax(jnp.where(live, chance, -1.0))
+        change = live & (forced | jax.random.bernoulli(where, rate, (self.decisions,)))
+        shift = jax.random.randint(what, (self.decisions,), 1, self.options)
+        return self.canonical(jnp.where(change, (genes + shift) % self.options, genes))
 
     def crossover(self, key: Key, a: Array, b: Array) -> Array:
         return self.canonical(jnp.where(jax.random.bernoulli(key, 0.5, (self.decisions,)), a, b))

@@ -78,12 +78,14 @@ class Genes45:
         return jnp.where(self.active(genes), genes, 0).astype(jnp.int32)
 
     def sample(self, key: Array) -> Array:
-        return self.canonical(jax.random.randint(key, (self.num_decisions,), 0, problem.OPTIONS))
+        chance = jax.random.uniform(key, (self.num_decisions,))  # compiles in half the time of randint
+        return self.canonical((chance * problem.OPTIONS).astype(jnp.int32))
 
     def mutate(self, key: Array, genes: Array, rate: Any) -> Array:
         """Every live gene gets another value with probability `rate`, one of them in any case."""
         live = self.active(genes)
-        where, which, what = jax.random.uniform(key, (3, self.num_decisions))
+        # one flat draw: XLA takes several times as long to compile one of three axes, as it is under vmap
+        where, which, what = jax.random.uniform(key, (3 * self.num_decisions,)).reshape(3, -1)
         forced = jnp.arange(self.num_decisions) == jnp.argmax(jnp.where(live, which, -1.0))
         change = live & (forced | (where < rate))
         shift = 1 + (what * (problem.OPTIONS - 1)).astype(jnp.int32)

@@ -25,8 +25,8 @@ def strategy(
     Args:
         space: the search space.
         population: candidates per step and survivors, P, 1 to 4096 and at most the size of the space.
-        mutation_rate: probability that a decision of a child is drawn anew, above 0 to 1; None means one decision in
-            expectation, 1 / D.
+        mutation_rate: share of its decisions that a child changes in expectation, at least one, above 0 to 1; None
+            means one, 1 / D.
         crossover_rate: probability that a child mixes two parents and is not a mutated copy of one, 0 to 1.
 
     Raises:

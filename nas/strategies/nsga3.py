@@ -39,8 +39,8 @@ def strategy(
         space: the search space.
         population: candidates per step and survivors, P, 1 to 4096 and at most the size of the space; there are as
             many directions as a regular grid of at most P has.
-        mutation_rate: probability that a decision of a child is drawn anew, above 0 to 1; None means one decision in
-            expectation, 1 / D.
+        mutation_rate: share of its decisions that a child changes in expectation, at least one, above 0 to 1; None
+            means one, 1 / D.
         crossover_rate: probability that a child mixes two parents and is not a mutated copy of one, 0 to 1.
 
     Raises:

@@ -44,7 +44,8 @@ def strategy(
         initial: how many random networks come first, at least 2; None means 16, or the population where that is more.
         generations: of the inner evolution, at every step, 1 to 1000.
         memory: networks that the predictor learns from, 16 to 2048: its cost grows with the cube.
-        mutation_rate: probability that a decision of a child is drawn anew, above 0 to 1; None means 1 / D.
+        mutation_rate: share of its decisions that a child changes in expectation, at least one, above 0 to 1; None
+            means one, 1 / D.
 
     Raises:
         InputError: an option out of range; when it is bound, an objective without the error.

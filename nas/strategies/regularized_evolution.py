@@ -46,7 +46,8 @@ def strategy(
             time; with P = N whole generations die at once.
         sample: how many of the living are drawn for every child, from 1; None means a quarter of the population, as in
             the paper.
-        mutation_rate: probability that a decision of a child is drawn anew, above 0 to 1; None means 1 / D.
+        mutation_rate: share of its decisions that a child changes in expectation, at least one, above 0 to 1; None
+            means one, 1 / D.
 
     Raises:
         InputError: an option out of range.

@@ -42,7 +42,8 @@ def strategy(
         space: the search space.
         population: how many networks are alive, N, 1 to 4096 and at most the size of the space. A step pairs them all
             off and proposes P = N / 2 children, one per pair.
-        mutation_rate: probability that a decision of a child is drawn anew, above 0 to 1; None means 1 / D.
+        mutation_rate: share of its decisions that a child changes in expectation, at least one, above 0 to 1; None
+            means one, 1 / D.
         crossover_rate: probability that a child mixes the winners of two pairs, 0 to 1.
 
     Raises:

@@ -56,7 +56,7 @@ def test_a_search_says_what_it_chose_and_leaves_a_run(searched: tuple[Path, Any]
     assert "knee" in result.stdout and str(out) in result.stdout
     run = load_run(out)
     assert len(run.records) == 8 and run.meta["config"]["evaluator"]["rounds"] == 1
-    assert run.meta["config"]["strategy"]["crossover_rate"] == 0.9
+    assert run.meta["config"]["strategy"]["crossover_rate"] == 0.5
 
 
 def test_a_search_without_the_compiled_kernels_says_so_in_one_line(
