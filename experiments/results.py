@@ -137,6 +137,26 @@ def calibrations(run: Run) -> list[str]:
     ]
 
 
+def landed(run: Run) -> list[tuple[str, str]]:
+    """For a search with a scalar: the network with the lowest, and how far it is from its targets; else nothing.
+
+    Example:
+        >>> landed(Run(None, {"objective": {"minimize": ["error"], "scalar": "first"}}, []))
+        []
+    """
+    from nas.rewards import DEFAULTS
+
+    objective = run.meta["objective"]
+    if objective["scalar"].partition("[")[0] not in DEFAULTS:
+        return []
+    pick = run.pick("scalar")
+    said = [("scalar", pick.network)]
+    for name, aim in objective.get("targets", {}).items():
+        value = value_of(pick.record, name)
+        said.append(("target", f"{name} = {shown(name, aim)}: {shown(name, value)}, {value / aim - 1:+.1%}"))
+    return said
+
+
 def evaluated(records: Sequence[Record]) -> list[Record]:
     """Records whose network was evaluated for them: not those screened out by their costs, nor repeats, nor gates, nor
     trained in part.

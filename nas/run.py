@@ -11,7 +11,7 @@ was judged). Numbers that are not known or not finite are None.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,6 +138,8 @@ class Run:
     ) -> Pick:
         """One network of the front: the `knee`, the `best` in the first objective, or the one of that number.
 
+        `scalar` is the network with the lowest, for searches that joined error and costs.
+
         `under` keeps only networks of at most the given values, before the front is taken, so that the best network
         within a budget is found even where it is not on the front of the whole run.
 
@@ -154,6 +156,8 @@ class Run:
                 near = min(value_of(record, name) for record in usable)
                 raise InputError(f"no network has {name} of at most {most:g}: the lowest is {near:.6g}, ask for that")
             usable = inside
+        if which == "scalar":
+            return Pick(min(usable, key=self._scalar()), self)
         front = front_of(usable, names)
         if which == "best":
             return Pick(front[0], self)
@@ -161,10 +165,22 @@ class Run:
             return Pick(front[pareto.knee([[value_of(record, name) for name in names] for record in front])], self)
         number = int(which) if str(which).lstrip("-").isdigit() else None
         if number is None:
-            raise unknown("pick", str(which), ("knee", "best", f"0 to {len(front) - 1}"))
+            raise unknown("pick", str(which), ("knee", "best", "scalar", f"0 to {len(front) - 1}"))
         if not 0 <= number < len(front):
             raise InputError(f"pick {number} is not on the front: give 0 to {len(front) - 1}, knee or best")
         return Pick(front[number], self)
+
+    def _scalar(self) -> Callable[[Record], float]:
+        from nas.rewards import DEFAULTS, reward
+
+        settings = self.meta["objective"]
+        if settings["scalar"].partition("[")[0] not in DEFAULTS:
+            raise InputError(
+                "pick scalar is for searches with a scalar of nas.rewards, this has none: give knee or best"
+            )
+        costs = list(self.records[0]["costs"])
+        join = reward(settings["scalar"], costs, settings.get("targets", {}))
+        return lambda record: float(join({name: value_of(record, name) for name in ("error", *costs)}))  # type: ignore[misc]
 
 
 class Gap(NamedTuple):

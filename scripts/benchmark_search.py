@@ -23,7 +23,23 @@ from search_kept import Kept
 from hw_models.errors import InputError
 
 PROBLEMS = ("genes45", "macro", "accel")
-STRATEGIES = ("nsga2", "random_search")
+# our strategies, and their options on genes45 and on the others: small populations, because a few hundred evaluations
+# have to make many generations
+OURS: dict[str, tuple[str, str]] = {
+    "nsga2": ("population=24", "population=16"),
+    "nsga3": ("population=24", "population=16"),
+    "regularized_evolution": ("population=48,batch=12", "population=32,batch=8"),
+    "tournament_evolution": ("population=40", "population=32"),
+    "local_search": ("population=16", "population=10"),
+    "netadapt": ("", ""),
+    "reinforce": ("population=64", "population=16"),
+    "recurrent_controller": ("population=64", "population=16"),
+    "ppo": ("population=64", "population=16"),
+    "surrogate_bo": ("population=16", "population=8"),
+    "predictor_evolution": ("population=16", "population=8"),
+    "random_search": ("population=100", "population=32"),
+}
+STRATEGIES = tuple(OURS)
 # what reports call it -> the environment, and what its script is asked besides
 PACKAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "pymoo": ("pymoo", {}),
@@ -34,7 +50,7 @@ PACKAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "optuna_tpe": ("optuna", {"sampler": "tpe"}),  # the slowest, last
 }
 ONLY_GENES45 = ("pymoo_50", "qdax")  # the population of the others there; compiled searches evaluate by themselves
-OURS_POPULATION = {"genes45": 50, "macro": 32, "accel": 32}
+OURS_POPULATION = {"genes45": 50, "macro": 32, "accel": 32}  # where a strategy given by name does not say its own
 POPULATION = {"genes45": 100, "macro": 32, "accel": 32}  # of packages; 100 is what most of them have by default
 EVALUATIONS = 10_000  # on genes45
 # what takes minutes is asked for less
@@ -42,6 +58,8 @@ FEWER = {
     ("genes45", "optuna_nsga2"): 2000,
     ("genes45", "optuna_tpe"): 500,
     ("genes45", "syne_tune"): 2000,
+    ("genes45", "surrogate_bo"): 1000,
+    ("genes45", "predictor_evolution"): 1000,
     ("macro", "optuna_tpe"): 500,
     ("accel", "optuna_tpe"): 500,
 }
@@ -127,7 +145,9 @@ def ours(kept: Kept, problem: str, who: str, seeds: list[int]) -> None:
     if problem == "genes45":
         if missing := kept.missing(problem, who, seeds):
             _tell(f"{problem}: {who}, seeds {missing}")
-            question = {"strategy": who, "population": OURS_POPULATION[problem], "evaluations": EVALUATIONS}
+            count = FEWER.get((problem, who), EVALUATIONS)
+            question = {"strategy": _with_options(problem, who), "population": OURS_POPULATION[problem]}
+            question |= {"evaluations": count}
             question |= {"seeds": missing, "loop": True}
             _keep_genes45(kept, who, benchmark_peers.ask_ours(ROOT / "search_ours.py", question, ONE_THREAD))
         return
@@ -141,6 +161,14 @@ def ours(kept: Kept, problem: str, who: str, seeds: list[int]) -> None:
         raise refused
 
 
+def _with_options(problem: str, who: str) -> str:
+    """The strategy as text, with its options of `OURS` where it is given by its name alone."""
+    if who not in OURS:
+        return who
+    options = OURS[who][0 if problem == "genes45" else 1]
+    return f"{who}[{options}]" if options else who
+
+
 def _ours_here(kept: Kept, name: str, who: str, population: int, seeds: list[int]) -> None:
     import jax
     import search_judges
@@ -150,7 +178,7 @@ def _ours_here(kept: Kept, name: str, who: str, population: int, seeds: list[int
     if not missing:
         return
     problem = search_judges.load(name)
-    plan = plan_of(who, problem.objective, population)
+    plan = plan_of(_with_options(name, who), problem.objective, population)
     programs = jax.jit(plan.ask), jax.jit(plan.tell)
     _tell(f"{name}: {who}, seeds {missing}")
     for seed in missing:

@@ -14,7 +14,8 @@ def command(
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; an earlier export in it is replaced.")],
     pick: Annotated[
-        str | None, typer.Option(metavar="PICK", help="Of a run: knee (the default), best, or a number of its front.")
+        str | None,
+        typer.Option(metavar="PICK", help="Of a run: knee (the default), best, scalar, or a number of its front."),
     ] = None,
     under: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Only networks within a limit, such as latency=5ms.")

@@ -40,7 +40,7 @@ def command(
     from experiments.build import banner, build
     from experiments.output import pairs
     from experiments.progress_view import watcher
-    from experiments.results import print_front
+    from experiments.results import landed, print_front
     from hw_models.errors import InputError
     from nas.loop import search
     from nas.run import gap
@@ -49,7 +49,8 @@ def command(
     check_out(out, experiment.steps)
     built = build(experiment)
     pairs(banner(built))
-    view = watcher(built.objective.minimize, built.strategy.describe.get("population"))
+    settings = built.strategy.describe
+    view = watcher(built.objective.minimize, settings.get("batch", settings.get("population")))
     try:
         run = search(
             built.space,
@@ -73,6 +74,7 @@ def command(
         [
             *([] if difference is None else [("relaxed", f"{soft} candidates; at the end {difference}")]),
             ("knee", run.pick("knee").network),
+            *landed(run),
             ("run", f"{out}/run.json"),
             ("records", f"{out}/records.jsonl"),
             ("next", f"flynas plot front {out} --out front.png; flynas export {out} --out model"),

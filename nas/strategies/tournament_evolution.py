@@ -59,7 +59,7 @@ def strategy(
     size = check_size(population, space)
     mutation = offspring.mutation_rate(space, mutation_rate)
     mixing = offspring.check_rate("crossover_rate", crossover_rate)
-    settings = {"population": size, "mutation_rate": mutation, "crossover_rate": mixing}
+    settings = {"population": size, "batch": max(1, size // 2), "mutation_rate": mutation, "crossover_rate": mixing}
     return _plan(space, size, mutation, mixing, settings, None)
 
 
