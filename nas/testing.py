@@ -24,7 +24,7 @@ from nas.objectives import Objective
 from nas.pareto import hypervolume
 from nas.plain import arrays_of, tree_from
 from nas.toy import ToySpace, toy_error, toy_objective
-from nas.types import Feedback, Key, Proposal, Strategy
+from nas.types import Feedback, Key, Proposal, Strategy, bound
 
 Make = Callable[..., Strategy]
 
@@ -70,7 +70,7 @@ def check_genes(make: Make) -> None:
     """Proposals and answers are in range, canonical, integers of the right shape, for small and large populations."""
     space = ToySpace()
     for population in (1, 33):
-        plan = make(space, population=population)
+        plan = bound(make(space, population=population), _goal(space))
         state, _, genes = _rollout(plan, _goal(space), 4)
         assert genes.shape[1:] == (space.num_decisions,) and np.issubdtype(genes.dtype, np.integer), genes.dtype
         assert _legal(space, genes), "a proposal is out of range or not canonical"
@@ -80,7 +80,8 @@ def check_genes(make: Make) -> None:
 def check_same_key(make: Make) -> None:
     """The same keys give the same search, another key gives another one, and asking changes nothing it was given."""
     space = ToySpace()
-    runs = [_rollout(make(space, population=8), _goal(space), 3, seed) for seed in (0, 0, 1)]
+    plan = bound(make(space, population=8), _goal(space))
+    runs = [_rollout(plan, _goal(space), 3, seed) for seed in (0, 0, 1)]
     assert np.array_equal(runs[0][2], runs[1][2]) and _equal(runs[0][0], runs[1][0]), "one seed, two searches"
     assert not np.array_equal(runs[0][2], runs[2][2]), "two seeds, one search"
 
@@ -88,7 +89,7 @@ def check_same_key(make: Make) -> None:
 def check_no_recompilation(make: Make) -> None:
     """`ask` and `tell` jit, and are traced once however often they are called."""
     space = ToySpace()
-    plan = make(space, population=8)
+    plan = bound(make(space, population=8), _goal(space))
     traces = {"ask": 0, "tell": 0}
 
     def ask(key: Key, state: Any) -> Any:
@@ -106,7 +107,7 @@ def check_no_recompilation(make: Make) -> None:
 def check_all_invalid(make: Make) -> None:
     """A generation of nothing but failures neither crashes nor stops the search, nor one without an answer."""
     space, goal = ToySpace(), _goal(ToySpace())
-    plan = make(space, population=8)
+    plan = bound(make(space, population=8), goal)
     ask, tell = jax.jit(plan.ask), jax.jit(plan.tell)
     state = jax.jit(plan.init)(jax.random.key(0))
     for t in range(4):
@@ -121,7 +122,7 @@ def check_all_invalid(make: Make) -> None:
 def check_nan_never_wins(make: Make) -> None:
     """A candidate that fails is never preferred to one that does not, even where its feedback holds a NaN."""
     space, goal = ToySpace(), _goal(ToySpace())
-    plan = make(space, population=8)
+    plan = bound(make(space, population=8), goal)
     ask, tell = jax.jit(plan.ask), jax.jit(plan.tell)
     state = jax.jit(plan.init)(jax.random.key(0))
     bad: set[tuple[int, ...]] = set()
@@ -144,7 +145,7 @@ def check_infeasible_lose(make: Make) -> None:
     """With a limit on costs the answer holds networks within it, though random networks mostly exceed it."""
     space = ToySpace()
     goal = toy_objective(space, limits={"params": 7.0})
-    plan = make(space, population=16)
+    plan = bound(make(space, population=16), goal)
     state, _, _ = _rollout(plan, goal, 30)
     violation = np.asarray(goal.price(plan.final(state)).violation)
     assert (violation == 0).mean() >= 0.5, f"only {(violation == 0).sum()} of {violation.size} answers meet the limit"
@@ -153,7 +154,7 @@ def check_infeasible_lose(make: Make) -> None:
 def check_partial_tell(make: Make) -> None:
     """Rows that are not done are ignored, whatever stands in them."""
     space, goal = ToySpace(), _goal(ToySpace())
-    plan = make(space, population=8)
+    plan = bound(make(space, population=8), goal)
     state, proposal = jax.jit(plan.ask)(jax.random.key(1), jax.jit(plan.init)(jax.random.key(0)))
     done = jnp.arange(8) < 4
     told = []
@@ -171,7 +172,7 @@ def check_partial_tell(make: Make) -> None:
 def check_resume(make: Make) -> None:
     """A state that went to plain arrays and back continues exactly; state shapes and dtypes never change."""
     space, goal = ToySpace(), _goal(ToySpace())
-    plan = make(space, population=8)
+    plan = bound(make(space, population=8), goal)
     ask, tell = jax.jit(plan.ask), jax.jit(plan.tell)
     fresh = jax.jit(plan.init)(jax.random.key(0))
     straight = resumed = fresh
@@ -188,7 +189,7 @@ def check_resume(make: Make) -> None:
 def check_large_population(make: Make) -> None:
     """A population of 1,024 works, in a space that has only four networks as well."""
     for space in (ToySpace(), ToySpace(decisions=4, options=2)):
-        plan = make(space, population=1024)
+        plan = bound(make(space, population=1024), _goal(space))
         _, _, genes = _rollout(plan, _goal(space), 2)
         assert _legal(space, genes)
 
@@ -218,7 +219,7 @@ def check_beats_random(make: Make, seeds: Sequence[int] = (0, 1, 2, 3, 4), margi
     corner = [1.1, 60.0]
 
     def mean(factory: Make) -> float:
-        plan = factory(space, population=16)
+        plan = bound(factory(space, population=16), goal)
         return float(np.mean([hypervolume(_rollout(plan, goal, 20, seed)[1], corner) for seed in seeds]))
 
     ours, theirs = mean(make), mean(random_search.strategy)

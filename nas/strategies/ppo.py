@@ -1,0 +1,90 @@
+"""Proximal policy optimisation: several small steps on every batch, none far from the policy that drew it.
+
+
+References: Schulman et al. 2017, "Proximal policy optimization algorithms", https://arxiv.org/abs/1707.06347, equation
+7 (here a decision is a time step, and all decisions of a network share its advantage).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from hw_models.discover import unknown
+from nas.policy import Policy, factorised, recurrent
+from nas.policy_search import number, policy_search, regularised, whole
+from nas.population import check_size
+from nas.types import Strategy
+
+POLICIES = ("recurrent", "factorised")
+
+
+def strategy(
+    space: Any,
+    *,
+    population: int = 64,
+    learning_rate: float = 0.01,
+    entropy: float = 0.1,
+    entropy_halving: float | None = None,
+    memory: float = 0.9,
+    imitation: float = 0.2,
+    policy: str = "recurrent",
+    hidden: int = 32,
+    clip: float = 0.2,
+    epochs: int = 4,
+) -> Strategy:
+    """Clipped policy gradients, with baseline and entropy bonus. Any number of objectives.
+
+    Args:
+        space: the search space.
+        population: candidates per step, P, 1 to 4096.
+        learning_rate: of Adam, above 0.
+        entropy: weight of the entropy of live decisions, in nats, against advantages of about 1; from 0. More keeps the
+            search open for longer.
+        entropy_halving: steps after which that weight has halved, again and again; None keeps it.
+        memory: how much of the moving averages of rewards a step keeps, 0 to 0.9999.
+        imitation: where one number is minimised, how much the best network so far weighs beside a batch, from 0.
+        policy: `recurrent`, each decision in the light of those before it, or `factorised`, each for itself.
+        hidden: units of the recurrent policy, 1 to 1024.
+        clip: how far the probability of a decision may move in a step, relative, before it earns nothing more; above 0
+            to 0.9.
+        epochs: gradient steps on every batch, 1 to 64.
+
+    Raises:
+        InputError: an option out of range.
+
+    Example:
+        >>> import jax
+        >>> from nas.toy import ToySpace
+        >>> plan = strategy(ToySpace(), population=8)
+        >>> _, proposal = plan.ask(jax.random.key(1), plan.init(jax.random.key(0)))
+        >>> proposal.genes.shape
+        (8, 6)
+    """
+    if policy not in POLICIES:
+        raise unknown("policy", str(policy), POLICIES)
+    options = {
+        "population": check_size(population),
+        "learning_rate": number("learning_rate", learning_rate, 0),
+        "entropy": number("entropy", entropy, 0, lowest=True),
+        "entropy_halving": None if entropy_halving is None else number("entropy_halving", entropy_halving, 0),
+        "memory": number("memory", memory, 0, 0.9999, lowest=True),
+        "imitation": number("imitation", imitation, 0, lowest=True),
+        "policy": policy,
+        "hidden": whole("hidden", hidden, 1, 1024),
+        "clip": number("clip", clip, 0, 0.9),
+        "epochs": whole("epochs", epochs, 1, 64),
+    }
+
+    def make(space: Any, directed: int) -> Policy:
+        return factorised(space, directed) if policy == "factorised" else recurrent(space, directed, hidden=hidden)
+
+    def gain(logs: Array, drawn: Array, worth: Array) -> Array:
+        ratio, worth = jnp.exp(logs - drawn), worth[:, None]
+        return jnp.minimum(ratio * worth, jnp.clip(ratio, 1 - clip, 1 + clip) * worth).sum(axis=1)
+
+    loss = regularised(entropy, entropy_halving, gain)
+    directed = policy == "factorised"
+    return policy_search(space, make, loss, name="ppo", describe=options, epochs=epochs, directed=directed)

@@ -1,0 +1,66 @@
+"""REINFORCE: a policy that decides each option for itself moves towards networks that were better than usual.
+
+
+References: Williams 1992, https://doi.org/10.1007/BF00992696 (the estimate of the gradient). Bender et al. 2020,
+"TuNAS", https://arxiv.org/abs/2008.06120, section 3 (independent decisions, of which those that matter count).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jax import Array
+
+from nas.policy import factorised
+from nas.policy_search import number, policy_search, regularised
+from nas.population import check_size
+from nas.types import Strategy
+
+
+def strategy(
+    space: Any,
+    *,
+    population: int = 64,
+    learning_rate: float = 0.2,
+    entropy: float = 0.3,
+    entropy_halving: float | None = None,
+    memory: float = 0.9,
+    imitation: float = 0.2,
+) -> Strategy:
+    """A policy gradient with a moving average of rewards as baseline, and an entropy bonus. Any number of objectives.
+
+    Args:
+        space: the search space.
+        population: candidates per step, P, 1 to 4096.
+        learning_rate: of Adam, above 0.
+        entropy: weight of the entropy of live decisions, in nats, against advantages of about 1; from 0. More keeps the
+            search open for longer.
+        entropy_halving: steps after which that weight has halved, again and again; None keeps it.
+        memory: how much of the moving averages of rewards a step keeps, 0 to 0.9999.
+        imitation: where one number is minimised, how much the best network so far weighs beside a batch, from 0.
+
+    Raises:
+        InputError: an option out of range.
+
+    Example:
+        >>> import jax
+        >>> from nas.toy import ToySpace
+        >>> plan = strategy(ToySpace(), population=8)
+        >>> _, proposal = plan.ask(jax.random.key(1), plan.init(jax.random.key(0)))
+        >>> proposal.genes.shape
+        (8, 6)
+    """
+    options = {
+        "population": check_size(population),
+        "learning_rate": number("learning_rate", learning_rate, 0),
+        "entropy": number("entropy", entropy, 0, lowest=True),
+        "entropy_halving": None if entropy_halving is None else number("entropy_halving", entropy_halving, 0),
+        "memory": number("memory", memory, 0, 0.9999, lowest=True),
+        "imitation": number("imitation", imitation, 0, lowest=True),
+    }
+
+    def gain(logs: Array, drawn: Array, worth: Array) -> Array:
+        return logs.sum(axis=1) * worth
+
+    loss = regularised(entropy, entropy_halving, gain)
+    return policy_search(space, factorised, loss, name="reinforce", describe=options, directed=True)
