@@ -21,18 +21,18 @@ FARTHEST = 3.0  # scatters: one candidate of an absurd cost must not outweigh al
 
 
 class Level(NamedTuple):
-    """Moving averages, `float32 []` each, as sums and the weight they were summed with.
+    """Moving averages, `float32 []` each, and the weights of what they were made of.
 
     Attributes:
-        total: of the rewards of feasible candidates.
-        square: of their squares.
+        mean: of the rewards of feasible candidates.
+        variance: of the same.
         weight: of both.
         standing: of where all candidates stood, infeasible ones included.
         standings: the weight of that.
     """
 
-    total: Array
-    square: Array
+    mean: Array
+    variance: Array
     weight: Array
     standing: Array
     standings: Array
@@ -70,13 +70,17 @@ def advantages(
     good = trusted & done
     clean = jnp.where(good, rewards, 0.0)
     share = (1 - memory) * good.sum() / jnp.maximum(done.sum(), 1)
-    number = jnp.maximum(good.sum(), 1)
-    total = level.total * (1 - share) + share * clean.sum() / number
-    square = level.square * (1 - share) + share * (clean**2).sum() / number
     weight = level.weight * (1 - share) + share
-    mean = total / jnp.maximum(weight, 1e-9)
+    rate = share / jnp.maximum(weight, 1e-9)  # 1 at first: early averages do not lean towards 0
+    number = jnp.maximum(good.sum(), 1)
+    center = clean.sum() / number
+    away = center - level.mean
+    mean = level.mean + rate * away
+    within = jnp.where(good, (rewards - center) ** 2, 0.0).sum() / number
+    # squares are taken about means: where rewards differ little, those about 0 lose the difference in rounding
+    variance = level.variance * (1 - rate) + rate * (within + (1 - rate) * away**2)
     # rewards that are all the same differ by rounding only, which must not look like better and worse
-    scatter = jnp.sqrt(jnp.maximum(square / jnp.maximum(weight, 1e-9) - mean**2, 0.0)) + 1e-5 * jnp.abs(mean) + 1e-8
+    scatter = jnp.sqrt(variance) + 1e-6 * jnp.abs(mean) + 1e-8
     stands = jnp.clip((clean - mean) / scatter, -FARTHEST, FARTHEST)
 
     excess = jnp.log1p(jnp.maximum(violation, 0.0))
@@ -89,7 +93,8 @@ def advantages(
 
     counted = jnp.where(done, stands, 0.0)
     step = jnp.where(done.any(), 1 - memory, 0.0)
-    standing = level.standing * (1 - step) + step * counted.sum() / jnp.maximum(done.sum(), 1)
-    count = level.standings * (1 - step) + step
-    worth = jnp.where(done, stands - standing / jnp.maximum(count, 1e-9), 0.0)
-    return Level(total, square, weight, standing, count), worth
+    standings = level.standings * (1 - step) + step
+    average = counted.sum() / jnp.maximum(done.sum(), 1)
+    standing = level.standing + step / jnp.maximum(standings, 1e-9) * (average - level.standing)
+    worth = jnp.where(done, stands - standing, 0.0)
+    return Level(mean, variance, weight, standing, standings), worth

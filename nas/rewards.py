@@ -2,7 +2,7 @@
 
     mnasnet_soft[exponent=-0.07]      accuracy * product of (cost / target)^exponent
     mnasnet_hard[exponent=-1]         the same, only where a cost exceeds its target
-    absolute[weight=0.3]              accuracy - weight * sum of |cost / target - 1|: lands on the targets
+    absolute[weight=2]                accuracy - weight * sum of |cost / target - 1|: lands on the targets
     product[latency_s=-0.07,...]      accuracy * product of cost^exponent
     fbnet[alpha=0.2,beta=0.6,unit_s=1e-6]  error * alpha * log(1 + latency / unit)^beta
 
@@ -33,7 +33,7 @@ Join = Callable[[Values], Array]
 DEFAULTS: dict[str, dict[str, float]] = {
     "mnasnet_soft": {"exponent": -0.07},
     "mnasnet_hard": {"exponent": -1.0},
-    "absolute": {"weight": 0.3},
+    "absolute": {"weight": 2.0},
     "product": {"latency_s": -0.07, "params": -0.05},
     "fbnet": {"alpha": 0.2, "beta": 0.6, "unit_s": 1e-6},
 }

@@ -23,7 +23,7 @@ def _values(error=0.25, latency_s=0.02, params=1e6):
         ("mnasnet_soft[exponent=-0.5]", {"latency_s": 0.01}, -0.75 * 2**-0.5),
         ("mnasnet_hard", {"latency_s": 0.01}, -0.75 / 2),
         ("mnasnet_hard", {"latency_s": 0.04}, -0.75),  # within the target: the accuracy alone
-        ("absolute", {"latency_s": 0.01}, -(0.75 - 0.3 * 1.0)),
+        ("absolute", {"latency_s": 0.01}, -(0.75 - 2.0 * 1.0)),
         ("absolute[weight=0.1]", {"latency_s": 0.04, "params": 2e6}, -(0.75 - 0.1 * (0.5 + 0.5))),
         ("product", {}, -0.75 * 0.02**-0.07 * 1e6**-0.05),
         ("product[params=-0.1]", {}, -0.75 * 1e6**-0.1),
@@ -83,7 +83,7 @@ def test_objectives_take_rewards_by_name():
     genes = jnp.zeros((1, 6), jnp.int32)
     priced = goal.price(genes)
     feedback = goal.feedback(jnp.asarray([0.5]), priced, [True])
-    np.testing.assert_allclose(feedback.scalar, -(0.5 - 0.3 * 0.8), rtol=1e-5)
+    np.testing.assert_allclose(feedback.scalar, -(0.5 - 2.0 * 0.8), rtol=1e-5)
     assert goal.joined and goal.describe()["targets"] == {"latency_s": 5.0}
     assert not toy_objective(ToySpace()).joined and toy_objective(ToySpace(), ("error",)).joined
     with pytest.raises(InputError, match="aim at nothing: set scalar=absolute"):
