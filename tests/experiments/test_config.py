@@ -107,7 +107,7 @@ def tiny_with(**changes: object) -> Experiment:
     ("changes", "message"),
     [
         ({"strategy": Use("nsga2", popluation=3)}, "option of strategy nsga2 'popluation': did you mean 'population'"),
-        ({"strategy": Use("nsga")}, "unknown strategy 'nsga': did you mean 'nsga2'"),
+        ({"strategy": Use("nsga_2")}, "unknown strategy 'nsga_2': did you mean 'nsga2'"),
         ({"evaluator": Use("supernet", epoch=3)}, "did you mean 'epochs'"),
         ({"space": Use("tiny", input_wh=8)}, "did you mean 'input_hw'"),
         ({"space": "tiny"}, r"give Use\('name'"),
@@ -186,7 +186,7 @@ def test_a_replaced_strategy_keeps_what_it_knows_and_opens_its_own_options() -> 
         ("limits.latency_s=fast", "give a number"),
         ("limits.latncy_s=1", "did you mean 'limits.latency_s'"),
         ("final.epochs=x", "give a whole number"),
-        ("strategy=nsga3", "did you mean 'nsga2'"),
+        ("strategy=nsga_2", "did you mean 'nsga2'"),
         ("device=3", "give text or names a,b"),
     ],
 )
