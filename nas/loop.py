@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hw_models.errors import InputError
+from hw_models.programs import for_few_runs, for_hundreds_of_runs
 from nas.batch import Batch, Judged, judged_as
 from nas.objectives import Objective, Priced
 from nas.plain import tree_from
@@ -178,11 +179,11 @@ class _Search:
     ):
         self.space, self.strategy, self.evaluator, self.objective = space, strategy, evaluator, objective
         self.root, self.folder, self.progress, self.executor = root, folder, progress, executor
-        self.ask, self.tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
+        self.ask, self.tell = for_hundreds_of_runs(strategy.ask), for_hundreds_of_runs(strategy.tell)
         self.known: dict[Judged, float] = {}  # error of evaluated networks, from finished steps only
         self.front: list[Record] = []
         self.shortened: dict[float, Evaluator] = {}
-        judge, plan = evaluator.init(stage_key(root, INIT, 0)), jax.jit(strategy.init)(stage_key(root, INIT, 1))
+        judge, plan = evaluator.init(stage_key(root, INIT, 0)), for_few_runs(strategy.init)(stage_key(root, INIT, 1))
         self.now = _Now(0, judge, 0, plan)
         self.saved = time.monotonic()
 
@@ -197,7 +198,7 @@ class _Search:
             genes = first_networks(self.space, self.objective, count, stage_key(self.root, INIT, 2))
             check_targets(self.space, self.objective, stage_key(self.root, INIT, 3))
             if self.strategy.start is not None:
-                plan = jax.jit(self.strategy.start)(self.now.plan, jnp.asarray(genes))
+                plan = for_few_runs(self.strategy.start)(self.now.plan, jnp.asarray(genes))
                 self.now = self.now._replace(plan=plan)
         try:
             self._train(snapshot_s)

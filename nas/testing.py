@@ -21,6 +21,7 @@ import numpy as np
 from jax import Array
 
 from hw_models.errors import InputError
+from hw_models.programs import for_few_runs, for_hundreds_of_runs
 from nas.objectives import Objective
 from nas.pareto import hypervolume
 from nas.plain import arrays_of, tree_from
@@ -75,9 +76,9 @@ def _judged_gates(objective: Objective, gates: Array, done: Any, broken: Any) ->
 
 def _rollout(plan: Strategy, objective: Objective, steps: int, seed: int = 0) -> tuple[Any, np.ndarray, np.ndarray]:
     """State, all objectives `[N, M]` (infinite where not valid) and all genes after `steps` steps."""
-    ask, tell = jax.jit(plan.ask), jax.jit(plan.tell)
+    ask, tell = for_hundreds_of_runs(plan.ask), for_hundreds_of_runs(plan.tell)
     root = jax.random.key(seed)
-    state = jax.jit(plan.init)(jax.random.fold_in(root, 0))
+    state = for_few_runs(plan.init)(jax.random.fold_in(root, 0))
     seen, genes = [], []
     for t in range(steps):
         state, proposal = ask(jax.random.fold_in(root, t + 1), state)
@@ -146,8 +147,8 @@ def check_all_invalid(make: Make) -> None:
     """A generation of nothing but failures neither crashes nor stops the search, nor one without an answer."""
     space, goal = ToySpace(), _goal(make, ToySpace())
     plan = _bound(make, space, goal, 8)
-    ask, tell = jax.jit(plan.ask), jax.jit(plan.tell)
-    state = jax.jit(plan.init)(jax.random.key(0))
+    ask, tell = for_hundreds_of_runs(plan.ask), for_hundreds_of_runs(plan.tell)
+    state = for_few_runs(plan.init)(jax.random.key(0))
     for t in range(4):
         state, proposal = ask(jax.random.key(t), state)
         assert _legal(space, proposal.genes), "a proposal after failures is out of range"
@@ -161,8 +162,8 @@ def check_nan_never_wins(make: Make) -> None:
     """A candidate that fails is never preferred to one that does not, even where its feedback holds a NaN."""
     space, goal = ToySpace(), _goal(make, ToySpace())
     plan = _bound(make, space, goal, 8)
-    ask, tell = jax.jit(plan.ask), jax.jit(plan.tell)
-    state = jax.jit(plan.init)(jax.random.key(0))
+    ask, tell = for_hundreds_of_runs(plan.ask), for_hundreds_of_runs(plan.tell)
+    state = for_few_runs(plan.init)(jax.random.key(0))
     bad: set[tuple[int, ...]] = set()
     good: set[tuple[int, ...]] = set()
     for t in range(6):
@@ -194,7 +195,7 @@ def check_partial_tell(make: Make) -> None:
     """Rows that are not done are ignored, whatever stands in them."""
     space, goal = ToySpace(), _goal(make, ToySpace())
     plan = _bound(make, space, goal, 8)
-    state, proposal = jax.jit(plan.ask)(jax.random.key(1), jax.jit(plan.init)(jax.random.key(0)))
+    state, proposal = for_hundreds_of_runs(plan.ask)(jax.random.key(1), for_few_runs(plan.init)(jax.random.key(0)))
     rows = len(proposal.genes)
     done = jnp.arange(rows) < rows // 2
     told = []
@@ -205,19 +206,19 @@ def check_partial_tell(make: Make) -> None:
         if feedback.gate_grads is not None:
             grads = jnp.where(done[:, None, None], feedback.gate_grads, junk)
             feedback = feedback._replace(gate_grads=grads)
-        told.append(jax.jit(plan.tell)(state, proposal, feedback))
-    asked = [np.asarray(jax.jit(plan.ask)(jax.random.key(2), after)[1].genes) for after in told]
+        told.append(for_hundreds_of_runs(plan.tell)(state, proposal, feedback))
+    asked = [np.asarray(for_hundreds_of_runs(plan.ask)(jax.random.key(2), after)[1].genes) for after in told]
     assert np.array_equal(asked[0], asked[1]) and np.array_equal(asked[0], asked[2]), "unfinished rows were read"
-    none = jax.jit(plan.tell)(state, proposal, feedback._replace(done=jnp.zeros(rows, bool)))
-    assert _legal(space, jax.jit(plan.ask)(jax.random.key(3), none)[1].genes)
+    none = for_hundreds_of_runs(plan.tell)(state, proposal, feedback._replace(done=jnp.zeros(rows, bool)))
+    assert _legal(space, for_hundreds_of_runs(plan.ask)(jax.random.key(3), none)[1].genes)
 
 
 def check_resume(make: Make) -> None:
     """A state that went to plain arrays and back continues exactly; state shapes and dtypes never change."""
     space, goal = ToySpace(), _goal(make, ToySpace())
     plan = _bound(make, space, goal, 8)
-    ask, tell = jax.jit(plan.ask), jax.jit(plan.tell)
-    fresh = jax.jit(plan.init)(jax.random.key(0))
+    ask, tell = for_hundreds_of_runs(plan.ask), for_hundreds_of_runs(plan.tell)
+    fresh = for_few_runs(plan.init)(jax.random.key(0))
     straight = resumed = fresh
     for t in range(4):
         resumed = tree_from(fresh, arrays_of(resumed))

@@ -21,13 +21,14 @@ from benchmark_rows import Row
 from search_kept import Kept
 
 from hw_models.errors import InputError
+from hw_models.programs import for_hundreds_of_runs
 
 PROBLEMS = ("genes45", "macro", "accel")
 # our strategies, and their options on genes45 and on the others: small populations, because a few hundred evaluations
 # have to make many generations
 OURS: dict[str, tuple[str, str]] = {
-    "nsga2": ("population=24", "population=16"),
-    "nsga3": ("population=24", "population=16"),
+    "nsga2": ("population=20", "population=16"),
+    "nsga3": ("population=20", "population=16"),
     "regularized_evolution": ("population=48,batch=12", "population=32,batch=8"),
     "tournament_evolution": ("population=40", "population=32"),
     "local_search": ("population=16", "population=10"),
@@ -179,7 +180,7 @@ def _ours_here(kept: Kept, name: str, who: str, population: int, seeds: list[int
         return
     problem = search_judges.load(name)
     plan = plan_of(_with_options(name, who), problem.objective, population)
-    programs = jax.jit(plan.ask), jax.jit(plan.tell)
+    programs = for_hundreds_of_runs(plan.ask), for_hundreds_of_runs(plan.tell)
     _tell(f"{name}: {who}, seeds {missing}")
     for seed in missing:
         seen = search_judges.Seen(problem)

@@ -20,6 +20,7 @@ import search_genes45
 from search_rollout import plan_of, scanned
 
 from hw_models.costs import Costs
+from hw_models.programs import SOON
 from nas.loop import search
 from nas.objectives import Objective
 from nas.toy import ToyDevice
@@ -65,7 +66,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
     began = time.process_time()
     goal = objective(space)
     plan = plan_of(question["strategy"], goal, question["population"])
-    program = jax.jit(scanned(plan, goal, error_of, count)).lower(jax.random.key(0)).compile()
+    program = jax.jit(scanned(plan, goal, error_of, count), compiler_options=SOON).lower(jax.random.key(0)).compile()
     compile_s = time.process_time() - began
     many = jax.eval_shape(plan.ask, jax.random.key(0), jax.eval_shape(plan.init, jax.random.key(0)))[1].genes.shape[0]
     judge, found = evaluator(), []

@@ -15,6 +15,7 @@ import numpy as np
 
 from hw_models import discover
 from hw_models.errors import InputError
+from hw_models.programs import for_hundreds_of_runs
 from nas.loop import ASK, INIT, stage_key
 from nas.objectives import Objective
 from nas.screen import first_networks
@@ -94,7 +95,7 @@ def rollout(
         >>> rollout(strategy_of("nsga2", space, 8), goal, errors, 20, jax.random.key(0)).genes.shape
         (20, 6)
     """
-    ask, tell = programs or (jax.jit(plan.ask), jax.jit(plan.tell))
+    ask, tell = programs or (for_hundreds_of_runs(plan.ask), for_hundreds_of_runs(plan.tell))
     state, parts, count = first_state(plan, objective, key), [], 0
     while count < evaluations:
         state, proposal = ask(stage_key(key, ASK, len(parts)), state)
