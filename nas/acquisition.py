@@ -19,20 +19,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from nas.improvement import POINTS, points
+
 QUANTILES = np.asarray([NormalDist().inv_cdf((i + 0.5) / 8) for i in range(8)], np.float32)
-POINTS = 1024  # for three objectives and more
 MARGIN = 0.1  # the reference lies beyond the worst of the front by this share of its extent
 
 
-def improvement(points: Array, front: Array, usable: Array) -> Array:
-    """Hypervolume that each of `points [Q, M]` adds to `front [N, M]` alone, in units of the front's box. `[Q]`
+def gain(objectives: Array, front: Array, usable: Array) -> Array:
+    """Hypervolume that each of `objectives [Q, M]` adds to `front [N, M]` alone, in units of the front's box. `[Q]`
 
     Only `usable` rows of the front count; the reference lies a tenth beyond its worst values. One objective: by how
     much the best is improved. Two: exact. More: by a fixed set of points in the box. Jittable.
 
     Example:
         >>> front = jnp.asarray([[0.0, 1.0], [1.0, 0.0]])
-        >>> improvement(jnp.asarray([[0.5, 0.5], [2.0, 2.0]]), front, jnp.ones(2, bool)).round(2).tolist()
+        >>> gain(jnp.asarray([[0.5, 0.5], [2.0, 2.0]]), front, jnp.ones(2, bool)).round(2).tolist()
         [0.25, 0.0]
     """
     width = front.shape[1]
@@ -40,7 +41,7 @@ def improvement(points: Array, front: Array, usable: Array) -> Array:
     high = jnp.where(usable[:, None], front, -jnp.inf).max(0)
     extent = jnp.where(high > low, high - low, jnp.maximum(jnp.abs(low), 1e-6))
     known = jnp.where(usable[:, None], (front - low) / extent, 1.0 + MARGIN)
-    asked = (points - low) / extent
+    asked = (objectives - low) / extent
     if width == 1:
         return jnp.maximum(-asked[:, 0], 0.0)
     return _area(asked, known) if width == 2 else _share(asked, known)
@@ -60,7 +61,7 @@ def _area(asked: Array, known: Array) -> Array:
 def _share(asked: Array, known: Array) -> Array:
     width = known.shape[1]
     corner = 1.0 + MARGIN
-    box = jnp.asarray(_spread(width), jnp.float32) * (corner + MARGIN) - MARGIN  # [S, M], also below the best known
+    box = jnp.asarray(points(POINTS, width)) * (corner + MARGIN) - MARGIN  # [S, M], also below the best known
     free = ~(known[:, None] <= box[None]).all(-1).any(0)  # [S]
 
     def one(point: Array) -> Array:
@@ -68,17 +69,8 @@ def _share(asked: Array, known: Array) -> Array:
 
     share = jax.lax.map(one, asked, batch_size=256)
     # between points of the box: how far a network lies below the nearest of the known ones in its worst objective
-    gain = -(jax.lax.map(lambda point: (point[None] - known).max(-1).min(), asked, batch_size=256))
-    return share * (corner + MARGIN) ** width + 1e-3 * jnp.clip(gain, -1.0, 1.0) / POINTS
-
-
-def _spread(width: int) -> np.ndarray:
-    """Points spread evenly over a unit box, additive recurrence by powers of the generalised golden ratio. `[S, M]`"""
-    ratio = 2.0
-    for _ in range(32):
-        ratio = (1.0 + ratio) ** (1.0 / (width + 1))
-    steps = np.asarray([ratio ** -(m + 1) for m in range(width)])
-    return (0.5 + np.arange(1, POINTS + 1)[:, None] * steps) % 1.0
+    below = -(jax.lax.map(lambda point: (point[None] - known).max(-1).min(), asked, batch_size=256))
+    return share * (corner + MARGIN) ** width + 1e-3 * jnp.clip(below, -1.0, 1.0) / POINTS
 
 
 def likely_errors(mean: Array, deviation: Array, logarithmic: Array) -> Array:

@@ -18,10 +18,10 @@ from nas.types import Feedback, Key, Proposal, Strategy
 
 
 def needs_front(name: str, objective: Any) -> None:
-    """Refuse an objective that has no front.
+    """Refuse an objective that has no front: one thing to minimise, or a scalar that joins several.
 
     Raises:
-        InputError: there is one objective only.
+        InputError: there is no front.
 
     Example:
         >>> from nas.toy import ToySpace, toy_objective
@@ -30,6 +30,11 @@ def needs_front(name: str, objective: Any) -> None:
         ...
         hw_models.errors.InputError: nsga2 searches a front and minimize names error only: name a cost as well, such as latency_s, or search with regularized_evolution or local_search
     """  # noqa: E501
+    if len(objective.minimize) > 1 and objective.joined:
+        raise InputError(
+            f"{name} searches a front and scalar={objective.scalar_name} asks for one number: drop the scalar, or "
+            "search with regularized_evolution, local_search, surrogate_bo or reinforce"
+        )
     if len(objective.minimize) == 1:
         other = next(name for name in (*objective.cost_names, "error") if name != objective.minimize[0])
         raise InputError(

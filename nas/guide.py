@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from hw_models.errors import InputError
+from hw_models.errors import InputError, whole
 from nas import gaussian_process as gp
 from nas import offspring
 from nas.pareto import best_of
-from nas.population import Population, check_size, fingerprints, repeats, survive, unknown
+from nas.population import MAX_OBJECTIVES, Population, check_size, fingerprints, repeats, survive, unknown
 from nas.types import Feedback, Key, Proposal, Strategy
 
 MEMORY = 384  # networks that the predictor learns from; beyond that the best are kept
@@ -41,6 +41,7 @@ class Guide(NamedTuple):
         learn: `archive -> Learned`.
         foresee: `(learned, genes [Q, D]) -> (mean [Q], deviation [Q], half [N, Q])`, as `gaussian_process.predict`.
         covariance: `(learned, genes [Q, D], half, row) -> [Q]`.
+        late: `error [...] -> [...]`, by how much it exceeds the limit on errors, 0 where there is none.
         join: `(error [...], costs of [...]) -> objectives [..., M]`, one number where the objective is joined.
         price: `genes [Q, D] -> Priced` with leaves `[Q]`.
         width: M.
@@ -50,6 +51,7 @@ class Guide(NamedTuple):
     learn: Callable[[Population], Learned]
     foresee: Callable[[Learned, Array], tuple[Array, Array, Array]]
     covariance: Callable[[Learned, Array, Array, Array], Array]
+    late: Callable[[Array], Array]
     join: Callable[[Array, Any], Array]
     price: Callable[[Array], Any]
     width: int
@@ -71,6 +73,8 @@ def guide(name: str, space: Any, objective: Any) -> Guide:
             f"{name} predicts the error and minimize names {', '.join(objective.minimize)} only: minimise error as "
             "well, or search with nsga2"
         )
+    if len(objective.minimize) >= MAX_OBJECTIVES:
+        raise InputError(f"{name} minimises at most {MAX_OBJECTIVES - 1} objectives: leave some out")
     place = objective.minimize.index("error")
     count = 1 if objective.joined else len(objective.minimize)
     features = jax.vmap(gp.features_of(space, objective))
@@ -106,6 +110,7 @@ def guide(name: str, space: Any, objective: Any) -> Guide:
         learn,
         lambda learned, genes: gp.predict(learned.model, features(genes)),
         lambda learned, genes, half, row: gp.covariance(learned.model, features(genes), half, row),
+        objective.late_by,
         join,
         price,
         count,
@@ -139,11 +144,8 @@ def check_guided(space: Any, population: Any, initial: Any, memory: Any, mutatio
         {'population': 8, 'initial': 16, 'memory': 384, 'mutation_rate': 0.5}
     """
     size = check_size(population, space)
-    least = max(16, size) if initial is None else initial
-    if isinstance(least, bool) or not isinstance(least, int) or least < 2:
-        raise InputError(f"initial {initial!r} is not allowed: give a whole number from 2")
-    if isinstance(memory, bool) or not isinstance(memory, int) or not 16 <= memory <= 2048:
-        raise InputError(f"memory {memory!r} is not allowed: give a whole number from 16 to 2048")
+    least = max(16, size) if initial is None else whole("initial", initial, 2, 100_000)
+    whole("memory", memory, 16, 2048)
     rate = offspring.mutation_rate(space, mutation_rate)
     return {"population": size, "initial": least, "memory": max(memory, size), "mutation_rate": rate}
 

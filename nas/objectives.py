@@ -114,7 +114,11 @@ class Objective:
             raise InputError(
                 f"targets ({', '.join(self.targets)}) without a scalar aim at nothing: set scalar=absolute"
             )
-        self.scalar_name = scalar if isinstance(scalar, str) else getattr(scalar, "__name__", "first")
+        if callable(scalar) and self.targets:
+            raise InputError(f"targets ({', '.join(self.targets)}) are for rewards by name: a function has its own")
+        self.scalar_name = scalar if isinstance(scalar, str) else "first"
+        if callable(scalar):
+            self.scalar_name = f"function {getattr(scalar, '__name__', 'without a name')}"
         self._scalar = reward(scalar, self.cost_names, self.targets) if isinstance(scalar, str) else scalar
         # compiled functions live here, so that several searches with one objective compile once
         self._price = jax.jit(jax.vmap(self.price_one))
@@ -184,7 +188,7 @@ class Objective:
     def _feedback(self, error: Array, priced: Priced, evaluated: Array, done: Array, gate_grads: Any) -> Feedback:
         error = jnp.asarray(error, jnp.float32)
         finite = jnp.isfinite(error)
-        late = _excess(error, self.limits["error"]) if "error" in self.limits else jnp.zeros_like(error)
+        late = self.late_by(error)
         # what was screened out keeps the violation of its costs; what failed has no finite violation
         violation = priced.violation + jnp.where(evaluated, jnp.where(finite, late, jnp.inf), 0.0)
         violation = jnp.where(~evaluated & (violation == 0), jnp.inf, violation)
@@ -204,6 +208,10 @@ class Objective:
         evaluated = jnp.asarray(evaluated, bool)
         done = jnp.ones_like(evaluated) if done is None else jnp.asarray(done, bool)
         return self._judge(jnp.asarray(error, jnp.float32), priced, evaluated, done, gate_grads)
+
+    def late_by(self, error: Array) -> Array:
+        """By how much errors exceed the limit on `error`, relative; 0 where there is none. Pure."""
+        return _excess(error, self.limits["error"]) if "error" in self.limits else jnp.zeros_like(error)
 
     def late(self, error: float) -> bool:
         """Whether a finite error exceeds the limit on `error`, where there is one."""

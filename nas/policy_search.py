@@ -12,7 +12,6 @@ Shape letters: `P` candidates, `D` decisions, `A` rows of the archive, `M` objec
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -22,7 +21,6 @@ import numpy as np
 import optax
 from jax import Array
 
-from hw_models.errors import InputError
 from nas.advantages import Level, advantages, no_level
 from nas.improvement import Box, along, around, directions, empty_box, improvement
 from nas.policy import Policy
@@ -73,42 +71,6 @@ class Learner(NamedTuple):
 Loss = Callable[[Any, Drawn, Array, Array, Array], Array]
 # (policy) -> its loss
 MakeLoss = Callable[[Policy], Loss]
-
-
-def number(name: str, value: Any, low: float, high: float = math.inf, *, lowest: bool = False) -> float:
-    """`value` as a float.
-
-    Raises:
-        InputError: it is no finite number between `low` (which is allowed with `lowest`) and `high`.
-
-    Example:
-        >>> number("learning_rate", 0, 0)
-        Traceback (most recent call last):
-        ...
-        hw_models.errors.InputError: learning_rate 0 is not allowed: give a number above 0
-    """
-    right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not right or value < low or value > high or (value == low and not lowest):
-        upper = "" if high == math.inf else f" to {high:g}"
-        raise InputError(
-            f"{name} {value!r} is not allowed: give a number {'from' if lowest else 'above'} {low:g}{upper}"
-        )
-    return float(value)
-
-
-def whole(name: str, value: Any, low: int, high: int) -> int:
-    """`value` as an int.
-
-    Raises:
-        InputError: it is no whole number from `low` to `high`.
-
-    Example:
-        >>> whole("epochs", 4, 1, 64)
-        4
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InputError(f"{name} {value!r} is not allowed: give a whole number from {low} to {high}")
-    return value
 
 
 def policy_search(

@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from hw_models.errors import InputError, check_range
+from hw_models.errors import InputError, number, whole
 from nas.objectives import Objective
 from nas.population import check_size
 from nas.rounding import Round, landing, most_probable
@@ -91,14 +91,15 @@ def settings(
         (1.0, 0.1)
     """
     check_size(population, space)
-    check_range("learning_rate", learning_rate, 1e-6, 100.0)
-    check_range("warmup", warmup, 0, 1_000_000)
-    check_range("temperature", temperature, 1e-3, 1e3)
-    check_range("last_temperature", last_temperature, 1e-3, 1e3)
-    check_range("anneal_steps", anneal_steps, 1, 1_000_000)
-    check_range("judge_every", judge_every, 1, 1_000_000)
-    ends = (float(temperature), float(last_temperature))
-    return Settings(population, float(learning_rate), warmup, ends, anneal_steps, judge_every)
+    ends = (number("temperature", temperature, 1e-3, 1e3), number("last_temperature", last_temperature, 1e-3, 1e3))
+    return Settings(
+        population,
+        number("learning_rate", learning_rate, 0.0, 100.0),
+        whole("warmup", warmup, 0, 1_000_000),
+        ends,
+        whole("anneal_steps", anneal_steps, 1, 1_000_000),
+        whole("judge_every", judge_every, 1, 1_000_000),
+    )
 
 
 def legal_options(space: Any) -> np.ndarray:

@@ -119,7 +119,8 @@ def _options(name: str, given: Mapping[str, str], costs: Sequence[str]) -> dict[
         except ValueError:
             numbers[option] = math.nan
         positive = name == "fbnet" or option == "weight"
-        if not math.isfinite(numbers[option]) or (positive and numbers[option] <= 0):
-            allowed = "a number above 0" if positive else "a finite number"
+        right = numbers[option] > 0 if positive else numbers[option] < 0  # above 0 an exponent rewards what is slow
+        if not math.isfinite(numbers[option]) or not right:
+            allowed = f"a number {'above' if positive else 'below'} 0"
             raise InputError(f"scalar {name}: {option}={text} is not allowed: give {allowed}")
     return numbers if name == "product" and numbers else {**DEFAULTS[name], **numbers}

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from hw_models.discover import unknown
 from hw_models.errors import InputError
 from nas import pareto
@@ -51,14 +53,30 @@ def front_of(records: Sequence[Record], objectives: Sequence[str]) -> list[Recor
         >>> front_of([row, {**row, "genes": [1], "objectives": {"error": 0.4}}], ["error"])[0]["genes"]
         [1]
     """
-    once = {tuple(record["genes"]): record for record in reversed(records) if record["status"] in USABLE}
-    usable = list(reversed(once.values()))
+    usable = each_once(records)
     if not usable:
         return []
     table = [[value_of(record, name) for name in objectives] for record in usable]
     keep = pareto.non_dominated(table)
     order = sorted((row for row in range(len(usable)) if keep[row]), key=lambda row: (table[row], usable[row]["genes"]))
     return [usable[row] for row in order]
+
+
+def each_once(records: Sequence[Record]) -> list[Record]:
+    """Usable records, one per network: the last time it was evaluated, which matters where weights go on learning.
+
+    Example:
+        >>> first = {"status": "ok", "genes": [0], "objectives": {"error": 0.5}}
+        >>> later = {"status": "ok", "genes": [0], "objectives": {"error": 0.4}}
+        >>> each_once([first, later, {**first, "status": "cached"}])[0]["objectives"]
+        {'error': 0.4}
+    """
+    once: dict[tuple[int, ...], Record] = {}
+    for record in records:
+        genes = tuple(record["genes"])
+        if record["status"] in USABLE and (genes not in once or record["status"] == "ok"):
+            once[genes] = record
+    return list(once.values())
 
 
 @dataclass(frozen=True)
@@ -127,6 +145,8 @@ class Run:
         if most is not None and known:
             lowest = f"the lowest is {min(known):.6g}, raise that limit"
             return f"no candidate of {where} has error of at most {most:g}: {lowest}"
+        if self.records and all(record["status"] in UNFINISHED for record in self.records):
+            return f"all {len(self.records)} candidates of {where} were trained in part only: give more steps"
         failed = sum(record["status"] == "failed" for record in self.records)
         return f"no candidate of {where} was evaluated within its limits: {failed} of {len(self.records)} failed"
 
@@ -157,7 +177,7 @@ class Run:
                 raise InputError(f"no network has {name} of at most {most:g}: the lowest is {near:.6g}, ask for that")
             usable = inside
         if which == "scalar":
-            return Pick(min(usable, key=self._scalar()), self)
+            return Pick(min(each_once(usable), key=self._scalar()), self)
         front = front_of(usable, names)
         if which == "best":
             return Pick(front[0], self)
@@ -180,7 +200,7 @@ class Run:
             )
         costs = list(self.records[0]["costs"])
         join = reward(settings["scalar"], costs, settings.get("targets", {}))
-        return lambda record: float(join({name: value_of(record, name) for name in ("error", *costs)}))  # type: ignore[misc]
+        return lambda record: float(join({name: np.float32(value_of(record, name)) for name in ("error", *costs)}))  # type: ignore[misc]
 
 
 class Gap(NamedTuple):

@@ -41,10 +41,14 @@ class Kept:
         part.write_text(json.dumps(result))
         part.replace(file)
 
-    def of(self, problem: str, who: str) -> list[dict[str, Any]]:
-        """All results of one, by seed."""
+    def by_seed(self, problem: str, who: str) -> dict[int, dict[str, Any]]:
+        """All results of one."""
         files = sorted((self.folder / problem / who).glob("*.json"), key=lambda file: int(file.stem))
-        return [json.loads(file.read_text()) for file in files]
+        return {int(file.stem): json.loads(file.read_text()) for file in files}
+
+    def of(self, problem: str, who: str) -> list[dict[str, Any]]:
+        """All results of one, in the order of seeds."""
+        return list(self.by_seed(problem, who).values())
 
     def who(self, problem: str) -> list[str]:
         """Everybody with a result."""

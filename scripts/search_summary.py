@@ -87,19 +87,19 @@ def typical(found: Sequence[tuple[int, int, bool]], place: int) -> list[float]:
 
 def of_budgets(kept: Kept, who: str) -> list[tuple[int, int, bool]]:
     """Per seed: networks and proposals summed over the ten budgets, and whether every one was reached. `[S]`"""
-    per_budget = []
+    sums: dict[int, list[tuple[int, int, bool]]] = {}
     for name in search_judges.BUDGETS:
         wanted = search_judges.load(name).wanted
-        per_budget.append([])
-        for result in kept.of(name, who):
+        for seed, result in kept.by_seed(name, who).items():
             errors = points_of(result)[:, 0] if result["rows"] else np.ones(0)
             good = np.flatnonzero(errors <= wanted)
             if len(good):
-                per_budget[-1].append((int(good[0]) + 1, int(result["rows"][good[0]][0]), True))
+                one = (int(good[0]) + 1, int(result["rows"][good[0]][0]), True)
             else:
-                per_budget[-1].append((len(errors), result["proposals"], False))
-    seeds = zip(*per_budget, strict=False)  # seeds that have all ten
-    return [(sum(b[0] for b in one), sum(b[1] for b in one), all(b[2] for b in one)) for one in seeds]
+                one = (len(errors), result["proposals"], False)
+            sums.setdefault(seed, []).append(one)
+    whole = [each for each in sums.values() if len(each) == len(search_judges.BUDGETS)]
+    return [(sum(b[0] for b in one), sum(b[1] for b in one), all(b[2] for b in one)) for one in whole]
 
 
 @functools.cache

@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array, lax
 
 from hw_models.discover import unknown
-from hw_models.errors import InputError, check_range
+from hw_models.errors import InputError, number, whole
 from nas.training.batches import Feed
 from nas.training.images import augment, normalise
 from nas.training.loss import cross_entropy, smoothed, soft_cross_entropy
@@ -67,11 +67,11 @@ class Relaxed(NamedTuple):
             >>> Relaxed(2000, "doubt", 0, 0.025).checked(1000).images
             1000
         """
-        check_range("relaxed_images", self.images, 1, 1_000_000)
+        whole("relaxed_images", self.images, 1, 1_000_000)
         if self.loss not in LOSSES:
             raise unknown("relaxed_loss", str(self.loss), LOSSES)
-        check_range("follow", self.follow, 0, 10_000)
-        check_range("follow_rate", self.follow_rate, 0.0, 100.0)
+        whole("follow", self.follow, 0, 10_000)
+        number("follow_rate", self.follow_rate, 0.0, 100.0, lowest=True)
         return self._replace(images=min(self.images, validation))
 
 
@@ -143,8 +143,8 @@ def following(supernet: Supernet, relaxed: Relaxed, recipe: Recipe, source: Feed
         wanted = relaxed.follow * recipe.batch
         order = np.concatenate([draw.permutation(source.total) for _ in range(-(-wanted // source.total))])
         losses: list[Array] = []
-        for number, batch in enumerate(source.batches(order[:wanted].reshape(relaxed.follow, recipe.batch))):
-            weights, loss = compiled(weights, *batch, jnp.asarray(gates), jax.random.fold_in(key, number), by)
+        for step, batch in enumerate(source.batches(order[:wanted].reshape(relaxed.follow, recipe.batch))):
+            weights, loss = compiled(weights, *batch, jnp.asarray(gates), jax.random.fold_in(key, step), by)
             losses.append(loss)
         mean = float(np.mean(jax.device_get(losses)))
         if not np.isfinite(mean):

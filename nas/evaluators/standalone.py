@@ -122,6 +122,11 @@ def evaluator(
         return evaluate
 
     def shortened(share: float) -> Evaluator:
+        if share * epochs < 0.999:
+            raise InputError(
+                f"a share of {share:.3g} of {epochs} epochs is less than one: give epochs of at least "
+                f"{round(1 / share)}, or fewer rungs"
+            )
         # a whole schedule in fewer epochs, and not the beginning of the long one, whose rate has not fallen yet
         return made._replace(evaluate=by(replace(recipe, epochs=max(1, round(share * epochs)))))
 

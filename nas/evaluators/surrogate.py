@@ -22,7 +22,7 @@ import numpy as np
 from jax import Array
 
 from hw_models import discover
-from hw_models.errors import InputError, check_range
+from hw_models.errors import InputError, whole
 from hw_models.programs import for_few_runs
 from nas import multilinear
 from nas.progress import InProcess
@@ -85,7 +85,7 @@ def evaluator(
         raise InputError(f"samples={samples} is out of range: give at least {LEAST}")
     if not 1 <= rounds <= samples:
         raise InputError(f"rounds={rounds} is out of range: give 1 to {samples}, the samples")
-    check_range("samples_per_gate", samples_per_gate, 1, 1024)
+    whole("samples_per_gate", samples_per_gate, 1, 1024)
     most = min(space.size, len(pool) if pool is not None else space.size)
     if samples > most:
         raise InputError(f"samples={samples} are more than the {most:,} networks of {judge.name}: ask fewer")

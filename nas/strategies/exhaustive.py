@@ -63,6 +63,8 @@ def every_network(space: Any) -> np.ndarray:
         >>> every_network(ToySpace()).shape  # 4,096 encodings
         (2176, 6)
     """
+    if not space.num_decisions:  # the loop says what is wrong with such a space
+        return np.zeros((1, 0), np.int32)
     if space.size > LARGEST:
         raise InputError(
             f"space {space.name} has {space.size:,} encodings, too many for exhaustive search (at most {LARGEST:,}): "

@@ -46,7 +46,8 @@ class State(NamedTuple):
 
 
 class _Tried(NamedTuple):
-    """What a proposal remembers: genes `[P, D]`, places in the orders `[P]`, whether climbers start again `[P]`."""
+    """What a proposal remembers: genes `[P, D]`, places in the orders `[P]`, whether climbers start again `[P]`,
+    and what the order of those that move is drawn from, uint32 `[P]`."""
 
     genes: Array
     place: Array
@@ -76,7 +77,9 @@ def strategy(space: Any, *, population: int = 64) -> Strategy:
 
 
 def mixtures(count: int, objectives: int) -> np.ndarray:
-    """Weights of the objectives for each of `count` climbers, spread evenly, each row summing to 1. `[P, M]`
+    """Weights of the objectives for each of `count` climbers, each row summing to 1. `[P, M]`
+
+    Spread evenly for two objectives, drawn uniformly (the same in every search) for more.
 
     Example:
         >>> mixtures(3, 2).round(2).tolist()

@@ -20,10 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from hw_models.errors import InputError
+from hw_models.errors import InputError, number
 from nas.guide import needs_prices
 from nas.population import Population, as_one, check_size, survive, trusted_violation, unknown
 from nas.types import Feedback, Key, Proposal, Strategy
+
+LEAST_STEP = 1e-3  # of the cost; smaller ones change nothing about which option is next
 
 
 class State(NamedTuple):
@@ -54,9 +56,9 @@ def strategy(space: Any, *, population: int | None = None, step: float = 0.15, c
         space: the search space.
         population: candidates per step, P; None means one per decision. An iteration takes as many steps as its
             candidates need.
-        step: share of the cost that the first descent takes away per iteration, above 0 and below 1. The paper begins
+        step: share of the cost that the first descent takes away per iteration, above 0 to 0.9. The paper begins
             with 0.05 and has weeks; a larger one reaches the small networks with a few hundred evaluations.
-        cost: what is shrunk; None means the first cost among what is minimised, or else the first limit.
+        cost: what is shrunk; None means the first cost among what is minimised, has a target, or has a limit.
 
     Raises:
         InputError: an option out of range; when it is bound, an objective without the error, no cost to shrink.
@@ -70,10 +72,7 @@ def strategy(space: Any, *, population: int | None = None, step: float = 0.15, c
         (6, 6)
     """
     size = check_size(max(1, space.num_decisions) if population is None else population, space)
-    number = isinstance(step, int | float) and not isinstance(step, bool)
-    if not number or not 0 < step < 1:
-        raise InputError(f"step {step!r} is not allowed: give a number above 0 and below 1")
-    settings = {"population": size, "step": float(step), "cost": cost}
+    settings = {"population": size, "step": number("step", step, 0, 0.9), "cost": cost}
 
     def bind(objective: Any) -> Strategy:
         return _plan(space, objective, _shrunk(objective, cost), settings)
@@ -159,12 +158,12 @@ def _plan(space: Any, objective: Any, cost: str, settings: dict[str, Any]) -> St
     def ask(key: Key, state: State) -> tuple[State, Proposal]:
         around, _ = costs_around(state.at)
         now = objective.price_one(space.canonical(state.at)).costs[cost]
-        number = state.turn * size + jnp.arange(size)
-        d = number % decisions
+        place_of = state.turn * size + jnp.arange(size)
+        d = place_of % decisions
         # a second round over the decisions takes larger steps
-        goal = now * jnp.maximum(1.0 - state.step * (1 + number // decisions), 0.0)
+        goal = now * jnp.maximum(1.0 - state.step * (1 + place_of // decisions), 0.0)
         row = around[d]
-        enough = jnp.where(row <= goal[:, None], row, -jnp.inf)
+        enough = jnp.where((row <= goal[:, None]) & (row < now), row, -jnp.inf)
         cheapest = jnp.where(row < now, row, jnp.inf)
         choice = jnp.where(jnp.isfinite(enough).any(1), enough.argmax(1), cheapest.argmin(1))
         shrinks = jnp.take_along_axis(row, choice[:, None], axis=1)[:, 0] < now
@@ -189,7 +188,7 @@ def _plan(space: Any, objective: Any, cost: str, settings: dict[str, Any]) -> St
         bottom = ended & ~jnp.isfinite(lowest)
         after = fresh(
             jnp.where(moved, better, jnp.where(bottom, state.top, state.at)),
-            jnp.where(bottom, state.step / 2, state.step),
+            jnp.where(bottom, jnp.maximum(state.step / 2, LEAST_STEP), state.step),
             state.top,
             best,
         )

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from hw_models.errors import InputError
+from hw_models.errors import whole
 from nas import offspring
 from nas.guide import MEMORY, Guide, Learned, check_guided, fresh, guide, guided, needs_prices
 from nas.pareto import best_of
@@ -41,7 +41,7 @@ def strategy(
     Args:
         space: the search space.
         population: candidates per step, P, 1 to 4096 and at most the size of the space.
-        initial: how many random networks come first, at least 2; None means 16, or the population where that is more.
+        initial: how many random networks come first, 2 to 100000; None means 16, or the population where that is more.
         generations: of the inner evolution, at every step, 1 to 1000.
         memory: networks that the predictor learns from, 16 to 2048: its cost grows with the cube.
         mutation_rate: share of its decisions that a child changes in expectation, at least one, above 0 to 1; None
@@ -58,8 +58,7 @@ def strategy(
         >>> proposal.genes.shape
         (4, 6)
     """
-    if isinstance(generations, bool) or not isinstance(generations, int) or not 1 <= generations <= 1000:
-        raise InputError(f"generations {generations!r} is not allowed: give a whole number from 1 to 1000")
+    whole("generations", generations, 1, 1000)
     settings = check_guided(space, population, initial, memory, mutation_rate) | {"generations": generations}
 
     def bind(objective: Any) -> Strategy:
@@ -78,10 +77,11 @@ def _picker(space: Any, by: Guide, settings: dict[str, Any]) -> Callable[[Key, P
     def foreseen(learned: Learned, genes: Array) -> Feedback:
         priced = by.price(genes)
         mean, _, _ = by.foresee(learned, genes)
-        objectives = by.join(jnp.where(learned.logarithmic, jnp.exp(mean), mean), priced.costs)
-        valid = priced.violation == 0
+        error = jnp.where(learned.logarithmic, jnp.exp(mean), mean)
+        objectives, violation = by.join(error, priced.costs), priced.violation + by.late(error)
+        valid = violation == 0
         done = jnp.ones(genes.shape[0], bool)
-        return Feedback(objectives, objectives[:, 0], priced.violation, valid, done)
+        return Feedback(objectives, objectives[:, 0], violation, valid, done)
 
     def picked(key: Key, memory: Population) -> Array:
         learned = by.learn(memory)
@@ -94,7 +94,7 @@ def _picker(space: Any, by: Guide, settings: dict[str, Any]) -> Callable[[Key, P
             children = canonical(offspring.mutated(space, change, children, herd.genes, rate))
             return survive(herd, children, foreseen(learned, children)), None
 
-        first_key, evolve_key = jax.random.split(key)
+        first_key, evolve_key, spare_key = jax.random.split(key, 3)
         drawn = jax.vmap(space.sample)(jax.random.split(first_key, living)).astype(jnp.int32)
         # the best that are known, and as many random ones: the herd is judged by predictions alone
         known = min(living // 2, memory.genes.shape[0])
@@ -105,7 +105,7 @@ def _picker(space: Any, by: Guide, settings: dict[str, Any]) -> Callable[[Key, P
         new = fresh(memory, herd.genes) & herd.known
         rows, _, _ = best_of(herd.objectives[:, : by.width], herd.violation, new, size)
         # where the herd has too few new networks, mutated ones
-        spare = offspring.mutated(space, first_key, herd.genes[rows], memory.genes, rate, memory.known)
+        spare = offspring.mutated(space, spare_key, herd.genes[rows], memory.genes, rate, memory.known)
         return jnp.where(new[rows][:, None], herd.genes[rows], canonical(spare))
 
     return picked

@@ -65,7 +65,8 @@ def strategy(
 
     def draw(key: Key, logits: Array, heat: Array) -> Draw:
         # the highest of logits with Gumbel noise is a draw from their softmax, the highest two are without repetition
-        noisy = logits + jax.random.gumbel(key, (population, *legal.shape))
+        first, second = jax.random.split(key)
+        noisy = logits + jax.random.gumbel(first, (population, *legal.shape))
         noisy = jnp.where(legal, noisy, -jnp.inf)
         order = jnp.argsort(-noisy, axis=-1)
         compared = jnp.broadcast_to(jnp.asarray(legal), noisy.shape)
@@ -74,7 +75,7 @@ def strategy(
             pair = jax.nn.one_hot(order[..., :2], widest).sum(-2) > 0
             compared = pair & compared
             # which of the two runs is drawn again, by their own share
-            again = logits + jax.random.gumbel(jax.random.fold_in(key, 1), noisy.shape)
+            again = logits + jax.random.gumbel(second, noisy.shape)
             taken = jnp.argmax(jnp.where(compared, again, -jnp.inf), -1)
         gates = jax.nn.one_hot(taken, widest, dtype=jnp.float32)
         scores = jnp.where(gates > 0, jnp.max(noisy, -1, keepdims=True) + 1.0, noisy)

@@ -15,8 +15,9 @@ from typing import Any
 
 from jax import Array
 
+from hw_models.errors import number, whole
 from nas.policy import Policy, recurrent
-from nas.policy_search import number, policy_search, regularised, whole
+from nas.policy_search import policy_search, regularised
 from nas.population import check_size
 from nas.types import Strategy
 
@@ -36,7 +37,7 @@ def strategy(
 
     Args:
         space: the search space.
-        population: candidates per step, P, 1 to 4096.
+        population: candidates per step, P, 1 to 4096 and at most the size of the space.
         learning_rate: of Adam, above 0.
         entropy: weight of the entropy of live decisions, in nats, against advantages of about 1; from 0. More keeps the
             search open for longer.

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from hw_models.errors import InputError
+from hw_models.errors import InputError, whole
 from nas import offspring
-from nas.population import Population, as_one, check_size, standing, survive, told, unknown
+from nas.population import MAX_POPULATION, Population, as_one, check_size, standing, survive, told, unknown
 from nas.types import Feedback, Key, Proposal, Strategy
 
 
@@ -44,8 +44,8 @@ def strategy(
         population: how many networks are alive, N, 1 to 4096 and at most the size of the space.
         batch: candidates per step, P, 1 to the population; None means a quarter of it. The paper replaces one at a
             time; with P = N whole generations die at once.
-        sample: how many of the living are drawn for every child, from 1; None means a quarter of the population, as in
-            the paper.
+        sample: how many of the living are drawn for every child, 1 to 4096; None means a quarter of the population, as
+            in the paper.
         mutation_rate: share of its decisions that a child changes in expectation, at least one, above 0 to 1; None
             means one, 1 / D.
 
@@ -63,7 +63,7 @@ def strategy(
     rows = max(1, size // 4) if batch is None else check_size(batch, space, "batch")
     if rows > size:
         raise InputError(f"batch {rows} is more than the population of {size}: give at most {size}")
-    drawn = max(1, size // 4) if sample is None else check_size(sample, space, "sample")
+    drawn = max(1, size // 4) if sample is None else whole("sample", sample, 1, MAX_POPULATION)
     mutation = offspring.mutation_rate(space, mutation_rate)
     settings = {"population": size, "batch": rows, "sample": drawn, "mutation_rate": mutation}
     return _plan(space, size, rows, drawn, mutation, settings, None)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from hw_models.errors import InputError
+from hw_models.errors import whole
 from nas import offspring
 from nas.pareto import best_of
 from nas.population import MAX_OBJECTIVES, Population, as_one, check_size, survive, trusted_violation, unknown
@@ -64,7 +64,7 @@ def strategy(space: Any, *, population: int = 9, rungs: int = 3, factor: int = 3
 
     Args:
         space: the search space.
-        population: candidates per step, P, 1 to 1024 and at most the size of the space.
+        population: candidates per step, P, 1 to 4096 and at most the size of the space.
         rungs: lengths of training, 2 to 8: with 3 rungs and a factor of 3, a ninth, a third and all of it.
         factor: by how much rungs differ in length, and the share of a rung that is promoted, 2 to 16.
 
@@ -79,9 +79,8 @@ def strategy(space: Any, *, population: int = 9, rungs: int = 3, factor: int = 3
         [0.111, 0.111, 0.111, 0.111]
     """
     size = check_size(population, space)
-    for name, value, low, high in (("rungs", rungs, 2, 8), ("factor", factor, 2, 16)):
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise InputError(f"{name} {value!r} is not allowed: give a whole number from {low} to {high}")
+    whole("rungs", rungs, 2, 8)
+    whole("factor", factor, 2, 16)
     return _plan(space, {"population": size, "rungs": rungs, "factor": factor}, None)
 
 
@@ -118,7 +117,9 @@ def _plan(space: Any, settings: dict[str, Any], objective: Any) -> Strategy:
         )
         quota = state.known[:-1].sum(1) // factor
         good = jnp.isfinite(state.violation[:-1]) & state.known[:-1]
-        ready = good & (place < quota[:, None]) & ~state.sent[1:]  # [R - 1, N]
+        # the oldest places are about to be given to new networks
+        kept_on = (jnp.arange(kept) - state.next) % kept >= size
+        ready = good & (place < quota[:, None]) & ~state.sent[1:] & kept_on  # [R - 1, N]
         # the highest rung first, and the best of it
         worth = jnp.where(ready, jnp.arange(rungs - 1)[:, None] * kept + (kept - 1 - place), -1)
         value, which = jax.lax.top_k(worth.ravel(), size)
@@ -150,11 +151,15 @@ def _plan(space: Any, settings: dict[str, Any], objective: Any) -> Strategy:
         partial = seen._replace(
             valid=seen.valid & (short == 0), violation=jnp.where(seen.valid, short, seen.violation + 1.0)
         )
+        full = feedback.done & (short == 0)
+        # a full training takes the place of the short one of the same network
+        again = ((state.best.genes[:, None] == proposal.genes[None]).all(axis=2) & full[None]).any(axis=1)
+        best = state.best._replace(known=state.best.known & ~again)
         return state._replace(
             objectives=state.objectives.at[rung, at].set(padded.astype(jnp.float32), mode="drop"),
             violation=state.violation.at[rung, at].set(violation, mode="drop"),
             known=state.known.at[rung, at].set(True, mode="drop"),
-            best=survive(state.best, proposal.genes, partial),
+            best=survive(best, proposal.genes, partial),
         )
 
     def final(state: State) -> Array:

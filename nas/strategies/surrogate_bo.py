@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from hw_models.errors import InputError
+from hw_models.errors import whole
 from nas import offspring
-from nas.acquisition import improvement, likely_errors
+from nas.acquisition import gain, likely_errors
 from nas.guide import MEMORY, Guide, check_guided, fresh, guide, guided, needs_prices
 from nas.population import Population
 from nas.types import Key, Strategy
@@ -45,7 +45,7 @@ def strategy(
         space: the search space.
         population: candidates per step, P, 1 to 4096 and at most the size of the space. Small batches learn more from
             every evaluation.
-        initial: how many random networks come first, at least 2; None means 16, or the population where that is more.
+        initial: how many random networks come first, 2 to 100000; None means 16, or the population where that is more.
         pool: candidates that are weighed at every step, 64 to 16384.
         memory: networks that the process learns from, 16 to 2048: its cost grows with the cube.
         mutation_rate: share of its decisions that a child changes in expectation, at least one, above 0 to 1; None
@@ -62,28 +62,15 @@ def strategy(
         >>> proposal.genes.shape
         (4, 6)
     """
-    settings = check_guided(space, population, initial, memory, mutation_rate) | {"pool": check_pool(pool)}
+    settings = check_guided(space, population, initial, memory, mutation_rate) | {
+        "pool": whole("pool", pool, 64, 16384)
+    }
 
     def bind(objective: Any) -> Strategy:
         by = guide("surrogate_bo", space, objective)
         return guided("surrogate_bo", space, objective, by, settings, _picker(space, by, settings))
 
     return needs_prices("surrogate_bo", settings, bind)
-
-
-def check_pool(pool: Any) -> int:
-    """How many candidates are weighed.
-
-    Raises:
-        InputError: not a whole number from 64 to 16384.
-
-    Example:
-        >>> check_pool(512)
-        512
-    """
-    if isinstance(pool, bool) or not isinstance(pool, int) or not 64 <= pool <= 16384:
-        raise InputError(f"pool {pool!r} is not allowed: give a whole number from 64 to 16384")
-    return pool
 
 
 def _picker(space: Any, by: Guide, settings: dict[str, Any]) -> Callable[[Key, Population], Array]:
@@ -123,7 +110,9 @@ def _picker(space: Any, by: Guide, settings: dict[str, Any]) -> Callable[[Key, P
         def pick(turn: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
             front, counts, open_, variance, waves, chosen = carry
             errors = likely_errors(mean, jnp.sqrt(variance), learned.logarithmic)
-            gains = jax.lax.map(lambda error: improvement(by.join(error, priced.costs), front, counts), errors)
+            gains = jax.lax.map(lambda error: gain(by.join(error, priced.costs), front, counts), errors)
+            # beyond the limit on errors nothing is gained, and nothing is known of gains where nothing is valid yet
+            gains = jnp.where(by.late(errors) > 0, 0.0, jnp.nan_to_num(gains))
             # ties (nothing improves) go to the most uncertain
             worth = jnp.where(open_, gains.mean(0) + 1e-9 * jnp.sqrt(variance), -jnp.inf)
             best = jax.lax.top_k(worth, each)[1]

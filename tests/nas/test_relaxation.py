@@ -175,7 +175,7 @@ def test_a_search_lands_on_the_latency_it_was_asked_for(module):
 def test_options_are_checked():
     with pytest.raises(InputError, match="paths=3 is not allowed: give 2"):
         proxyless_gates.strategy(TOY, paths=3)
-    with pytest.raises(InputError, match="learning_rate=0 is out of range"):
+    with pytest.raises(InputError, match="learning_rate 0 is not allowed: give a number above 0 to 100"):
         darts.strategy(TOY, learning_rate=0)
     with pytest.raises(InputError, match="proxyless_gates descends one number"):
         bound(proxyless_gates.strategy(TOY), toy_objective(TOY))

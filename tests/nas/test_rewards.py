@@ -68,8 +68,9 @@ def test_several_devices_share_a_cost_of_the_product():
         ("product", {"latency_s": 1.0}, "has no use for targets"),
         ("absolute[weigth=1]", {"latency_s": 1.0}, "did you mean 'weight'"),
         ("absolute[weight=0]", {"latency_s": 1.0}, "weight=0 is not allowed: give a number above 0"),
-        ("product[latency_s=fast]", {}, "latency_s=fast is not allowed: give a finite number"),
+        ("product[latency_s=fast]", {}, "latency_s=fast is not allowed: give a number below 0"),
         ("product[speed=1]", {}, "option of scalar product"),
+        ("mnasnet_soft[exponent=0.5]", {"latency_s": 1.0}, "exponent=0.5 is not allowed: give a number below 0"),
         ("fbnet[unit_s=-1]", {}, "unit_s=-1 is not allowed"),
     ],
 )

@@ -4,6 +4,7 @@ import pytest
 
 from hw_models.errors import InputError
 from nas import store
+from nas.run import front_of
 
 
 def test_front_and_picks(finished):
@@ -35,3 +36,13 @@ def test_picks_that_cannot_be_made_are_named(finished):
     ]:
         with pytest.raises(InputError, match=message):
             run.pick(which, under)
+
+
+def test_the_front_goes_by_the_last_evaluation_of_a_network():
+    def record(step, genes, error, status="ok"):
+        return {"step": step, "genes": genes, "status": status, "objectives": {"error": error}, "costs": {}}
+
+    # weights that go on learning: a network is judged again and again
+    records = [record(0, [1], 0.9), record(5, [2], 0.5), record(9, [1], 0.1), record(9, [1], 0.1, "cached")]
+    front = front_of(records, ["error"])
+    assert [(each["genes"], each["step"]) for each in front] == [([1], 9)]

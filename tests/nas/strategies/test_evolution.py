@@ -86,7 +86,7 @@ def test_directions_are_a_regular_grid():
 
 
 def _niching(points, rank, count):
-    """Which rows the paper's algorithms 3 and 4 keep, taking the nearest of a direction, row by row."""
+    """Rows that the paper's algorithms 3 and 4 keep, taking the nearest of a direction, and everyone's direction."""
     grid = directions(points.shape[1], count)
     front = points[rank == 0]
     low, high = points.min(0), front.max(0)
@@ -98,16 +98,13 @@ def _niching(points, rank, count):
     kept = list(np.flatnonzero(rank < last))
     held = np.bincount(niche[kept], minlength=len(grid))
     left = set(np.flatnonzero(rank == last))
-    turns = []
     while len(kept) < count:
-        direction = min({int(niche[row]) for row in left}, key=lambda d: (held[d], 0))
-        least = held[direction]
-        turns.append(least)
+        direction = min({int(niche[row]) for row in left}, key=lambda d: held[d])
         row = min((row for row in left if niche[row] == direction), key=lambda row: distance[row])
         left.remove(row)
         kept.append(row)
         held[direction] += 1
-    return set(kept), np.bincount(niche[kept], minlength=len(grid)), turns
+    return kept, niche
 
 
 def test_directions_are_served_as_in_the_paper():
@@ -115,12 +112,18 @@ def test_directions_are_served_as_in_the_paper():
     for _ in range(5):
         points = rng.random((40, 3)).astype(np.float32)
         rank = np.asarray(pareto.ranks(points, np.zeros(40)))
-        kept, served, _ = _niching(points.astype(np.float64), rank, 15)
+        kept, niche = _niching(points.astype(np.float64), rank, 15)
         rows, _, _ = nearest_to_directions(jnp.asarray(points), jnp.zeros(40), jnp.ones(40, bool), 15)
-        ours = set(np.asarray(rows).tolist())
-        # where several directions are equally poor, which of them is served last is open
-        assert len(ours & kept) >= 13 and len(ours) == 15
-        assert {row for row in kept if rank[row] < np.sort(rank)[14]} <= ours
+        ours = np.asarray(rows)
+        assert len(set(ours.tolist())) == 15 and (np.sort(rank[ours]) == np.sort(rank[kept])).all()
+        # where several directions are equally poor, which of them is served last is open, and how many hold how much not
+        assert (
+            np.sort(np.bincount(niche[ours], minlength=15)) == np.sort(np.bincount(niche[kept], minlength=15))
+        ).all()
+        for direction in set(niche[ours].tolist()):  # the nearest of the last front that a direction has
+            last = [row for row in np.flatnonzero(niche == direction) if rank[row] == rank[kept].max()]
+            taken = [row for row in ours if row in last]
+            assert len(taken) in (0, len(last)) or set(taken) & set(kept)
 
 
 def test_random_search_stays_within_a_tight_limit():

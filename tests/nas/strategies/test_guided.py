@@ -7,7 +7,7 @@ import pytest
 
 from hw_models.errors import InputError
 from nas import gaussian_process as gp
-from nas.acquisition import improvement
+from nas.acquisition import gain
 from nas.pareto import hypervolume
 from nas.strategies import predictor_evolution, surrogate_bo
 from nas.toy import ToySpace, toy_objective
@@ -50,17 +50,17 @@ def test_improvements_are_differences_of_hypervolume(objectives, tolerance):
     usable = np.arange(12) < 9
     low, high = front[usable].min(0), front[usable].max(0)
     known = (front[usable] - low) / np.where(high > low, high - low, 1)
-    ours = improvement(jnp.asarray(asked), jnp.asarray(front), jnp.asarray(usable))
+    ours = gain(jnp.asarray(asked), jnp.asarray(front), jnp.asarray(usable))
     if objectives == 1:
         best = front[usable].min()
         np.testing.assert_allclose(ours, np.maximum(best - asked[:, 0], 0) / (front[usable].max() - best), atol=1e-5)
         return
     corner = np.full(objectives, 1.1)
     before = hypervolume(known, corner)
-    for row, gain in zip((asked - low) / (high - low), np.asarray(ours), strict=True):
+    for row, more in zip((asked - low) / (high - low), np.asarray(ours), strict=True):
         if objectives == 3 and (row < -0.1).any():
             continue  # beyond the box that the points fill
-        assert abs(hypervolume(np.concatenate([known, row[None]]), corner) - before - gain) < tolerance
+        assert abs(hypervolume(np.concatenate([known, row[None]]), corner) - before - more) < tolerance
 
 
 @pytest.mark.parametrize("module", [surrogate_bo, predictor_evolution], ids=["surrogate_bo", "predictor_evolution"])

@@ -11,8 +11,8 @@ from nas.loop import search
 from nas.run import same
 from nas.store import load
 from nas.strategies import random_search, successive_halving
-from nas.toy import ToySpace, toy_evaluator, toy_objective
-from nas.types import Quality
+from nas.toy import ToySpace, toy_error, toy_evaluator, toy_objective
+from nas.types import Quality, bound
 
 SPACE = ToySpace()
 ALONE = toy_objective(SPACE, ("error",))
@@ -84,3 +84,30 @@ def test_evaluators_without_trainings_are_refused():
         search(SPACE, successive_halving.strategy(SPACE), toy_evaluator(SPACE), ALONE, steps=1, key=jax.random.key(0))
     with pytest.raises(InputError, match="rungs 1 is not allowed: give a whole number from 2 to 8"):
         successive_halving.strategy(SPACE, rungs=1)
+
+
+def test_the_answer_holds_the_best_full_trainings():
+    plan = bound(successive_halving.strategy(SPACE, population=9), ALONE)
+    state, full = plan.init(jax.random.key(0)), {}
+    for t in range(15):
+        state, proposal = plan.ask(jax.random.key(t), state)
+        error = jax.vmap(toy_error)(proposal.genes)
+        state = plan.tell(state, proposal, ALONE.feedback(error, ALONE.price(proposal.genes), np.ones(9, bool)))
+        done = np.asarray(proposal.share) == 1
+        full |= {
+            tuple(row): float(e) for row, e in zip(np.asarray(proposal.genes)[done].tolist(), error[done], strict=True)
+        }
+    best = sorted(full, key=full.get)[:9]
+    assert [tuple(row) for row in np.asarray(plan.final(state)).tolist()][: len(best)] == best
+
+
+def test_no_place_is_given_away_while_its_network_is_promoted():
+    space = ToySpace(decisions=8)
+    goal = toy_objective(space, ("error",))
+    plan = bound(successive_halving.strategy(space, population=256), goal)
+    ask, tell, state = jax.jit(plan.ask), jax.jit(plan.tell), plan.init(jax.random.key(0))
+    for t in range(14):  # more than the ring of 1,024 holds
+        state, proposal = ask(jax.random.key(t), state)
+        assert len(set(np.asarray(proposal.aux.place).tolist())) == 256, f"a place twice at step {t}"
+        error = jax.vmap(toy_error)(proposal.genes)
+        state = tell(state, proposal, goal.feedback(error, goal.price(proposal.genes), np.ones(256, bool)))
