@@ -117,9 +117,9 @@ def test_following_lowers_the_training_loss_and_changes_no_state_it_was_given(fo
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"relaxed_images": 0}, "relaxed_images=0 is out of range: give 1 to"),
+        ({"relaxed_images": 0}, "relaxed_images 0 is not allowed: give a whole number from 1 to"),
         ({"relaxed_loss": "hinge"}, "hinge.*cross_entropy.*doubt"),
-        ({"follow": -1}, "follow=-1 is out of range"),
+        ({"follow": -1}, "follow -1 is not allowed: give a whole number from 0"),
     ],
 )
 def test_settings_are_checked(options, said):

@@ -86,7 +86,7 @@ def test_directions_are_a_regular_grid():
 
 
 def _niching(points, rank, count):
-    """Rows that the paper's algorithms 3 and 4 keep, taking the nearest of a direction, and everyone's direction and distance."""
+    """Rows that the paper keeps (algorithms 3 and 4, the nearest of a direction), all directions and distances."""
     grid = directions(points.shape[1], count)
     front = points[rank == 0]
     low, high = points.min(0), front.max(0)
