@@ -1,6 +1,6 @@
 """Figures of kept searches: how the hypervolume grows, and the fronts, one picture per problem.
 
-    python scripts/search_figures.py DIR [--out FOLDER] [--only NAMES]      writes search_<problem>.png
+    python scripts/search_figures.py DIR [--out FOLDER] [--only NAMES]    writes search_<problem>.png
 
 Shape letters: `S` seeds, `C` counts of evaluations, `F` points of a front.
 """
@@ -24,6 +24,10 @@ from nas import disk
 
 GREYS = ("#222222", "#555555", "#777777", "#999999", "#666666", "#AAAAAA")
 DASHES = ((4, 1.5), (1, 1), (6, 1.5, 1, 1.5), (2, 2), (8, 2), (3, 1, 1, 1, 1, 1))
+SHOWN = (
+    *("surrogate_bo", "predictor_evolution", "nsga2", "regularized_evolution", "reinforce", "random_search"),
+    *("pymoo", "optuna_nsga2", "optuna_tpe", "syne_tune", "qdax"),
+)
 FIRST = 20  # evaluations from which curves are drawn
 OUT = Path(__file__).parents[1] / "docs/results"
 AXES = {
@@ -82,7 +86,7 @@ def figure(kept: Kept, name: str, only: list[str] | None = None) -> Any:
     import matplotlib.pyplot as plt
     from matplotlib import ticker
 
-    picture, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    picture, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.6), layout="constrained")
     for who, style in styles([who for who in search_summary.everybody(kept, name) if only is None or who in only]):
         counts, volumes = curves(kept, name, who)
         left.fill_between(counts, volumes.min(1), volumes.max(1), color=style["color"], alpha=0.1, linewidth=0)
@@ -105,7 +109,7 @@ def figure(kept: Kept, name: str, only: list[str] | None = None) -> Any:
         right.xaxis.set_minor_formatter("")
     right.set_xlabel(AXES[name][0])
     right.set_ylabel(AXES[name][1])
-    right.legend(fontsize=8)
+    picture.legend(*right.get_legend_handles_labels(), fontsize=8, loc="outside right center")
     return picture
 
 
@@ -116,9 +120,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kept", type=Path, metavar="DIR", help="where `benchmark.py search --keep DIR` put results")
     parser.add_argument("--out", type=Path, metavar="FOLDER", default=OUT, help="%(default)s unless given")
-    parser.add_argument("--only", metavar="NAMES", help="strategies and packages to show, by ',' (all)")
+    parser.add_argument("--only", metavar="NAMES", default=",".join(SHOWN), help="who is shown (%(default)s)")
     arguments = parser.parse_args()
-    only = arguments.only.split(",") if arguments.only else None
+    only = arguments.only.split(",")
     kept = Kept(arguments.kept)
     for name in ("genes45", *search_judges.FRONTS):
         if kept.who(name):
