@@ -69,14 +69,16 @@ def command(
         raise InputError(run.nothing_usable())
     print()
     print_front(run)
+    number = landed(run)
+    pick = " --pick scalar" if number else ""
     difference, soft = gap(run), sum(record["status"] == "relaxed" for record in run.records)
     pairs(
         [
             *([] if difference is None else [("relaxed", f"{soft} candidates; at the end {difference}")]),
             ("knee", run.pick("knee").network),
-            *landed(run),
+            *number,
             ("run", f"{out}/run.json"),
             ("records", f"{out}/records.jsonl"),
-            ("next", f"flynas plot front {out} --out front.png; flynas export {out} --out model"),
+            ("next", f"flynas plot front {out} --out front.png; flynas export {out}{pick} --out model"),
         ]
     )
