@@ -137,14 +137,29 @@ def _plan(space: Any, objective: Any, cost: str, settings: dict[str, Any]) -> St
             genes, turn = carry
             around, violation = costs_around(genes)
             now = objective.price_one(space.canonical(genes)).violation
-            # the dearest of those that exceed the limits less than now
-            worth = jnp.where(violation < now, jnp.where(jnp.isfinite(around), around, -jnp.inf), -jnp.inf)
+            # the dearest of those that exceed the limits by a tenth less than now; where none does, the nearest to them
+            enough = jnp.where((violation <= 0.9 * now) & jnp.isfinite(around), around, -jnp.inf)
+            nearest = jnp.where(violation < now, -violation, -jnp.inf)
+            worth = jnp.where(jnp.isfinite(enough).any(), enough, nearest)
             d, c = jnp.unravel_index(worth.argmax(), worth.shape)
             moved = genes.at[d].set(c.astype(jnp.int32))
             return jnp.where(jnp.isfinite(worth.max()), moved, genes), turn + 1
 
+        def grow(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            genes, turn, _ = carry
+            around, violation = costs_around(genes)
+            now = objective.price_one(space.canonical(genes)).costs[cost]
+            worth = jnp.where((violation == 0) & jnp.isfinite(around), around, -jnp.inf)
+            d, c = jnp.unravel_index(worth.argmax(), worth.shape)
+            more = worth.max() > now * (1 + 1e-6)
+            return jnp.where(more, genes.at[d].set(c.astype(jnp.int32)), genes), turn + 1, more
+
         genes = jax.lax.fori_loop(0, 2 * decisions, dearest, genes)
-        return space.canonical(jax.lax.while_loop(over, shrink, (genes, jnp.int32(0)))[0]).astype(jnp.int32)
+        genes = jax.lax.while_loop(over, shrink, (genes, jnp.int32(0)))[0]
+        # the last steps may have been large: what still fits is put back
+        start = (genes, jnp.int32(0), jnp.bool_(True))
+        genes = jax.lax.while_loop(lambda carry: carry[2] & (carry[1] < int(counts.sum())), grow, start)[0]
+        return space.canonical(genes).astype(jnp.int32)
 
     def fresh(at: Array, step: Array, start: Array, best: Population) -> State:
         return State(at, step, jnp.int32(0), at, jnp.float32(jnp.inf), start, best)

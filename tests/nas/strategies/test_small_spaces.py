@@ -101,7 +101,8 @@ def test_netadapt_starts_within_its_limits_and_says_what_it_needs():
     space = ToySpace()
     tight = toy_objective(space, ("error",), limits={"params": 6.0})
     state = bound(netadapt.strategy(space), tight).init(jax.random.key(0))
-    assert float(tight.price(state.at[None]).violation[0]) == 0
+    priced = tight.price(state.at[None])
+    assert float(priced.violation[0]) == 0 and float(priced.costs["params"][0]) == 6.0  # nothing more fits
     with pytest.raises(InputError, match="shrinks a cost and there is none"):
         bound(netadapt.strategy(space), toy_objective(space, ("error",)))
     with pytest.raises(InputError, match="unknown cost 'latency': did you mean 'latency_s'"):
