@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from nas.population import legal_options
 from nas.types import Key
 
 NEVER = -1e9  # logit of an option that a decision does not have; finite, so that no gradient is NaN
@@ -50,12 +51,6 @@ class Policy(NamedTuple):
     likeliest: Callable[[Any, Array], Array]
 
 
-def _options(space: Any) -> Array:
-    """Which options exist. `bool [D, C]`"""
-    cardinality = jnp.asarray(space.cardinality, jnp.int32)
-    return jnp.arange(int(max(space.cardinality, default=1)))[None] < cardinality[:, None]
-
-
 def _judged(logits: Array, exists: Array, genes: Array, live: Array) -> tuple[Array, Array]:
     """Log-probability and entropy of every decision, `[D, C] ... [D] -> [D], [D]`."""
     logs = jax.nn.log_softmax(jnp.where(exists, logits, NEVER), axis=-1)
@@ -74,7 +69,7 @@ def factorised(space: Any, directed: int = 0) -> Policy:
         >>> [round(float(log), 2) for log in logs]  # the last two are dead unless the first gene is above 1
         [-1.39, -1.39, -1.39, -1.39, 0.0, 0.0]
     """
-    exists = _options(space)
+    exists = jnp.asarray(legal_options(space))
 
     def init(key: Key) -> Array:
         return jnp.zeros((1 + directed, *exists.shape), jnp.float32)
@@ -129,7 +124,7 @@ def recurrent(space: Any, directed: int = 0, *, hidden: int = 32) -> Policy:
         >>> round(float(policy.score(parameters, jnp.zeros(0), genes)[1][0]), 2)
         1.39
     """
-    exists = _options(space)
+    exists = jnp.asarray(legal_options(space))
     decisions, width = exists.shape
     place = jnp.arange(decisions)
 

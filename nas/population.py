@@ -68,6 +68,17 @@ def check_size(population: Any, space: Any, name: str = "population") -> int:
     return population
 
 
+def legal_options(space: Any) -> np.ndarray:
+    """Which options decisions have, bool `[D, C]`.
+
+    Example:
+        >>> from search_spaces.spaces import tiny
+        >>> legal_options(tiny.space()).sum(1).tolist()
+        [2, 2, 2, 2, 3, 3]
+    """
+    return np.arange(int(np.max(space.cardinality, initial=1))) < np.asarray(space.cardinality)[:, None]
+
+
 def unknown(genes: Array) -> Population:
     """A population of which nothing is known yet. `[P, D]`
 

@@ -17,13 +17,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 
 from hw_models.errors import InputError, number, whole
 from nas.objectives import Objective
-from nas.population import check_size
+from nas.population import check_size, legal_options
 from nas.rounding import Round, landing, most_probable
 from nas.types import Feedback, Key, Proposal, State, Strategy
 
@@ -100,17 +99,6 @@ def settings(
         whole("anneal_steps", anneal_steps, 1, 1_000_000),
         whole("judge_every", judge_every, 1, 1_000_000),
     )
-
-
-def legal_options(space: Any) -> np.ndarray:
-    """Which options decisions have, bool `[D, C]`.
-
-    Example:
-        >>> from search_spaces.spaces import tiny
-        >>> legal_options(tiny.space()).sum(1).tolist()
-        [2, 2, 2, 2, 3, 3]
-    """
-    return np.arange(int(np.max(space.cardinality, initial=1))) < np.asarray(space.cardinality)[:, None]
 
 
 def softmax(logits: Array, legal: Any, temperature: Array | float = 1.0) -> Array:

@@ -19,6 +19,7 @@ import numpy as np
 from jax import Array, lax
 
 from nas.objectives import Objective
+from nas.population import legal_options
 
 TOLERANCE = 0.01  # relative distance from a target that counts as landed
 MOST_PAIRS = 1 << 16  # exchanges of two decisions are left out where there are more of them
@@ -44,7 +45,7 @@ def most_probable(space: Any) -> Round:
         >>> most_probable(ToySpace())(jnp.zeros((6, 4)).at[0, 2].set(1.0)).tolist()
         [2, 0, 0, 0, 0, 0]
     """
-    legal = _legal(space)
+    legal = legal_options(space)
     return lambda scores: space.canonical(jnp.argmax(jnp.where(legal, scores, -jnp.inf), -1).astype(jnp.int32))
 
 
@@ -66,7 +67,7 @@ def landing(space: Any, objective: Objective, tolerance: float = TOLERANCE) -> R
     targets = objective.landings
     moves = _moves(space.cardinality)
     decisions, options = jnp.asarray(moves[0]), jnp.asarray(moves[1])
-    place, legal = jnp.arange(space.num_decisions), _legal(space)
+    place, legal = jnp.arange(space.num_decisions), legal_options(space)
 
     def rated(genes: Array, scores: Array) -> _Best:
         priced = objective.price_one(space.canonical(genes))
@@ -120,11 +121,6 @@ def landing(space: Any, objective: Objective, tolerance: float = TOLERANCE) -> R
         return space.canonical(best.genes)
 
     return land
-
-
-def _legal(space: Any) -> Array:
-    widest = int(np.max(space.cardinality, initial=1))
-    return jnp.asarray(np.arange(widest) < np.asarray(space.cardinality)[:, None])
 
 
 def _moves(cardinality: Any) -> tuple[np.ndarray, np.ndarray]:

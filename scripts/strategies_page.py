@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from search_summary import interval
 
 from nas.pareto import hypervolume, non_dominated
 
@@ -34,20 +35,15 @@ def lowest(rows: Any, until: int) -> float:
     return float(((table[:, 1] - 1) * (table[:, 2] / TARGET_S) ** -0.07).min())
 
 
-def interval(values: Sequence[float]) -> str:
-    """Mean and 95 % interval of Student's t over seeds.
+def shown(values: Sequence[float]) -> str:
+    """Mean and 95 % interval over seeds.
 
     Example:
-        >>> interval([1.0, 2.0, 3.0])
+        >>> shown([1.0, 2.0, 3.0])
         '2.0000 (-0.4841 to 4.4841)'
     """
-    from scipy import stats
-
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return f"{mean:.4f}"
-    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return f"{mean:.4f} ({mean - half:.4f} to {mean + half:.4f})"
+    mean, half = interval(values)
+    return f"{mean:.4f}" if np.isnan(half) else f"{mean:.4f} ({mean - half:.4f} to {mean + half:.4f})"
 
 
 def write(found: dict[str, Any], out: Path, marks: Sequence[int]) -> None:
@@ -68,7 +64,7 @@ def write(found: dict[str, Any], out: Path, marks: Sequence[int]) -> None:
         last = str(marks[-1])
         order = sorted(rows, key=lambda name: np.mean(rows[name][last]), reverse=question == "front")
         for name in order:
-            cells = [interval(rows[name][str(mark)]) for mark in marks]
+            cells = [shown(rows[name][str(mark)]) for mark in marks]
             print(f"| `{name}` | " + " | ".join(cells) + f" | {len(rows[name][last])} |")
         numbers["rows"][question] = {name: rows[name] for name in order}
     (out / "strategies.json").write_text(json.dumps(numbers, indent=0) + "\n")

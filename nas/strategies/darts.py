@@ -15,7 +15,8 @@ from typing import Any
 
 from jax import Array
 
-from nas.relaxation import Draw, descent, legal_options, pulled, settings, softmax
+from nas.population import legal_options
+from nas.relaxation import Draw, descent, pulled, settings, softmax
 from nas.types import Key, Strategy
 
 

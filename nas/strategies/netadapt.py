@@ -22,7 +22,7 @@ from jax import Array
 
 from hw_models.errors import InputError, number
 from nas.guide import needs_prices
-from nas.population import Population, as_one, check_size, survive, trusted_violation, unknown
+from nas.population import Population, as_one, check_size, legal_options, survive, trusted_violation, unknown
 from nas.types import Feedback, Key, Proposal, Strategy
 
 LEAST_STEP = 1e-3  # of the cost; smaller ones change nothing about which option is next
@@ -101,7 +101,7 @@ def _plan(space: Any, objective: Any, cost: str, settings: dict[str, Any]) -> St
     place = objective.minimize.index("error")
     counts = np.asarray(space.cardinality)
     options = int(counts.max())
-    legal = jnp.arange(options)[None] < jnp.asarray(counts)[:, None]  # [D, C]
+    legal = jnp.asarray(legal_options(space))
     listed = -(-size // decisions) * decisions  # candidates of an iteration
     price = jax.vmap(objective.price_one)
 

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from hw_models.errors import InputError
-from nas.relaxation import Draw, descent, legal_options, pulled, settings, softmax
+from nas.population import legal_options
+from nas.relaxation import Draw, descent, pulled, settings, softmax
 from nas.types import Key, Strategy
 
 
