@@ -130,6 +130,7 @@ def _measured(experiment: Experiment) -> Callable[..., Any] | None:
 
 def banner(built: Built) -> list[tuple[str, str]]:
     """What was chosen, as pairs of a heading and a sentence, for a person to read before the search."""
+    from experiments.quantities import shown
     from search_spaces.kernels.depthwise import status
 
     space, objective, settings = built.space, built.objective, built.evaluator.describe
@@ -147,12 +148,8 @@ def banner(built: Built) -> list[tuple[str, str]]:
         lines.append(("error", settings["error_is"]))
     lines.append(("minimize", ", ".join(objective.minimize)))
     if objective.limits:
-        from experiments.quantities import shown
-
         lines.append(("limits", ", ".join(f"{name} <= {shown(name, most)}" for name, most in objective.limits.items())))
     if built.experiment.scalar is not None:
-        from experiments.quantities import shown
-
         aims = ", ".join(f"{name} = {shown(name, aim)}" for name, aim in objective.targets.items())
         lines.append(("scalar", f"{objective.scalar_name}, target {aims}" if aims else objective.scalar_name))
     lines.append(("seed", str(built.experiment.seed)))

@@ -144,14 +144,11 @@ def landed(run: Run) -> list[tuple[str, str]]:
         >>> landed(Run(None, {"objective": {"minimize": ["error"], "scalar": "first"}}, []))
         []
     """
-    from nas.rewards import DEFAULTS
-
-    objective = run.meta["objective"]
-    if objective["scalar"].partition("[")[0] not in DEFAULTS:
+    if not run.has_reward:
         return []
     pick = run.pick("scalar")
     said = [("scalar", pick.network)]
-    for name, aim in objective.get("targets", {}).items():
+    for name, aim in run.meta["objective"].get("targets", {}).items():
         value = value_of(pick.record, name)
         said.append(("target", f"{name} = {shown(name, aim)}: {shown(name, value)}, {value / aim - 1:+.1%}"))
     return said

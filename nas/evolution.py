@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from hw_models.errors import InputError
+from hw_models.errors import InputError, number
 from nas import offspring
 from nas.population import Population, Select, check_size, survive, unknown
 from nas.types import Feedback, Key, Proposal, Strategy
@@ -66,7 +66,7 @@ def generations(
     """
     size = check_size(population, space)
     mutation = offspring.mutation_rate(space, mutation_rate)
-    mixing = offspring.check_rate("crossover_rate", crossover_rate)
+    mixing = number("crossover_rate", crossover_rate, 0, 1, lowest=True)
     canonical, active = jax.vmap(space.canonical), jax.vmap(space.active)
 
     def init(key: Key) -> Population:

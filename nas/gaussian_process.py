@@ -117,27 +117,32 @@ def fit(features: Array, observed: Array, usable: Array) -> Fitted:
     return Fitted(table, usable, factor, weights, setting, centre, spread, mean, scale)
 
 
-def predict(model: Fitted, features: Array) -> tuple[Array, Array, Array]:
-    """Mean `[Q]` and deviation `[Q]` at `features [Q, F]`, and what `covariance` needs, `[N, Q]`. Jittable."""
-    table = _standardised(model, features)
+class Predicted(NamedTuple):
+    """Mean `[Q]` and deviation `[Q]`; standardised features `[Q, F]` and `half [N, Q]` are what `covariance` needs."""
+
+    mean: Array
+    deviation: Array
+    table: Array
+    half: Array
+
+
+def predict(model: Fitted, features: Array) -> Predicted:
+    """The prediction at `features [Q, F]`. Jittable."""
+    table = (features - model.centre) / model.spread
     cross = _cross(model, table)
     half = jax.scipy.linalg.solve_triangular(model.factor, cross, lower=True)
     own = _kernel((table * table).sum(1), jnp.zeros(table.shape[0]), model.setting, table.shape[1])
     variance = jnp.maximum(own - (half * half).sum(0), 1e-8)
     mean = cross.T @ model.weights
-    return model.mean + model.scale * mean, model.scale * jnp.sqrt(variance), half
+    return Predicted(model.mean + model.scale * mean, model.scale * jnp.sqrt(variance), table, half)
 
 
-def covariance(model: Fitted, features: Array, half: Array, row: Array) -> Array:
-    """Posterior covariance of all networks with one of them, `[Q]`; `half` is that of `predict`. Jittable."""
-    table = _standardised(model, features)
+def covariance(model: Fitted, predicted: Predicted, row: Array) -> Array:
+    """Posterior covariance of all networks that were predicted with one of them, `[Q]`. Jittable."""
+    table, half = predicted.table, predicted.half
     one = table[row]
     prior = _kernel(table @ one, jnp.square(table - one).sum(1), model.setting, table.shape[1])
     return jnp.square(model.scale) * (prior - half.T @ half[:, row])
-
-
-def _standardised(model: Fitted, features: Array) -> Array:
-    return (features - model.centre) / model.spread
 
 
 def _cross(model: Fitted, table: Array) -> Array:

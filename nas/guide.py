@@ -39,8 +39,7 @@ class Guide(NamedTuple):
         remember: `(archive, genes [P, D], feedback) -> archive`; its first M objectives are what counts, the next is
             the error. Best rows first.
         learn: `archive -> Learned`.
-        foresee: `(learned, genes [Q, D]) -> (mean [Q], deviation [Q], half [N, Q])`, as `gaussian_process.predict`.
-        covariance: `(learned, genes [Q, D], half, row) -> [Q]`.
+        foresee: `(learned, genes [Q, D]) -> gaussian_process.Predicted`.
         late: `error [...] -> [...]`, by how much it exceeds the limit on errors, 0 where there is none.
         join: `(error [...], costs of [...]) -> objectives [..., M]`, one number where the objective is joined.
         price: `genes [Q, D] -> Priced` with leaves `[Q]`.
@@ -49,8 +48,7 @@ class Guide(NamedTuple):
 
     remember: Callable[[Population, Array, Feedback], Population]
     learn: Callable[[Population], Learned]
-    foresee: Callable[[Learned, Array], tuple[Array, Array, Array]]
-    covariance: Callable[[Learned, Array, Array, Array], Array]
+    foresee: Callable[[Learned, Array], gp.Predicted]
     late: Callable[[Array], Array]
     join: Callable[[Array, Any], Array]
     price: Callable[[Array], Any]
@@ -109,7 +107,6 @@ def guide(name: str, space: Any, objective: Any) -> Guide:
         remember,
         learn,
         lambda learned, genes: gp.predict(learned.model, features(genes)),
-        lambda learned, genes, half, row: gp.covariance(learned.model, features(genes), half, row),
         objective.late_by,
         join,
         price,

@@ -227,8 +227,7 @@ class Objective:
     def _gate_grads_of(self, error: Array, error_grads: Array, gates: Array) -> Array:
         def loss(error: Array, gates: Array) -> Array:
             priced = self.price_gates_of_one(gates)
-            late = _excess(error, self.limits["error"]) if "error" in self.limits else 0.0
-            return self.scalar_of(error, priced.costs) + priced.violation + late
+            return self.scalar_of(error, priced.costs) + priced.violation + self.late_by(error)
 
         by_error, by_gates = jax.vmap(jax.grad(loss, (0, 1)))(error, gates)
         return by_error[:, None, None] * error_grads + by_gates

@@ -9,37 +9,18 @@ Shape letters: `P` children, `N` networks that exist, `D` decisions.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from hw_models.errors import InputError
+from hw_models.errors import number
 from nas.population import fingerprints, repeats
 from nas.types import Key
 
 REDRAWS = 8  # how often a repeated child is mutated again before it is proposed as it is
 REJECTIONS = 64  # how often what exceeds a limit is drawn again
-
-
-def check_rate(name: str, value: Any, lowest_allowed: bool = True) -> float:
-    """The probability as a float.
-
-    Raises:
-        InputError: not a number from 0 (above 0 without `lowest_allowed`) to 1.
-
-    Example:
-        >>> check_rate("crossover_rate", 1)
-        1.0
-    """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not 0 <= value <= 1 or (value == 0 and not lowest_allowed):
-        raise InputError(
-            f"{name} {value!r} is not allowed: give a number {'from' if lowest_allowed else 'above'} 0 to 1"
-        )
-    return float(value)
 
 
 def mutation_rate(space: Any, value: Any) -> float:
@@ -53,7 +34,7 @@ def mutation_rate(space: Any, value: Any) -> float:
         >>> mutation_rate(ToySpace(decisions=8), None)
         0.125
     """
-    return check_rate("mutation_rate", 1.0 / max(space.num_decisions, 1) if value is None else value, False)
+    return number("mutation_rate", 1.0 / max(space.num_decisions, 1) if value is None else value, 0, 1)
 
 
 def first_genes(space: Any, key: Key, count: int, objective: Any = None) -> Array:

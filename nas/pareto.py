@@ -70,7 +70,14 @@ def ranks(objectives: Array, violation: Array) -> Array:
     feasible = violation == 0
     if objectives.shape[1] == 1:  # one objective needs no peeling, which would take as many rounds as values
         rank = _places(jnp.where(feasible, objectives[:, 0], -jnp.inf), feasible)
-        return jnp.where(feasible, rank, jnp.where(feasible, rank + 1, 0).max() + _places(violation, ~feasible))
+        fronts = jnp.where(feasible, rank + 1, 0).max()
+    else:
+        rank, fronts = _peeled(objectives, feasible)
+    return jnp.where(feasible, rank, fronts + _places(violation, ~feasible))
+
+
+def _peeled(objectives: Array, feasible: Array) -> tuple[Array, Array]:
+    """Ranks of the feasible rows, front by front, int32 `[N]`, and how many fronts there are."""
     dominators = _dominance_bits(objectives, feasible)
 
     def peel(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -81,7 +88,7 @@ def ranks(objectives: Array, violation: Array) -> Array:
 
     start = (jnp.zeros(feasible.shape, jnp.int32), feasible, jnp.int32(0))
     rank, _, fronts = jax.lax.while_loop(lambda carry: carry[1].any(), peel, start)
-    return jnp.where(feasible, rank, fronts + _places(violation, ~feasible))
+    return rank, fronts
 
 
 def _places(values: Array, among: Array) -> Array:

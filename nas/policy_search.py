@@ -21,10 +21,11 @@ import numpy as np
 import optax
 from jax import Array
 
+from hw_models.errors import number
 from nas.advantages import Level, advantages, no_level
 from nas.improvement import Box, along, around, directions, empty_box, improvement
 from nas.policy import Policy
-from nas.population import MAX_OBJECTIVES, Population, survive, unknown
+from nas.population import MAX_OBJECTIVES, Population, check_size, survive, unknown
 from nas.types import Feedback, Key, Proposal, Strategy
 
 ARCHIVE = 64  # least number of rows: a front of one or two networks says little about the next
@@ -71,6 +72,35 @@ class Learner(NamedTuple):
 Loss = Callable[[Any, Drawn, Array, Array, Array], Array]
 # (policy) -> its loss
 MakeLoss = Callable[[Policy], Loss]
+
+
+def policy_options(
+    space: Any,
+    population: Any,
+    learning_rate: Any,
+    entropy: Any,
+    entropy_halving: Any,
+    memory: Any,
+    imitation: Any,
+) -> dict[str, Any]:
+    """The options that all policy searches have, checked.
+
+    Raises:
+        InputError: one is out of range.
+
+    Example:
+        >>> from nas.toy import ToySpace
+        >>> policy_options(ToySpace(), 8, 0.1, 0, None, 0.9, 0.1)["entropy"]
+        0.0
+    """
+    return {
+        "population": check_size(population, space),
+        "learning_rate": number("learning_rate", learning_rate, 0),
+        "entropy": number("entropy", entropy, 0, lowest=True),
+        "entropy_halving": None if entropy_halving is None else number("entropy_halving", entropy_halving, 0),
+        "memory": number("memory", memory, 0, 0.9999, lowest=True),
+        "imitation": number("imitation", imitation, 0, lowest=True),
+    }
 
 
 def policy_search(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from hw_models.errors import InputError
+from hw_models.errors import InputError, whole
 from nas.pareto import best_of
 from nas.types import Feedback
 
@@ -58,14 +58,13 @@ def check_size(population: Any, space: Any, name: str = "population") -> int:
         ...
         hw_models.errors.InputError: population 64 is more than the 8 networks of space toy: give at most 8, or search with exhaustive
     """  # noqa: E501
-    if isinstance(population, bool) or not isinstance(population, int) or not 1 <= population <= MAX_POPULATION:
-        raise InputError(f"{name} {population!r} is not allowed: give a whole number from 1 to {MAX_POPULATION}")
+    whole(name, population, 1, MAX_POPULATION)
     if space.num_decisions and population > space.size:  # without decisions the loop says what is wrong
         raise InputError(
             f"{name} {population} is more than the {space.size} networks of space {space.name}: give at most "
             f"{space.size}, or search with exhaustive"
         )
-    return population
+    return int(population)
 
 
 def legal_options(space: Any) -> np.ndarray:

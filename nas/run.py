@@ -190,11 +190,18 @@ class Run:
             raise InputError(f"pick {number} is not on the front: give 0 to {len(front) - 1}, knee or best")
         return Pick(front[number], self)
 
+    @property
+    def has_reward(self) -> bool:
+        """Whether a reward of `nas.rewards` joined error and costs."""
+        from nas.rewards import DEFAULTS
+
+        return self.meta["objective"]["scalar"].partition("[")[0] in DEFAULTS
+
     def _scalar(self) -> Callable[[Record], float]:
-        from nas.rewards import DEFAULTS, reward
+        from nas.rewards import reward
 
         settings = self.meta["objective"]
-        if settings["scalar"].partition("[")[0] not in DEFAULTS:
+        if not self.has_reward:
             raise InputError(
                 "pick scalar is for searches with a scalar of nas.rewards, this has none: give knee or best"
             )

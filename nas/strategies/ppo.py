@@ -20,8 +20,7 @@ from jax import Array
 from hw_models.discover import unknown
 from hw_models.errors import number, whole
 from nas.policy import Policy, factorised, recurrent
-from nas.policy_search import policy_search, regularised
-from nas.population import check_size
+from nas.policy_search import policy_options, policy_search, regularised
 from nas.types import Strategy
 
 POLICIES = ("recurrent", "factorised")
@@ -71,13 +70,8 @@ def strategy(
     """
     if policy not in POLICIES:
         raise unknown("policy", str(policy), POLICIES)
-    options = {
-        "population": check_size(population, space),
-        "learning_rate": number("learning_rate", learning_rate, 0),
-        "entropy": number("entropy", entropy, 0, lowest=True),
-        "entropy_halving": None if entropy_halving is None else number("entropy_halving", entropy_halving, 0),
-        "memory": number("memory", memory, 0, 0.9999, lowest=True),
-        "imitation": number("imitation", imitation, 0, lowest=True),
+    options = policy_options(space, population, learning_rate, entropy, entropy_halving, memory, imitation)
+    options |= {
         "policy": policy,
         "hidden": whole("hidden", hidden, 1, 1024),
         "clip": number("clip", clip, 0, 0.9),

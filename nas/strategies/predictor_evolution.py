@@ -76,7 +76,7 @@ def _picker(space: Any, by: Guide, settings: dict[str, Any]) -> Callable[[Key, P
 
     def foreseen(learned: Learned, genes: Array) -> Feedback:
         priced = by.price(genes)
-        mean, _, _ = by.foresee(learned, genes)
+        mean = by.foresee(learned, genes).mean
         error = jnp.where(learned.logarithmic, jnp.exp(mean), mean)
         objectives, violation = by.join(error, priced.costs), priced.violation + by.late(error)
         valid = violation == 0

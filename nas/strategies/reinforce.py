@@ -16,10 +16,8 @@ from typing import Any
 
 from jax import Array
 
-from hw_models.errors import number
 from nas.policy import factorised
-from nas.policy_search import policy_search, regularised
-from nas.population import check_size
+from nas.policy_search import policy_options, policy_search, regularised
 from nas.types import Strategy
 
 
@@ -56,14 +54,7 @@ def strategy(
         >>> proposal.genes.shape
         (8, 6)
     """
-    options = {
-        "population": check_size(population, space),
-        "learning_rate": number("learning_rate", learning_rate, 0),
-        "entropy": number("entropy", entropy, 0, lowest=True),
-        "entropy_halving": None if entropy_halving is None else number("entropy_halving", entropy_halving, 0),
-        "memory": number("memory", memory, 0, 0.9999, lowest=True),
-        "imitation": number("imitation", imitation, 0, lowest=True),
-    }
+    options = policy_options(space, population, learning_rate, entropy, entropy_halving, memory, imitation)
 
     def gain(logs: Array, drawn: Array, worth: Array) -> Array:
         return logs.sum(axis=1) * worth

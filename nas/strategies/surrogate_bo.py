@@ -22,6 +22,7 @@ from jax import Array
 from hw_models.errors import whole
 from nas import offspring
 from nas.acquisition import gain, likely_errors
+from nas.gaussian_process import covariance
 from nas.guide import MEMORY, Guide, check_guided, fresh, guide, guided, needs_prices
 from nas.population import Population
 from nas.types import Key, Strategy
@@ -98,7 +99,8 @@ def _picker(space: Any, by: Guide, settings: dict[str, Any]) -> Callable[[Key, P
         priced = by.price(genes)
         open_ = fresh(memory, genes) & (priced.violation == 0)
         learned = by.learn(memory)
-        mean, deviation, half = by.foresee(learned, genes)
+        seen = by.foresee(learned, genes)
+        mean = seen.mean
         likely = jnp.where(learned.logarithmic, jnp.exp(mean), mean)  # what a pick is believed to come out as
         believed = by.join(likely, priced.costs)
         ours = (memory.known & (memory.violation == 0))[:FRONT]
@@ -117,7 +119,7 @@ def _picker(space: Any, by: Guide, settings: dict[str, Any]) -> Callable[[Key, P
             worth = jnp.where(open_, gains.mean(0) + 1e-9 * jnp.sqrt(variance), -jnp.inf)
             best = jax.lax.top_k(worth, each)[1]
             first = best[0]
-            wave = by.covariance(learned, genes, half, first) - (waves * waves[:, first][:, None]).sum(0)
+            wave = covariance(learned.model, seen, first) - (waves * waves[:, first][:, None]).sum(0)
             wave = wave / jnp.sqrt(jnp.maximum(variance[first], 1e-8) + noise)
             at = front.shape[0] - size + turn * each + jnp.arange(each)
             return (
@@ -133,7 +135,7 @@ def _picker(space: Any, by: Guide, settings: dict[str, Any]) -> Callable[[Key, P
             jnp.concatenate([known, jnp.zeros((size, by.width))]),
             jnp.concatenate([ours, jnp.zeros(size, bool)]),
             open_,
-            jnp.square(deviation),
+            jnp.square(seen.deviation),
             jnp.zeros((rounds, weighed)),
             jnp.zeros(size, jnp.int32),
         )

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from hw_models.errors import number
 from nas import offspring
 from nas.population import Population, as_one, check_size, standing, survive, told, unknown
 from nas.types import Feedback, Key, Proposal, Strategy
@@ -58,7 +59,7 @@ def strategy(
     """
     size = check_size(population, space)
     mutation = offspring.mutation_rate(space, mutation_rate)
-    mixing = offspring.check_rate("crossover_rate", crossover_rate)
+    mixing = number("crossover_rate", crossover_rate, 0, 1, lowest=True)
     settings = {"population": size, "batch": max(1, size // 2), "mutation_rate": mutation, "crossover_rate": mixing}
     return _plan(space, size, mutation, mixing, settings, None)
 

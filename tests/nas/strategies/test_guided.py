@@ -32,14 +32,14 @@ def test_the_process_is_that_of_scikit_learn():
     model = gp.fit(jnp.asarray(padded), jnp.concatenate([y, jnp.full(3, 99.0)]), jnp.arange(27) < 24)
     length, share, noise = (float(value) for value in model.setting)
     asked = np.random.default_rng(1).random((6, 5)).astype(np.float32)
-    mean, deviation, half = gp.predict(model, jnp.asarray(asked))
+    predicted = gp.predict(model, jnp.asarray(asked))
     kernel = share * RBF(length * np.sqrt(5)) + (1 - share) / 5 * DotProduct(0.0, "fixed")
     scaled, z = (x - x.mean(0)) / x.std(0), (y - y.mean()) / y.std()
     reference = GaussianProcessRegressor(kernel, alpha=noise + 1e-5, optimizer=None).fit(scaled, z)
     theirs, spread = reference.predict((asked - x.mean(0)) / x.std(0), return_cov=True)
-    np.testing.assert_allclose(mean, theirs * y.std() + y.mean(), atol=2e-3)
-    np.testing.assert_allclose(deviation, np.sqrt(np.diag(spread)) * y.std(), rtol=0.05, atol=2e-3)
-    with_second = gp.covariance(model, jnp.asarray(asked), half, jnp.int32(2))
+    np.testing.assert_allclose(predicted.mean, theirs * y.std() + y.mean(), atol=2e-3)
+    np.testing.assert_allclose(predicted.deviation, np.sqrt(np.diag(spread)) * y.std(), rtol=0.05, atol=2e-3)
+    with_second = gp.covariance(model, predicted, jnp.int32(2))
     np.testing.assert_allclose(with_second, spread[:, 2] * y.var(), atol=3e-3)
 
 
