@@ -106,6 +106,7 @@ def build(experiment: Experiment) -> Built:
         experiment.minimize,
         experiment.limits,
         precision=experiment.precision,
+        batch=experiment.inference_batch,
         scalar=experiment.scalar,
         targets=experiment.targets,
         table=_measured(experiment),
@@ -147,6 +148,8 @@ def banner(built: Built) -> list[tuple[str, str]]:
     if "error_is" in settings:
         lines.append(("error", settings["error_is"]))
     lines.append(("minimize", ", ".join(objective.minimize)))
+    if objective.batch is not None:
+        lines.append(("images per run", str(objective.batch)))
     if objective.limits:
         lines.append(("limits", ", ".join(f"{name} <= {shown(name, most)}" for name, most in objective.limits.items())))
     if built.experiment.scalar is not None:

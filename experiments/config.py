@@ -68,6 +68,7 @@ class Experiment:
         steps: how often the strategy is asked.
         seed: of everything random.
         precision: number format that all layers run in, or None for what space and device say.
+        inference_batch: images per run that costs are for; None is 1, or the batch that `table` has.
         table: name of a measured table, or path of its file, that latencies are taken from; None for those of the
             device's model. Goes with one device, of the kind that was measured.
         missing: what happens where `table` has no row: `error`, `interpolate`, or `analytic`, the device's model.
@@ -90,6 +91,7 @@ class Experiment:
     steps: int = 10
     seed: int = 0
     precision: str | None = None
+    inference_batch: int | None = None
     table: str | None = None
     missing: str = "error"
     threads_per_evaluation: int | str = 1
@@ -343,6 +345,8 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
     settings = {name: getattr(experiment, name) for name in setting_names()}
     if experiment.table is None:
         del settings["table"], settings["missing"]
+    if experiment.inference_batch is None:
+        del settings["inference_batch"]
     if experiment.scalar is None:
         del settings["scalar"], settings["targets"]
     for part in TARGETS:

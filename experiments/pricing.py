@@ -18,9 +18,10 @@ from hw_models.precision import MissingPrecision
 from hw_models.programs import for_few_runs
 from search_spaces.texts import Resolved, resolve
 
-MEASURES = (*(name for name in Costs._fields if name not in ("params", "macs", "compute_s")), "mac_utilization")
+COUNTED = ("params", "macs", "activations")  # exactly, by `metrics`
+MEASURES = (*(name for name in Costs._fields if name not in (*COUNTED, "compute_s")), "mac_utilization")
 # unknown where a network does not fit: it cannot run there, so there is no such time
-ONLY_IF_IT_FITS = ("latency_s", "energy_j", "mac_utilization")
+ONLY_IF_IT_FITS = ("latency_s", "interval_s", "energy_j", "mac_utilization")
 
 
 class Prepared(NamedTuple):
@@ -92,7 +93,7 @@ def price(prepared: Prepared, batch: int = 1) -> dict[str, Any]:
     fit = bool(fits(costs))
     scarcest = max(shares, key=lambda name: float(shares[name]))
     numbers = {name: _number(getattr(costs, name)) for name in MEASURES}
-    latency_s = numbers["latency_s"]
+    interval_s = numbers["interval_s"]
     return {
         "name": prepared.name,
         "device": prepared.device.name,
@@ -101,7 +102,7 @@ def price(prepared: Prepared, batch: int = 1) -> dict[str, Any]:
         "batch": batch,
         **metrics(prepared.layers)._asdict(),
         **{name: None if name in ONLY_IF_IT_FITS and not fit else value for name, value in numbers.items()},
-        "throughput_per_s": batch / latency_s if fit and latency_s else None,
+        "throughput_per_s": 1 / interval_s if fit and interval_s else None,
         "latency_error": prepared.device.error_at(prepared.precision, batch) if fit else None,
         "fits": fit,
         "scarcest": scarcest if float(shares[scarcest]) > 0 else None,

@@ -14,12 +14,15 @@ SHORT = {
     "energy": "energy_j",
     "size": "weight_bytes",
     "memory": "peak_memory_bytes",
+    "throughput": "interval_s",  # the more images per second, the less time each
 }
 TIME = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 ENERGY = {"j": 1.0, "mj": 1e-3, "uj": 1e-6, "µj": 1e-6}
 BYTES = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
 COUNT = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 SHARE = {"": 1.0, "%": 1e-2}
+RATE = {"": 1.0, "/s": 1.0}
+COUNTS = ("params", "macs", "activations")
 
 
 class Scale(NamedTuple):
@@ -49,6 +52,7 @@ def scale_of(name: str, typical: float = 1.0) -> Scale:
     field, at = _field(name), name.partition("@")[2]
     label = {
         "latency_s": "latency",
+        "interval_s": "time per image",
         "compute_s": "compute time",
         "energy_j": "energy",
         "weight_bytes": "size of weights",
@@ -66,7 +70,7 @@ def scale_of(name: str, typical: float = 1.0) -> Scale:
     size = abs(typical) if math.isfinite(typical) else 1.0
     if field.endswith("_bytes"):
         return Scale(label, "MB", 1e6) if size >= 1e6 else Scale(label, "KB", 1e3)
-    if field in ("params", "macs"):
+    if field in COUNTS:
         return Scale(label, "M", 1e6) if size >= 1e6 else Scale(label, "K", 1e3)
     return Scale(label, "", 1.0)
 
@@ -121,12 +125,16 @@ def full_name(name: str) -> str:
 def parse_limit(text: str) -> tuple[str, float]:
     """Name and value in SI of a limit written as `latency=5ms`, `size=300KB`, `error=10%`.
 
+    `throughput=200/s` asks for at least so many images per second: a time per image of at most 5 ms.
+
     Raises:
         InputError: no number, or a unit that does not belong to the field.
 
     Example:
         >>> parse_limit("latency=5ms"), parse_limit("params=0.5M")
         (('latency_s', 0.005), ('params', 500000.0))
+        >>> parse_limit("throughput=200/s")
+        ('interval_s', 0.005)
     """
     from hw_models.discover import unknown
     from hw_models.errors import InputError
@@ -135,11 +143,13 @@ def parse_limit(text: str) -> tuple[str, float]:
     name = full_name(given)
     field = _field(name)
     units = TIME if field.endswith("_s") else ENERGY if field.endswith("_j") else BYTES
-    units = units if field.endswith(("_s", "_j", "_bytes")) else COUNT if field in ("params", "macs") else SHARE
-    known = ("latency_s", "energy_j", "weight_bytes", "peak_memory_bytes", "params", "macs", "error")
+    units = units if field.endswith(("_s", "_j", "_bytes")) else COUNT if field in COUNTS else SHARE
+    rate = given.partition("@")[0] == "throughput"
+    units = RATE if rate else units
+    known = ("latency_s", "interval_s", "energy_j", "weight_bytes", "peak_memory_bytes", *COUNTS, "error")
     if field not in (*known, "compute_s", "resource_fraction"):
         raise unknown("objective or cost", given, (*SHORT, *known))
-    match = re.fullmatch(r"([-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)\s*([a-zA-Zµ%]*)", amount)
+    match = re.fullmatch(r"([-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)\s*([a-zA-Zµ%/]*)", amount)
     if not equals or not match:
         raise InputError(f"'{text}' is no limit: write a name and a number, such as latency=5ms")
     unit = match[2].lower()
@@ -147,8 +157,10 @@ def parse_limit(text: str) -> tuple[str, float]:
         unit = field[-1]
     if unit not in units:
         allowed = ", ".join(each for each in units if each)
-        raise InputError(f"'{text}': unit '{match[2]}' does not belong to {field}: use one of {allowed}")
+        raise InputError(
+            f"'{text}': unit '{match[2]}' does not belong to {given if rate else field}: use one of {allowed}"
+        )
     value = float(match[1]) * units[unit]
     if not value > 0:
         raise InputError(f"'{text}': give a number above 0")
-    return name, value
+    return name, 1 / value if rate else value

@@ -1,7 +1,8 @@
 """What layers cost, and how each cost combines over layers.
 
 Shape letters: `L` layers; leading axes `[...]` are free. Every field is for one run of the given batch, except
-`params`, `macs` and `weight_bytes`, which belong to the network whatever the batch.
+`params`, `macs`, `activations` and `weight_bytes`, which belong to the network whatever the batch, and `interval_s`,
+which is the time from one image to the next.
 
 Where the layers of a network share one device at the same time, its time is no sum over layers. Such kinds of devices
 give named quantities of each layer that can be added up (`sums`) or of which the largest counts (`maxima`), and work
@@ -22,11 +23,13 @@ NO_QUANTITIES: dict[str, Array] = {}  # never written to
 # How a field of several layers becomes that of the network. Nothing else in the project repeats this.
 COMBINE = {
     "latency_s": "sum",
+    "interval_s": "sum",
     "energy_j": "sum",
     "peak_memory_bytes": "max",
     "weight_bytes": "sum",
     "params": "sum",
     "macs": "sum",
+    "activations": "sum",
     "compute_s": "sum",
     "resource_fraction": "max",
 }
@@ -35,22 +38,32 @@ COMBINE = {
 class Costs(NamedTuple):
     """Costs of a network on a device; every leaf `[...]`. Also used for objectives, all of them minimised.
 
-    `compute_s` is the time that the multipliers alone would need at the device's peak; `resource_fraction` is the
-    largest used share of a hard resource, and above 1 the network does not fit.
+    `interval_s` is the time per image of a device that is kept busy, the inverse of its throughput: the batch's share
+    of the latency, and less where the next image enters before the last one has left. `activations` are the outputs
+    of the multiplying layers, summed (`hw_models.metrics`). `compute_s` is the time that the multipliers alone would
+    need at the device's peak; `resource_fraction` is the largest used share of a hard resource, and above 1 the network
+    does not fit.
 
     Example:
-        >>> Costs(2.0, 1.0, 10.0, 5.0, 5.0, 100.0, 1.0, 0.5).mac_utilization
+        >>> Costs(2.0, 2.0, 1.0, 10.0, 5.0, 5.0, 100.0, 20.0, 1.0, 0.5).mac_utilization
         0.5
     """
 
     latency_s: Array
+    interval_s: Array
     energy_j: Array
     peak_memory_bytes: Array
     weight_bytes: Array
     params: Array
     macs: Array
+    activations: Array
     compute_s: Array
     resource_fraction: Array
+
+    @property
+    def throughput_per_s(self) -> Array:
+        """Images per second of a device that is kept busy, `[...]`."""
+        return 1 / self.interval_s
 
     @property
     def mac_utilization(self) -> Array:
@@ -67,11 +80,13 @@ class LayerCosts(NamedTuple):
     """
 
     latency_s: Array
+    interval_s: Array
     energy_j: Array
     peak_memory_bytes: Array
     weight_bytes: Array
     params: Array
     macs: Array
+    activations: Array
     compute_s: Array
     resource_fraction: Array
     bound: Array | None = None
@@ -111,7 +126,7 @@ def fits(costs: Costs) -> Array:
     """Whether every hard resource suffices, bool `[...]`.
 
     Example:
-        >>> bool(fits(Costs(*[jnp.float32(1.0)] * 8)))
+        >>> bool(fits(Costs(*[jnp.float32(1.0)] * len(COMBINE))))
         True
     """
     return costs.resource_fraction <= 1

@@ -40,7 +40,12 @@ def run_of(device: Device, layers: Workload) -> Run:
     return found
 
 
-def _check(batch: ArrayLike) -> None:
+def check_batch(batch: ArrayLike) -> None:
+    """Raise InputError where `batch` is known, not traced, and below 1 or above `MAX_BATCH`.
+
+    Example:
+        >>> check_batch(64)
+    """
     known = isinstance(batch, int | float | np.generic | np.ndarray)  # not traced
     if known and not np.all((np.asarray(batch) >= 1) & (np.asarray(batch) <= MAX_BATCH)):
         raise InputError(f"batch {batch!r} is not allowed: give 1 to {MAX_BATCH:,}")
@@ -55,7 +60,7 @@ def layer_costs(device: Device, workload: Workload, batch: ArrayLike = 1) -> Lay
     Raises:
         InputError: `batch` is a known number (not a traced one) below 1 or above `MAX_BATCH`.
     """
-    _check(batch)
+    check_batch(batch)
     layer_times = load(ANALYTIC, device.kind, "layer_times")
     count = workload.count
     # A layer is priced once and then repeated; where the device removes zero channels, without them.
@@ -77,11 +82,13 @@ def layer_costs(device: Device, workload: Workload, batch: ArrayLike = 1) -> Lay
     alive = peak_memory_bytes(one, batch) if times.peak_memory_bytes is None else times.peak_memory_bytes
     return LayerCosts(
         latency_s=count * times.latency_s,
+        interval_s=count * times.latency_s / batch,
         energy_j=count * energy_j(device, executed, each_j, times.dram_bytes, times.latency_s, onchip),
         peak_memory_bytes=jnp.where(there, alive, 0.0),
         weight_bytes=weight_bytes(workload),
         params=workload.params,
         macs=workload.macs,
+        activations=workload.multiplies * workload.output_elements,
         compute_s=count * macs / run.peak_macs_per_s,
         resource_fraction=jnp.where(there, run.excess, 0.0),
         bound=bound(times.compute_s, times.memory_s, times.overhead_s),
@@ -106,7 +113,9 @@ def _network(device: Device, layers: LayerCosts, batch: ArrayLike) -> tuple[Cost
     once = once_s(device, batch)
     latency_s = costs.latency_s + once
     idle_j = (latency_s - parts.latency_s if network else once) * device.energy["static_w"]
-    costs = costs._replace(latency_s=latency_s, energy_j=costs.energy_j + idle_j)
+    costs = costs._replace(
+        latency_s=latency_s, interval_s=costs.interval_s + once / batch, energy_j=costs.energy_j + idle_j
+    )
     shares = {"unsupported layers": costs.resource_fraction, **own}
     logic = load_optional(ANALYTIC, device.kind, "resource_fraction")
     if logic:
@@ -188,7 +197,7 @@ def explain(device: Device, workload: Workload, batch: int = 1) -> list[dict[str
     """
     if workload.op.ndim != 1:
         raise InputError(f"explain takes one workload [L], not one of shape {workload.op.shape}: index it first")
-    _check(batch)
+    check_batch(batch)
     costs, run = _costs_and_run(device.unnamed(), workload, jnp.float32(batch))
     costs = jax.tree.map(np.asarray, costs)
     rows = jax.tree.map(np.asarray, workload)

@@ -14,7 +14,7 @@ from jax import Array
 
 from hw_models.costs import Costs, combine
 from hw_models.device import Device
-from hw_models.estimate import apply_precision, layer_costs, total
+from hw_models.estimate import apply_precision, check_batch, layer_costs, total
 from hw_models.programs import for_few_runs
 from hw_models.workload import Workload
 from nas.variants import Variants
@@ -49,15 +49,17 @@ class CostTable:
     measured: str = ""
 
 
-def cost_table(space: SearchSpace, device: Device, precision: str | None = None) -> CostTable:
-    """Price every variant of every slot of `space` on `device`.
+def cost_table(space: SearchSpace, device: Device, precision: str | None = None, batch: int | None = None) -> CostTable:
+    """Price every variant of every slot of `space` on `device`, for runs of `batch` images, 1 unless given.
 
     Raises:
-        InputError: `precision` is asked for and the device does not support it.
+        InputError: `precision` is asked for and the device does not support it; `batch` is not one that can be priced.
     """
+    images = 1 if batch is None else batch
+    check_batch(images)
     if space.resolutions:
-        return _over_resolutions([_Priced(each, device, precision) for each in space.resolutions])
-    priced = _Priced(space, device, precision)
+        return _over_resolutions([_Priced(each, device, precision, images) for each in space.resolutions])
+    priced = _Priced(space, device, precision, images)
     return CostTable(priced.exact, priced.expected, device, priced.precision, priced.note, priced.count)
 
 
@@ -67,11 +69,11 @@ _layer_costs = for_few_runs(layer_costs)  # once for a search
 class _Priced:
     """Every variant of a space of one resolution, priced; `table` has leaves `[V]`."""
 
-    def __init__(self, space: SearchSpace, device: Device, precision: str | None):
-        self.device, self.variants = device, Variants(space)
+    def __init__(self, space: SearchSpace, device: Device, precision: str | None, batch: int):
+        self.device, self.variants, self.batch = device, Variants(space), batch
         work = Workload.stack([variant.layers for variant in self.variants.rows])  # [V, L]
         work, self.precision, self.note = apply_precision(device, work, precision)
-        self.table = combine(_layer_costs(device.unnamed(), work))
+        self.table = combine(_layer_costs(device.unnamed(), work, jnp.float32(batch)))
 
     @property
     def count(self) -> int:
@@ -79,11 +81,12 @@ class _Priced:
 
     def exact(self, genes: Array) -> Costs:
         index = self.variants.index(genes)
-        return total(self.device, jax.tree.map(lambda leaf: leaf[index], self.table))
+        return total(self.device, jax.tree.map(lambda leaf: leaf[index], self.table), self.batch)
 
     def expected(self, gates: Array) -> Costs:
         probability = self.variants.probability(gates)
-        return total(self.device, jax.tree.map(lambda leaf: self.variants.per_slot(probability * leaf), self.table))
+        per_slot = jax.tree.map(lambda leaf: self.variants.per_slot(probability * leaf), self.table)
+        return total(self.device, per_slot, self.batch)
 
 
 def _over_resolutions(priced: list[_Priced]) -> CostTable:
@@ -94,7 +97,7 @@ def _over_resolutions(priced: list[_Priced]) -> CostTable:
 
     def exact(genes: Array) -> Costs:
         index = first.variants.index(genes[:-1])
-        return total(first.device, jax.tree.map(lambda leaf: leaf[genes[-1], index], table))
+        return total(first.device, jax.tree.map(lambda leaf: leaf[genes[-1], index], table), first.batch)
 
     def expected(gates: Array) -> Costs:
         costs = [each.expected(gates[:-1]) for each in priced]

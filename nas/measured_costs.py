@@ -111,15 +111,21 @@ def measured_latency(
 
 
 def measured_cost_table(
-    space: SearchSpace, device: Device, precision: str | None = None, *, table: LookupTable, missing: str = "error"
+    space: SearchSpace,
+    device: Device,
+    precision: str | None = None,
+    batch: int | None = None,
+    *,
+    table: LookupTable,
+    missing: str = "error",
 ) -> CostTable:
-    """A cost table whose latency is that of `table`; energy, memory and whether it fits are those of `device`.
+    """A cost table whose latency and throughput are those of `table`; all else is that of `device`, at the same batch.
 
     With `functools.partial(measured_cost_table, table=...)` as the `table` of an `Objective`, a search goes by
     measurements; in a configuration that is `table=NAME`.
 
     Raises:
-        InputError: as `price_network`; a device of another kind than the table's, or another precision.
+        InputError: as `price_network`; a device of another kind than the table's, another precision or batch.
 
     Example:
         >>> from hw_models import load_device, load_table
@@ -131,14 +137,19 @@ def measured_cost_table(
     """
     check_device(table, device)
     check_precision(table, precision)
-    analytic = cost_table(space, device, table.key_precision)
+    if batch not in (None, table.batch):
+        raise InputError(f"batch={batch} is not that of table {table.name}, {table.batch}: leave it out")
+    analytic = cost_table(space, device, table.key_precision, table.batch)
     latency = measured_latency(space, table, missing, device)
 
+    def measured(costs: Costs, latency_s: Array) -> Costs:
+        return costs._replace(latency_s=latency_s, interval_s=latency_s / table.batch)
+
     def exact(genes: Array) -> Costs:
-        return analytic.exact(genes)._replace(latency_s=latency.exact(genes))
+        return measured(analytic.exact(genes), latency.exact(genes))
 
     def expected(gates: Array) -> Costs:
-        return analytic.expected(gates)._replace(latency_s=latency.expected(gates))
+        return measured(analytic.expected(gates), latency.expected(gates))
 
     note = f"{analytic.precision}: that of table {table.name}; latency measured"
     if latency.missing:

@@ -1,7 +1,8 @@
 """What a search minimises and what it must not exceed: error and costs joined into one judgement of each candidate.
 
 Names: `error`, and the fields of `hw_models.costs.Costs` (`latency_s`, `energy_j`, `weight_bytes`, ...). With several
-devices a field carries its device, `latency_s@raspberry_pi_4`; `params` and `macs` belong to the network and never do.
+devices a field carries its device, `latency_s@raspberry_pi_4`; `params`, `macs` and `activations` belong to the network
+and never do.
 
 Shape letters: `P` candidates, `D` decisions, `C` options, `M` objectives.
 """
@@ -23,7 +24,7 @@ from hw_models.errors import InputError
 from nas.rewards import Join, reward
 from nas.types import Feedback
 
-OF_THE_NETWORK = ("params", "macs")  # cost fields that no device changes
+OF_THE_NETWORK = ("params", "macs", "activations")  # cost fields that no device changes
 
 
 class Priced(NamedTuple):
@@ -58,11 +59,13 @@ class Objective:
         minimize: names of the objectives; the first is the one that `pick("best")` and `scalar` go by.
         limits: largest allowed value by name; a limit on `error` applies once a candidate is evaluated.
         precision: number format that all layers run in, or None for what the space says.
+        batch: images per run that costs are for; None is 1, or the batch that a measured table has.
         scalar: joins error and costs, a mapping of names to `[]`, into the one number that strategies with a single
             objective minimise; jittable. Or the text of a reward of `nas.rewards`, such as `mnasnet_soft`. None is the
             first objective, and tells strategies that rank by one number that several objectives were not joined.
         targets: values by name of a cost that a reward lands on, such as `{"latency_s": 0.005}`.
-        table: makes the cost table of a space and a device; `nas.cost_table.cost_table` unless given.
+        table: makes the cost table of a space, a device, a precision and, where one is given, a batch;
+            `nas.cost_table.cost_table` unless given.
 
     Raises:
         InputError: an unknown name, a name twice, no objective, a limit that is not a finite number above 0.
@@ -86,6 +89,7 @@ class Objective:
         *,
         scalar: Join | str | None = None,
         targets: Mapping[str, float] | None = None,
+        batch: int | None = None,
         table: Callable[..., Any] | None = None,
     ):
         self.space = space
@@ -95,7 +99,9 @@ class Objective:
             from nas.cost_table import cost_table
 
             table = cost_table
-        self.tables = tuple(table(space, device, precision) for device in self.devices)
+        self.batch = batch
+        images = () if batch is None else (batch,)
+        self.tables = tuple(table(space, device, precision, *images) for device in self.devices)
         self.minimize = (minimize,) if isinstance(minimize, str) else tuple(minimize)
         known = ("error", *self.cost_names)
         if not self.minimize:
@@ -260,6 +266,7 @@ class Objective:
             "minimize": list(self.minimize),
             "limits": dict(self.limits),
             "precision": self.precision,
+            **({"batch": self.batch} if self.batch is not None else {}),
             "scalar": self.scalar_name,
             **({"targets": dict(self.targets)} if self.targets else {}),
         }

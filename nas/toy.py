@@ -113,7 +113,16 @@ class ToyTable(NamedTuple):
         params = 1.0 + values.sum()
         latency = (1.0 + (values * (1.0 + jnp.arange(values.shape[0]) / 10)).sum()) * self.device.slowness
         return Costs(
-            latency, latency * 2, params * 4, params * 4, params, params, latency / 2, params / self.device.room
+            latency_s=latency,
+            interval_s=latency,
+            energy_j=latency * 2,
+            peak_memory_bytes=params * 4,
+            weight_bytes=params * 4,
+            params=params,
+            macs=params,
+            activations=params,
+            compute_s=latency / 2,
+            resource_fraction=params / self.device.room,
         )
 
     def expected(self, gates: Array) -> Costs:

@@ -290,7 +290,10 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
 
 
 def network(device: Device, parts: LayerCosts, batch: ArrayLike = 1) -> tuple[Costs, dict[str, Array]]:
-    """Costs of all layers at work at once, and the shares of logic and memory they need, `[...]`."""
+    """Costs of all layers at work at once, and the shares of logic and memory they need, `[...]`.
+
+    Images follow one another at the pace of the slowest layer, while the latency also fills and empties the chip.
+    """
     compute, sums = device.compute, parts.sums
     work = 1 / rate(device, Logic(*(sums[name] for name in Logic._fields)))
     interval = jnp.maximum(work, parts.maxima["pixels"])
@@ -303,6 +306,7 @@ def network(device: Device, parts: LayerCosts, batch: ArrayLike = 1) -> tuple[Co
     }
     costs = parts.costs._replace(
         latency_s=interval * (batch + sums["fill"]) / compute["clock_hz"] + sums["overhead_s"],
+        interval_s=interval / compute["clock_hz"],
         peak_memory_bytes=sums["buffer_bits"] / 8,
     )
     return costs, shares

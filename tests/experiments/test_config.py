@@ -123,6 +123,7 @@ def tiny_with(**changes: object) -> Experiment:
         ({"limits": 3}, "limits=3 is not allowed"),
         ({"limits": {"latency_s": "5ms"}}, "limits.latency_s='5ms' is not allowed: give a number"),
         ({"precision": 8}, "precision=8 is not allowed: give text or None"),
+        ({"inference_batch": "x"}, "inference_batch='x' is not allowed: give a whole number or None"),
         ({"missing": "analytic"}, "missing='analytic' is about a measured table"),
         ({"table": "mine.csv", "device": ("zcu102", "a100")}, "table is of one device"),
         ({"final": None}, "final=None is not allowed"),
@@ -155,10 +156,11 @@ def test_overrides_reach_every_kind_of_setting() -> None:
         "precision=int8",
         "threads_per_evaluation=all",
         "mutation_rate=1",
+        "inference_batch=16",
     ]
     changed = override(load_config("tiny"), changes)
     assert (changed.steps, changed.precision, changed.threads_per_evaluation) == (5, "int8", "all")
-    assert changed.minimize == ("error", "macs")
+    assert changed.minimize == ("error", "macs") and changed.inference_batch == 16
     assert changed.strategy.arguments == {"population": 4, "mutation_rate": 1}
     assert changed.evaluator.arguments["epochs"] == 3 and changed.evaluator.arguments["data"] == "fashion_mnist_10k"
     assert changed.limits == {"weight_bytes": 3e4, "latency_s": 0.005, "energy_j": 1.0}

@@ -170,6 +170,10 @@ def test_a_batch_streams(tiny_networks: dict[str, list[Layer]]) -> None:
     times = [float(one.latency_s) for one in costs]
     assert times[2] - times[0] == pytest.approx(10 * (times[1] - times[0]), rel=1e-3)
     assert times[1] - times[0] < 0.7 * times[0]  # the second image does not wait for the first
+    # the throughput is the pace at which images follow one another, and every run is started anew
+    for one, batch in zip(costs, (1, 2, 11), strict=True):
+        started = device.compute["run_overhead_s"] / batch
+        assert float(one.interval_s) == pytest.approx(times[1] - times[0] + started, rel=1e-3)
     assert float(costs[2].peak_memory_bytes) == float(costs[0].peak_memory_bytes)
     assert float(costs[2].compute_s) == pytest.approx(11 * float(costs[0].compute_s), rel=1e-5)
     assert 0 < float(costs[2].mac_utilization) < 1

@@ -121,6 +121,10 @@ def test_a_batch_costs_less_than_its_images_alone(name: str, networks: dict[str,
     assert float(one.latency_s) < float(many.latency_s)
     assert float(many.weight_bytes) == float(one.weight_bytes)
     assert float(many.macs) == float(one.macs)
+    assert float(many.activations) == float(one.activations)
+    assert float(many.throughput_per_s) >= float(one.throughput_per_s) / SLACK
+    if device.kind != "dataflow":  # where nothing overlaps, images share the time of their run
+        assert float(many.interval_s) == pytest.approx(float(many.latency_s) / 8, rel=1e-5)
     kept = 1 if device.kind in IMAGE_BY_IMAGE else 8
     assert float(many.peak_memory_bytes) == pytest.approx(kept * float(one.peak_memory_bytes))
     # Only the step from on-chip to main memory can make an image of a batch dearer than one alone.

@@ -9,7 +9,9 @@ import pytest
 
 from hw_models import Workload, estimate, load_device
 from hw_models.costs import Costs
+from hw_models.errors import InputError
 from hw_models.estimate import apply_precision
+from hw_models.metrics import metrics
 from nas.cost_table import cost_table
 from search_spaces.encoding import one_hot, uniform_gates
 from search_spaces.spaces import quickstart, tiny
@@ -17,21 +19,22 @@ from search_spaces.spaces import quickstart, tiny
 price = jax.jit(estimate)
 
 
-def direct(space, device, genes, rows=160):
+def direct(space, device, genes, rows=160, batch=1):
     """Padded to one number of rows, so that one program prices all networks on a device; padding costs nothing."""
     work, _, _ = apply_precision(device, Workload.of(space.freeze(genes).lower(), rows), None)
-    return price(device, work)
+    return price(device, work, batch)
 
 
 # one of each kind: nothing in the table depends on the device
 @pytest.mark.parametrize("name", ["pixel_3", "a100", "zcu102", "tpu_v2", "zcu104_dataflow", "stm32h743"])
 def test_table_equals_direct_pricing(name):
     space, device = quickstart.space(), load_device(name)
-    table = cost_table(space, device)
+    batch = 8 if name == "a100" else 1
+    table = cost_table(space, device, batch=batch)
     exact, expected = jax.jit(table.exact), jax.jit(table.expected)
     for seed in range(5):
         genes = space.sample(jax.random.key(seed))
-        want = direct(space, device, genes)
+        want = direct(space, device, genes, batch=batch)
         for field in Costs._fields:
             reference = float(getattr(want, field))
             assert float(getattr(exact(genes), field)) == pytest.approx(reference, rel=1e-5), (field, seed)
@@ -58,7 +61,7 @@ def test_costs_are_differentiable_in_the_gates():
     assert jnp.isfinite(gradient).all() and jnp.abs(gradient).max() > 0
 
 
-def test_macs_and_params_are_those_of_the_layers():
+def test_counts_are_those_of_the_layers():
     space = quickstart.space()
     table = cost_table(space, load_device("xeon_vnni"))
     genes = jax.vmap(space.sample)(jax.random.split(jax.random.key(0), 200))
@@ -67,3 +70,10 @@ def test_macs_and_params_are_those_of_the_layers():
         layers = space.freeze(genes[row]).lower()
         assert int(priced.macs[row]) == sum(layer.macs for layer in layers)
         assert int(priced.params[row]) == sum(layer.params for layer in layers)
+        assert int(priced.activations[row]) == metrics(layers).activations
+
+
+@pytest.mark.parametrize("batch", [0, -1, 2**25])
+def test_a_batch_out_of_range_is_named(batch):
+    with pytest.raises(InputError, match=f"batch {batch} is not allowed: give 1 to"):
+        cost_table(tiny.space(), load_device("a100"), batch=batch)

@@ -134,16 +134,29 @@ def test_a_missing_row_of_a_space_is_an_error_that_names_it() -> None:
     assert layer_key(space.freeze([0] * space.num_decisions).lower()[0]) in whole.rows
 
 
-def test_only_the_latency_of_a_cost_table_is_measured() -> None:
+def test_latency_and_throughput_of_a_cost_table_are_measured_and_nothing_else() -> None:
     table, device = load_table("raspi4_fbnet_cifar100"), load_device("raspberry_pi_4")
     measured, analytic = measured_cost_table(CIFAR, device, table=table), cost_table(CIFAR, device)
     genes = jnp.asarray(published()[0][0])
     ours, theirs = jax.jit(measured.exact)(genes), jax.jit(analytic.exact)(genes)
     assert float(ours.latency_s) == pytest.approx(30.25286e-3, abs=1e-7)
-    for field in set(ours._fields) - {"latency_s"}:
+    assert float(ours.throughput_per_s) == pytest.approx(1 / 30.25286e-3, rel=1e-5)
+    for field in set(ours._fields) - {"latency_s", "interval_s"}:
         assert float(getattr(ours, field)) == pytest.approx(float(getattr(theirs, field)), rel=1e-6)
     assert float(measured.expected(one_hot(CIFAR, genes)).latency_s) == pytest.approx(30.25286e-3, rel=1e-5)
     assert measured.note == "float32: that of table raspi4_fbnet_cifar100; latency measured"
+
+
+def test_a_table_of_another_batch_prices_everything_at_that_batch() -> None:
+    one, device = load_table("raspi4_fbnet_cifar100"), load_device("raspberry_pi_4")
+    four = LookupTable(**{**vars(one), "batch": 4})
+    genes = jnp.asarray(published()[0][0])
+    found, alone = (measured_cost_table(CIFAR, device, table=table).exact(genes) for table in (four, one))
+    assert float(found.interval_s) == pytest.approx(float(found.latency_s) / 4, rel=1e-6)
+    assert float(found.peak_memory_bytes) == pytest.approx(4 * float(alone.peak_memory_bytes), rel=1e-6)
+    assert measured_cost_table(CIFAR, device, None, 4, table=four).exact(genes) == found
+    with pytest.raises(InputError, match="batch=2 is not that of table raspi4_fbnet_cifar100, 4: leave it out"):
+        measured_cost_table(CIFAR, device, None, 2, table=four)
 
 
 def test_a_search_can_go_by_a_table() -> None:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from hw_models.errors import InputError
+from hw_models.metrics import metrics
 from nas.objectives import Objective
 from nas.screen import first_networks
 from nas.toy import ToyDevice, ToySpace, ToyTable, toy_objective, toy_table
+from search_spaces.spaces import tiny
 
 SPACE = ToySpace()
 GENES = jnp.asarray([[0, 0, 0, 0, 0, 0], [3, 3, 3, 3, 3, 3], [1, 0, 0, 0, 0, 0]], jnp.int32)  # params 1, 19, 2
@@ -51,6 +53,24 @@ def test_several_devices_name_their_costs():
     assert (np.asarray(priced.violation) > 0).tolist() == [False, True, True]
     feedback = goal.feedback([0.1, 0.2, 0.3], priced, [True, False, False])
     np.testing.assert_allclose(feedback.objectives[0], [0.1, 1.0, 10.0], rtol=1e-6)
+
+
+def test_throughput_on_two_devices_latency_on_one_and_counts_at_once():
+    space = tiny.space()
+    names = ("error", "latency_s@raspberry_pi_4", "interval_s@raspberry_pi_4", "interval_s@a100", "activations")
+    goal = Objective(space, ("raspberry_pi_4", "a100"), names, {"interval_s@a100": 1.0}, batch=64)
+    genes = jax.vmap(space.sample)(jax.random.split(jax.random.key(0), 3))
+    priced = goal.price(genes)
+    feedback = goal.feedback([0.1, 0.2, 0.3], priced, [True] * 3)
+    assert feedback.objectives.shape == (3, 5) and bool(feedback.valid.all())
+    pi = priced.costs["latency_s@raspberry_pi_4"]
+    np.testing.assert_allclose(priced.costs["interval_s@raspberry_pi_4"], pi / 64, rtol=1e-5)
+    alone = Objective(space, ("raspberry_pi_4", "a100"), names).price(genes)
+    assert (alone.costs["interval_s@a100"] > 2 * priced.costs["interval_s@a100"]).all()  # a GPU gains by batches
+    np.testing.assert_allclose(
+        feedback.objectives[:, 4], [metrics(space.freeze(row).lower()).activations for row in genes]
+    )
+    assert goal.describe()["batch"] == 64 and "batch" not in Objective(space, "a100").describe()
 
 
 def test_the_room_of_every_device_counts():
