@@ -1,7 +1,8 @@
 """Which candidates are better when there are several objectives. Dominance is defined here and nowhere else.
 
 Two halves. *Jitted*, for strategies: `ranks`, `crowding`, `best_of`, for up to a few thousand rows. *On the host*, for
-reports: `non_dominated`, `hypervolume`, `knee` (exact algorithms of moocore).
+reports: `non_dominated`, `hypervolume`, `epsilon_indicator`, `knee`, and of several searches `merged_front` and
+`attainment` (exact algorithms of moocore).
 
 Everything is minimised. **Not-a-number policy**: a row with NaN in any objective, or NaN in its violation, is as bad
 as a row can be. The jitted half gives it an infinite violation, so it ranks last and never displaces a finite row; the
@@ -10,11 +11,15 @@ host half leaves it out (never non-dominated, no hypervolume, never the knee), a
 Shape letters: `N` rows (candidates of any origin), `M` objectives.
 
 References: Deb et al. 2002, "A fast and elitist multiobjective genetic algorithm: NSGA-II",
-https://doi.org/10.1109/4235.996017 (non-dominated ranks, crowding distance, constraint domination).
+https://doi.org/10.1109/4235.996017 (non-dominated ranks, crowding distance, constraint domination). Zitzler et al.
+2003, "Performance assessment of multiobjective optimizers", https://doi.org/10.1109/TEVC.2003.810758 (epsilon
+indicator). Grunert da Fonseca et al. 2001, https://doi.org/10.1007/3-540-44719-9_15 (attainment over several searches).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -203,6 +208,97 @@ def hypervolume(points: Any, reference: Any) -> float:
     import moocore
 
     return float(moocore.hypervolume(inside, ref=corner))
+
+
+def epsilon_indicator(points: Any, front: Any) -> float:
+    """How far `points` are behind `front` where they are farthest behind. `[N, M], [F, M] -> float`
+
+    The least amount by which every objective of `points` has to fall so that some row is at least as good as each row
+    of `front` (the additive indicator), in shares of the front's extent in that objective, so that units do not count;
+    where the front has no extent, in units of the objective. 0 for the front itself, below 0 for what lies ahead of it
+    everywhere, `+inf` without a finite point.
+
+    Raises:
+        InputError: no finite row in `front`, or another number of objectives.
+
+    Example:
+        >>> epsilon_indicator([[0.0, 10.0], [5.0, 0.0]], [[0.0, 10.0], [2.5, 5.0], [10.0, 0.0]])
+        0.25
+    """
+    table, finite = _finite(points)
+    wanted, known = _finite(front)
+    wanted = wanted[known]
+    if not len(wanted):
+        raise InputError("there is nothing to compare with: the front has no row with finite objectives")
+    if table.shape[1] != wanted.shape[1]:
+        raise InputError(f"points of {table.shape[1]} objectives do not go with a front of {wanted.shape[1]}")
+    if not finite.any():
+        return float("inf")
+    import moocore
+
+    extent = np.ptp(wanted[non_dominated(wanted)], axis=0)
+    scale = np.where(extent > 0, extent, 1.0)
+    return float(moocore.epsilon_additive(table[finite] / scale, ref=wanted / scale))
+
+
+def merged_front(tables: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """The front of several searches together, and which search each row comes from. `[N, M] each -> [F, M], int [F]`
+
+    Rows are sorted by the first objective; of equal ones the first search's is kept.
+
+    Raises:
+        InputError: no search, or searches with different numbers of objectives.
+
+    Example:
+        >>> points, search = merged_front([[[1.0, 3.0], [2.0, 2.0]], [[1.0, 3.0], [3.0, 0.5], [2.0, 4.0]]])
+        >>> points.tolist(), search.tolist()
+        ([[1.0, 3.0], [2.0, 2.0], [3.0, 0.5]], [0, 0, 1])
+    """
+    parts = _several(tables)
+    points, origin = np.concatenate(parts), np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    keep = non_dominated(points)
+    points, first = np.unique(points[keep], axis=0, return_index=True)
+    return points, origin[keep][first]
+
+
+def attainment(tables: Sequence[Any], share: float = 0.5) -> np.ndarray:
+    """The surface that at least `share` of several searches reach or better. `[N, M] each -> [F, M]`, 2 or 3 objectives
+
+    The median (0.5) is what a search can be expected to reach; 1 is what all of them did. Rows are sorted by the first
+    objective; there are none where fewer searches than that found anything.
+
+    Raises:
+        InputError: a share outside 0 to 1, no search, or other than 2 or 3 objectives.
+
+    Example:
+        >>> attainment([[[1.0, 2.0]], [[2.0, 1.0]], [[2.0, 2.0]]], share=1).tolist()
+        [[2.0, 2.0]]
+    """
+    parts = _several(tables)
+    if not 0 < share <= 1:
+        raise InputError(f"share={share!r} is not allowed: give a number above 0, at most 1")
+    if parts[0].shape[1] not in (2, 3):
+        raise InputError(f"attainment is for 2 or 3 objectives, not {parts[0].shape[1]}: choose among them")
+    parts = [part[np.isfinite(part).all(axis=1)] for part in parts]
+    found = [part for part in parts if len(part)]
+    needed = math.ceil(share * len(parts) - 1e-9)
+    if needed > len(found):
+        return np.empty((0, parts[0].shape[1]))
+    import moocore
+
+    sets = np.repeat(np.arange(len(found)), [len(part) for part in found])
+    surface = moocore.eaf(np.concatenate(found), sets, percentiles=[100 * needed / len(found)])
+    return np.unique(surface[:, :-1], axis=0)
+
+
+def _several(tables: Sequence[Any]) -> list[np.ndarray]:
+    parts = [_finite(table)[0] for table in tables]
+    if not parts:
+        raise InputError("there is no search: give at least one table of points")
+    if len({part.shape[1] for part in parts}) > 1:
+        counts = ", ".join(str(part.shape[1]) for part in parts)
+        raise InputError(f"searches of {counts} objectives do not go together: give the same objectives of each")
+    return parts
 
 
 def knee(points: Any) -> int:

@@ -17,6 +17,7 @@ from jax import Array
 
 from hw_models.costs import Costs
 from nas.objectives import Objective
+from nas.run import Run
 from nas.types import Evaluator, Key, Quality
 
 
@@ -225,3 +226,19 @@ def toy_evaluator(space: Any, rounds: int = 0, chunk: int = 8, gradients: bool =
         return f"toy-{float(state[1]):g}"
 
     return Evaluator(init, train, rounds, evaluate, version, chunk, "toy", gradients)
+
+
+def toy_run(seed: int = 0, steps: int = 2) -> Run:
+    """A finished random search of 8 candidates per step.
+
+    Example:
+        >>> len(toy_run().records)
+        16
+    """
+    from nas.loop import search
+    from nas.strategies import random_search
+
+    space = ToySpace()
+    plan = random_search.strategy(space, population=8)
+    key = jax.random.key(seed)
+    return search(space, plan, toy_evaluator(space), toy_objective(space), steps=steps, key=key)

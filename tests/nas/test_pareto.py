@@ -167,3 +167,76 @@ def test_a_few_thousand_rows_rank_and_nothing_is_traced_twice():
         rank, _ = both(objectives, np.zeros(4096, np.float32))
     assert len(traces) == 1
     assert np.array_equal(rank, moocore.pareto_rank(objectives))
+
+
+def _epsilon(points, front, scale):
+    return max(
+        min(max((p - f) / s for p, f, s in zip(point, row, scale, strict=True)) for point in points) for row in front
+    )
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 5])
+def test_epsilon_indicator_equals_its_definition_whatever_the_units(columns):
+    rng = np.random.default_rng(columns)
+    points, front = rng.random((30, columns)), rng.random((20, columns))
+    front = front[pareto.non_dominated(front)]
+    scale = np.ptp(front, axis=0) if len(front) > 1 else np.ones(columns)
+    value = pareto.epsilon_indicator(points, front)
+    assert value == pytest.approx(_epsilon(points, front, scale), rel=1e-12)
+    assert pareto.epsilon_indicator(front, front) == 0
+    if len(front) > 1:
+        units = 10.0 ** np.arange(columns) * 1e-3
+        assert pareto.epsilon_indicator(points * units, front * units) == pytest.approx(value, rel=1e-9)
+        assert pareto.epsilon_indicator(front - 0.1 * scale, front) == pytest.approx(-0.1, rel=1e-9)
+
+
+def test_epsilon_indicator_leaves_broken_rows_out_and_names_what_is_missing():
+    front, nan = [[0.0, 1.0], [1.0, 0.0]], float("nan")
+    assert pareto.epsilon_indicator([[0.5, 0.5], [nan, -9.0]], [*front, [nan, 0.0]]) == 0.5
+    assert pareto.epsilon_indicator([[nan, 0.0]], front) == float("inf")
+    # a dominated row far away does not change what an extent is worth
+    assert pareto.epsilon_indicator([[0.5, 0.5]], [*front, [100.0, 100.0]]) == 0.5
+    with pytest.raises(InputError, match="nothing to compare with"):
+        pareto.epsilon_indicator(front, [[nan, 1.0]])
+    with pytest.raises(InputError, match="2 objectives do not go with a front of 3"):
+        pareto.epsilon_indicator(front, [[1.0, 1.0, 1.0]])
+
+
+def test_the_merged_front_is_that_of_all_rows_and_knows_where_they_come_from():
+    tables = [_table(seed, 40, 3, 9) for seed in range(4)]
+    points, search = pareto.merged_front(tables)
+    every = np.concatenate(tables)
+    np.testing.assert_array_equal(points, np.unique(every[pareto.non_dominated(every)], axis=0))
+    for row, origin in zip(points, search, strict=True):
+        holders = [number for number, table in enumerate(tables) if (table == row).all(1).any()]
+        assert origin == min(holders)
+    empty, nobody = pareto.merged_front([np.empty((0, 2))])
+    assert empty.shape == (0, 2) and len(nobody) == 0
+    with pytest.raises(InputError, match="2, 3 objectives do not go together"):
+        pareto.merged_front([np.zeros((1, 2)), np.zeros((1, 3))])
+
+
+@pytest.mark.parametrize(("columns", "searches"), [(2, 3), (2, 7), (3, 5)])
+def test_attainment_is_reached_by_so_many_searches_and_nothing_better_is(columns, searches):
+    tables = [_table(seed, 12, columns, 6) for seed in range(searches)]
+    grid = np.stack(np.meshgrid(*[np.arange(7)] * columns), -1).reshape(-1, columns)
+    reached = sum((table[:, None] <= grid[None]).all(-1).any(0).astype(int) for table in tables)
+    for needed in range(1, searches + 1):
+        surface = pareto.attainment(tables, needed / searches)
+        below = (surface[:, None] <= grid[None]).all(-1).any(0)
+        np.testing.assert_array_equal(below, reached >= needed)
+        assert pareto.non_dominated(surface).all()
+
+
+def test_attainment_counts_searches_that_found_nothing():
+    found, nothing = [[1.0, 1.0]], [[float("nan"), 1.0]]
+    assert pareto.attainment([found, nothing], 0.5).tolist() == [[1.0, 1.0]]
+    assert pareto.attainment([found, nothing], 1).shape == (0, 2)
+    for tables, share, message in (
+        ([], 0.5, "no search"),
+        ([found], 0, "share=0 is not allowed"),
+        ([found], 1.5, "share=1.5 is not allowed"),
+        ([[[1.0]]], 0.5, "2 or 3 objectives, not 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            pareto.attainment(tables, share)
