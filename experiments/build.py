@@ -21,6 +21,7 @@ class Built(NamedTuple):
     key: Any
     experiment: Experiment
     notes: tuple[str, ...]
+    warm_start: Any = None
 
     def config(self) -> dict[str, Any]:
         """The resolved experiment, as kept in `run.json`."""
@@ -117,7 +118,19 @@ def build(experiment: Experiment) -> Built:
         if part != "space"
     }
     key = jax.random.key(experiment.seed)
-    return Built(space, made["strategy"], made["evaluator"], objective, key, experiment, (*notes, *chosen))
+    warm = _warm_start(experiment, space)
+    return Built(space, made["strategy"], made["evaluator"], objective, key, experiment, (*notes, *chosen), warm)
+
+
+def _warm_start(experiment: Experiment, space: Any) -> Any:
+    """The proxy that chooses the first networks, on the images of the evaluator where that has any."""
+    if experiment.warm_start is None:
+        return None
+    from nas.evaluators import proxy
+
+    settings = settings_of("evaluator", experiment.evaluator)
+    images = {name: settings[name] for name in ("data", "validation", "train", "seed") if name in settings}
+    return proxy.evaluator(space, proxy=experiment.warm_start, **images)
 
 
 def _measured(experiment: Experiment) -> Callable[..., Any] | None:
@@ -144,6 +157,8 @@ def banner(built: Built) -> list[tuple[str, str]]:
     for device, table in zip(objective.devices, objective.tables, strict=True):
         lines.append(("device", f"{device.name} ({getattr(device, 'kind', '?')}), {getattr(table, 'note', '')}"))
     lines.append(("strategy", _named(built.strategy)))
+    if built.warm_start is not None:
+        lines.append(("first networks", f"the best of many by proxy {built.experiment.warm_start}"))
     lines.append(("evaluator", f"{built.evaluator.name}, training rounds: {built.evaluator.rounds}"))
     if "error_is" in settings:
         lines.append(("error", settings["error_is"]))

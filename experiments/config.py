@@ -65,6 +65,8 @@ class Experiment:
         scalar: text of a reward of `nas.rewards`, such as `mnasnet_soft` or `absolute[weight=0.5]`, that joins error
             and costs for strategies that rank by one number; None for none.
         targets: values that the scalar lands on, by name of a cost.
+        warm_start: a proxy, such as `synflow` or `params`, by which the first networks are chosen among many; None for
+            a fair sample.
         steps: how often the strategy is asked.
         seed: of everything random.
         precision: number format that all layers run in, or None for what space and device say.
@@ -88,6 +90,7 @@ class Experiment:
     limits: Mapping[str, float] = field(default_factory=dict)
     scalar: str | None = None
     targets: Mapping[str, float] = field(default_factory=dict)
+    warm_start: str | None = None
     steps: int = 10
     seed: int = 0
     precision: str | None = None
@@ -345,6 +348,8 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
     settings = {name: getattr(experiment, name) for name in setting_names()}
     if experiment.table is None:
         del settings["table"], settings["missing"]
+    if experiment.warm_start is None:
+        del settings["warm_start"]
     if experiment.inference_batch is None:
         del settings["inference_batch"]
     if experiment.scalar is None:

@@ -23,12 +23,14 @@ from hw_models.programs import for_few_runs, for_hundreds_of_runs
 from nas.batch import Batch, Judged, judged_as
 from nas.objectives import Objective, Priced
 from nas.plain import tree_from
+from nas.preparation import check_parts, check_warm_start, identity
 from nas.progress import Executor, InProcess, Outcome, Progress, Silent
 from nas.run import Record, Run, front_of
 from nas.run_files import FIX
 from nas.screen import check_targets, first_networks
-from nas.store import Folder, check_steps, open_run
+from nas.store import Folder, open_run
 from nas.types import Evaluator, Feedback, Key, Proposal, State, Strategy, bound
+from nas.warm_start import promising
 
 TRAIN, ASK, EVALUATE, INIT, FOLLOW = range(5)  # stages of the key; changing the numbers changes every result
 
@@ -56,6 +58,7 @@ def search(
     progress: Progress | None = None,
     executor: Executor | None = None,
     snapshot_s: float = 30.0,
+    warm_start: Evaluator | None = None,
 ) -> Run:
     """Search `space` for `steps` steps and return the run.
 
@@ -79,6 +82,8 @@ def search(
         progress: is told what happens.
         executor: carries evaluations out; in this process unless given.
         snapshot_s: least seconds between two snapshots; what lies between is repeated after a kill, evaluations apart.
+        warm_start: an evaluator that trains nothing, such as `nas.evaluators.proxy`, by which the first networks are
+            chosen among many (`nas.warm_start`); for strategies that take first networks.
 
     Raises:
         InputError: bad arguments, a limit that nothing meets, a folder that cannot be used.
@@ -92,10 +97,12 @@ def search(
         >>> len(run.records)
         16
     """
-    _check(space, strategy, evaluator, steps, key, snapshot_s)
+    check_parts(space, strategy, evaluator, steps, key, snapshot_s)
     strategy = bound(strategy, objective)
+    check_warm_start(strategy, warm_start)
     watcher: Progress = Silent() if progress is None else progress
-    with open_run(out, _meta(space, strategy, evaluator, objective, key, config), steps) as folder:
+    meta = identity(space, strategy, evaluator, objective, key, config, warm_start)
+    with open_run(out, meta, steps) as folder:
         try:
             for text in folder.messages:
                 watcher.message(text)
@@ -104,51 +111,10 @@ def search(
                 watcher.message(folder.messages[-1])
                 return folder.run()
             search = _Search(space, strategy, evaluator, objective, key, folder, watcher, executor or InProcess())
-            search.go(steps, snapshot_s)
+            search.go(steps, snapshot_s, warm_start)
             return folder.run()
         finally:
             watcher.close()
-
-
-def _check(space: Any, strategy: Strategy, evaluator: Evaluator, steps: Any, key: Any, snapshot_s: float) -> None:
-    check_steps(steps)
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
-    if not typed:
-        raise InputError(f"key={key!r} is no random key: give jax.random.key(seed)")
-    if not space.num_decisions:
-        raise InputError(
-            f"space {space.name} has no decisions left, there is nothing to search: price or train it instead"
-        )
-    if not isinstance(evaluator.chunk, int) or evaluator.chunk < 1:
-        raise InputError(f"evaluator {evaluator.name} has chunk {evaluator.chunk!r}: give a whole number from 1")
-    if not snapshot_s >= 0:
-        raise InputError(f"snapshot_s={snapshot_s!r} is not allowed: give a number from 0")
-    if strategy.needs_gradients and not evaluator.gives_gradients:
-        raise InputError(
-            f"strategy {strategy.name} needs gradients and evaluator {evaluator.name} gives none: "
-            "take tabular (with a complete table), surrogate or supernet"
-        )
-    if strategy.needs_shares and evaluator.shortened is None:
-        raise InputError(
-            f"strategy {strategy.name} trains networks for a part of their training and evaluator {evaluator.name} "
-            "cannot: take standalone"
-        )
-
-
-def _meta(
-    space: Any, strategy: Strategy, evaluator: Evaluator, objective: Objective, key: Key, config: Any
-) -> dict[str, Any]:
-    text = space.text(np.zeros(space.num_decisions, np.int32)).rsplit(":", 1)[0]
-    tree = {"name": space.name, "text": text, "fingerprint": space.fingerprint, "tree": space.to_json()}
-    return {
-        "space": tree,
-        "devices": {device.name: device.to_json() for device in objective.devices},
-        "objective": objective.describe(),
-        "strategy": {"name": strategy.name, **strategy.describe},
-        "evaluator": {"name": evaluator.name, "rounds": evaluator.rounds, **evaluator.describe},
-        "seed": {"kind": str(jax.random.key_impl(key)), "words": np.asarray(jax.random.key_data(key)).tolist()},
-        "config": None if config is None else dict(config),
-    }
 
 
 class _Now(NamedTuple):
@@ -187,7 +153,7 @@ class _Search:
         self.now = _Now(0, judge, 0, plan)
         self.saved = time.monotonic()
 
-    def go(self, steps: int, snapshot_s: float) -> None:
+    def go(self, steps: int, snapshot_s: float, warm_start: Evaluator | None = None) -> None:
         stored = self.folder.snapshot
         if stored is not None:
             judge, plan = tree_from(self.now.judge, stored.evaluator), tree_from(self.now.plan, stored.strategy)
@@ -195,8 +161,13 @@ class _Search:
         if self.now.step == 0:
             # before the training: a limit that nothing meets should not cost an hour
             count = int(jax.eval_shape(self.strategy.ask, self.root, self.now.plan)[1].genes.shape[0])
-            genes = first_networks(self.space, self.objective, count, stage_key(self.root, INIT, 2))
             check_targets(self.space, self.objective, stage_key(self.root, INIT, 3))
+            key = stage_key(self.root, INIT, 2)
+            if warm_start is None:
+                genes = first_networks(self.space, self.objective, count, key)
+            else:
+                genes, told = promising(self.space, self.objective, warm_start, count, key)
+                self.progress.message(told)
             if self.strategy.start is not None:
                 plan = for_few_runs(self.strategy.start)(self.now.plan, jnp.asarray(genes))
                 self.now = self.now._replace(plan=plan)

@@ -61,6 +61,7 @@ def command(
             key=built.key,
             out=out,
             config=built.config(),
+            warm_start=built.warm_start,
             progress=view,
         )
     finally:

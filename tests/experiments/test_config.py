@@ -123,6 +123,7 @@ def tiny_with(**changes: object) -> Experiment:
         ({"limits": 3}, "limits=3 is not allowed"),
         ({"limits": {"latency_s": "5ms"}}, "limits.latency_s='5ms' is not allowed: give a number"),
         ({"precision": 8}, "precision=8 is not allowed: give text or None"),
+        ({"warm_start": 3}, "warm_start=3 is not allowed: give text or None"),
         ({"inference_batch": "x"}, "inference_batch='x' is not allowed: give a whole number or None"),
         ({"missing": "analytic"}, "missing='analytic' is about a measured table"),
         ({"table": "mine.csv", "device": ("zcu102", "a100")}, "table is of one device"),

@@ -1,0 +1,71 @@
+"""First networks that a cheap look at many finds promising: a zero-cost proxy, or accuracies that are known already.
+
+Every strategy that begins with given networks can begin with these. They are only where the search starts: what the
+proxy says is never told to the strategy, because a score is no error.
+
+Shape letters: `P` candidates wanted, `D` decisions, `N` candidates judged.
+
+References: Abdelfattah et al. 2021, "Zero-cost proxies for lightweight NAS", https://arxiv.org/abs/2101.08134, section
+4.2 (warm-up of searches by a proxy).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from hw_models.errors import InputError
+from hw_models.programs import for_few_runs
+from nas import pareto
+from nas.objectives import Objective
+from nas.screen import first_networks
+from nas.types import Evaluator, Key
+
+LOOKED_AT = 16  # networks judged for every one that is wanted
+
+
+def promising(space: Any, objective: Objective, judge: Evaluator, count: int, key: Key) -> tuple[np.ndarray, str]:
+    """The best of many networks within the limits by the word of `judge`: `int32 [P, D]`, and what was done, in words.
+
+    Best are those with the lowest rank of non-domination, then the loneliest, in what `judge` says in place of the
+    error and in the costs that are minimised or aimed at.
+
+    Raises:
+        InputError: nothing drawn meets the limits; `judge` judges none of the networks.
+
+    Example:
+        >>> from nas.toy import ToySpace, toy_evaluator, toy_objective
+        >>> space = ToySpace()
+        >>> genes, said = promising(space, toy_objective(space), toy_evaluator(space), 4, jax.random.key(0))
+        >>> genes.shape, said
+        ((4, 6), 'first networks: 4 of 64 by toy')
+    """
+    drawn = first_networks(space, objective, LOOKED_AT * count, key)
+    _, first = np.unique(drawn, axis=0, return_index=True)
+    genes = drawn[np.sort(first)]
+    genes = genes[np.asarray(objective.price(genes).violation) == 0]
+    costs = objective.price(genes).costs
+    state, score = judge.init(jax.random.fold_in(key, 1)), np.empty(len(genes), np.float32)
+    for rows in np.array_split(np.arange(len(genes)), -(-len(genes) // judge.chunk)):
+        score[rows] = judge.evaluate(jax.random.fold_in(key, 2), state, genes[rows], rows).error
+    if not np.isfinite(score).any():
+        raise InputError(f"warm_start: evaluator {judge.name} judged none of {len(genes)} networks: choose another")
+    names = dict.fromkeys(name for name in (*objective.minimize, *objective.targets) if name != "error")
+    columns = [np.abs(np.asarray(costs[name]) - objective.targets.get(name, 0.0)) for name in names]
+    most = min(count, int(np.isfinite(score).sum()))
+
+    def best(table: Array, usable: Array) -> Array:
+        return pareto.best_of(table, jnp.zeros(len(table)), usable, most)[0]
+
+    chosen = genes[np.asarray(for_few_runs(best)(np.stack([score, *columns], axis=1), np.isfinite(score)))]
+    said = f"first networks: {most} of {len(genes)} by {_named(judge)}"
+    return chosen[np.arange(count) % most], said
+
+
+def _named(judge: Evaluator) -> str:
+    proxy = judge.describe.get("proxy")
+    return judge.name if proxy is None else f"{judge.name} {proxy}"
