@@ -275,6 +275,41 @@ def test_three_objectives_are_judged_as_an_objective_over_both_devices_does(judg
     np.testing.assert_allclose(problem.measured(problem.largest[None])[0], problem.reference)
 
 
+def search_of(problem, *better):
+    """A kept search of 100 proposals: where it says so, so much `better` than the reference, else hardly."""
+    gains = np.linspace(0.01, 0.001, 100)[:, None] * np.ones(3)
+    for proposal, gain in better:
+        gains[proposal - 1] = gain
+    measured = np.asarray(problem.reference) - gains
+    points = np.concatenate([measured[:, :1], 10 ** measured[:, 1:] / 1e3], axis=1)
+    return {"proposals": 100, "rows": [[place, *row] for place, row in enumerate(points.tolist(), 1)]}
+
+
+@pytest.fixture
+def kept_of_three(tmp_path, judges):
+    problem, kept = judges.load("accel_both"), script("search_kept").Kept(tmp_path / "kept")
+    # 0.2 * 0.4 * 0.4 = 0.032, and 0.1 * 0.1 * 0.4 = 0.004 more each: 0.036 after 30 and 0.04 after 60
+    best = (1, (0.2, 0.4, 0.4)), (30, (0.1, 0.5, 0.4)), (60, (0.1, 0.4, 0.5))
+    kept.save("accel_both", "nsga3", 0, search_of(problem, *best))
+    for who in ("pymoo_nsga3", "random_search", "ppo"):
+        kept.save("accel_both", who, 0, search_of(problem, (2, (0.1, 0.4, 0.4))))
+    return kept
+
+
+def test_searches_of_three_objectives_are_compared_by_volume(kept_of_three):
+    summary = script("search_summary")
+    front = summary.best_known(kept_of_three, "accel_both")
+    assert front.shape == (3, 3)
+    rows = summary.rows(kept_of_three, ["accel_both"], ["nsga3", "random_search"], ["pymoo_nsga3"])
+    found = {row["name"]: row["ours"] or row["peer"] for row in rows}
+    assert len(found) == 6 and not any(name.endswith("at_200_of_nsga3") for name in found)  # it was shorter
+    assert found["accel_both_hypervolume_at_50_of_nsga3"] == pytest.approx(0.9)
+    assert found["accel_both_hypervolume_at_100_of_nsga3"] == pytest.approx(1)
+    assert found["accel_both_hypervolume_at_100_of_pymoo_nsga3"] == pytest.approx(0.4)
+    assert "| nsga3 | 0.900 | 1.000 |  |  |  |" in summary.tables(kept_of_three)
+    assert not summary.rows(kept_of_three, ["accel"], ["nsga3"], ["pymoo_nsga3"])  # another problem
+
+
 def test_packages_take_part_where_they_are_meant_to(judges, tmp_path, monkeypatch):
     benchmark, peers = script("benchmark_search"), script("benchmark_peers")
     conversations = []
