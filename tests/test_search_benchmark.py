@@ -310,6 +310,26 @@ def test_searches_of_three_objectives_are_compared_by_volume(kept_of_three):
     assert not summary.rows(kept_of_three, ["accel"], ["nsga3"], ["pymoo_nsga3"])  # another problem
 
 
+def test_the_figure_of_three_objectives_has_curves_of_all_and_fronts_of_few(kept_of_three, tmp_path, monkeypatch):
+    figures = script("search_figures")
+    left, right = figures.figure(kept_of_three, "accel_both").axes
+    curves = {line.get_label(): line.get_ydata() for line in left.lines}
+    assert set(curves) == {"nsga3", "pymoo_nsga3", "random_search", "ppo"}
+    np.testing.assert_allclose((curves["nsga3"][0], curves["nsga3"][-1]), (0.8, 1))
+    fronts = {dots.get_label(): dots.get_offsets() for dots in right.collections}
+    assert set(fronts) == {"nsga3: front", "pymoo_nsga3: front", "random_search: front"}
+    points = np.asarray(kept_of_three.of("accel_both", "nsga3")[0]["rows"])[[29, 0, 59]]
+    expected = np.stack([1e3 * points[:, 2], 100 * points[:, 1]], axis=1)  # of equal latencies the least error first
+    np.testing.assert_allclose(fronts["nsga3: front"], expected)
+    assert "ZCU102" in right.get_xlabel() and right.get_xscale() == "log"
+    only = figures.figure(kept_of_three, "accel_both", ["ppo"]).axes[1]
+    assert [dots.get_label() for dots in only.collections] == ["ppo: front"]  # and not an empty panel
+
+    monkeypatch.setattr(sys, "argv", ["search_figures.py", str(kept_of_three.folder), "--out", str(tmp_path)])
+    figures.main()
+    assert (tmp_path / "search_accel_both.png").stat().st_size > 10_000
+
+
 def test_packages_take_part_where_they_are_meant_to(judges, tmp_path, monkeypatch):
     benchmark, peers = script("benchmark_search"), script("benchmark_peers")
     conversations = []
