@@ -1,8 +1,9 @@
-"""Our search strategies beside those of other packages, on three problems, in one run.
+"""Our search strategies beside those of other packages, on four problems, in one run.
 
-Every package minimises the same two objectives over the same whole numbers and knows nothing but what is evaluated. On
-`genes45` each side evaluates in a process of its own, on one thread of the processor, and is timed; networks of `macro`
-and `accel` are judged here (`search_judges.py`), for packages in a conversation, and only evaluations are counted.
+Every package minimises the same objectives over the same whole numbers and knows nothing but what is evaluated: two of
+them, on `accel_both` three. On `genes45` each side evaluates in a process of its own, on one thread of the processor,
+and is timed; networks of the others are judged here (`search_judges.py`), for packages in a conversation, and only
+evaluations are counted.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from search_kept import Kept
 from hw_models.errors import InputError
 from hw_models.programs import for_hundreds_of_runs
 
-PROBLEMS = ("genes45", "macro", "accel")
+PROBLEMS = ("genes45", "macro", "accel", "accel_both")
 # our strategies, and their options on genes45 and on the others: small populations, because a few hundred evaluations
 # have to make many generations
 OURS: dict[str, tuple[str, str]] = {
@@ -45,14 +46,18 @@ STRATEGIES = tuple(OURS)
 PACKAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "pymoo": ("pymoo", {}),
     "pymoo_50": ("pymoo", {"population": 50}),
+    "pymoo_nsga3": ("pymoo", {"algorithm": "nsga3"}),
     "optuna_nsga2": ("optuna", {"sampler": "nsga2"}),
     "syne_tune": ("syne_tune", {}),
     "qdax": ("qdax", {}),
     "optuna_tpe": ("optuna", {"sampler": "tpe"}),  # the slowest, last
 }
-ONLY_GENES45 = ("pymoo_50", "qdax")  # the population of the others there; compiled searches evaluate by themselves
-OURS_POPULATION = {"genes45": 50, "macro": 32, "accel": 32}  # where a strategy given by name does not say its own
-POPULATION = {"genes45": 100, "macro": 32, "accel": 32}  # of packages; 100 is what most of them have by default
+# pymoo_50 has the population of others there, compiled searches evaluate by themselves, and NSGA-III is for more than
+# two objectives
+ONLY_ON = {"pymoo_50": "genes45", "qdax": "genes45", "pymoo_nsga3": "accel_both"}
+# where a strategy given by name does not say its own
+OURS_POPULATION = {"genes45": 50, "macro": 32, "accel": 32, "accel_both": 32}
+POPULATION = OURS_POPULATION | {"genes45": 100}  # of packages; 100 is what most of them have by default
 EVALUATIONS = 10_000  # on genes45
 # what takes minutes is asked for less
 FEWER = {
@@ -63,6 +68,7 @@ FEWER = {
     ("genes45", "predictor_evolution"): 1000,
     ("macro", "optuna_tpe"): 500,
     ("accel", "optuna_tpe"): 500,
+    ("accel_both", "optuna_tpe"): 500,
 }
 COUNTS = tuple(sorted({*np.unique(np.geomspace(10, EVALUATIONS, 40).astype(int)).tolist(), 200, 1000, 2000, 5000}))
 ONE_THREAD = dict.fromkeys(("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -89,6 +95,7 @@ def rows(folder: Path, options: Namespace) -> tuple[list[Row], list[dict[str, An
 
     problems = _listed("problem", options.problems, PROBLEMS)
     packages = [] if options.packages == "none" else _listed("package", options.packages, tuple(PACKAGES))
+    packages = [who for who in packages if ONLY_ON.get(who, problems[0]) in problems]
     strategies = options.strategies.split(";" if "[" in options.strategies else ",")
     seeds = list(range(options.seeds))
     kept = Kept((options.keep or folder / "search").resolve())
@@ -97,7 +104,7 @@ def rows(folder: Path, options: Namespace) -> tuple[list[Row], list[dict[str, An
         for who in strategies:
             _attempt(f"{who} on {problem}", reasons, lambda p=problem, w=who: ours(kept, p, w, seeds))
         for who in packages:
-            if problem == "genes45" or who not in ONLY_GENES45:
+            if ONLY_ON.get(who, problem) == problem:
                 _attempt(f"{who} on {problem}", reasons, lambda p=problem, w=who: theirs(kept, folder, p, w, seeds))
     versions = {who: list(benchmark_peers.PEERS[PACKAGES[who][0]]) for who in packages}
     peers = [{"name": who, "versions": versions[who], "reason": None} for who in packages]
@@ -132,7 +139,7 @@ def parts_of(problem: str) -> tuple[str, ...]:
     import search_judges
 
     if problem == "accel":
-        return search_judges.FRONTS[1:]
+        return search_judges.ACCEL
     return ("macro", *search_judges.BUDGETS) if problem == "macro" else (problem,)
 
 

@@ -4,15 +4,16 @@
 `macro_budget_1` to `_10`: the error alone, within the MACs that 10 % to 100 % of the encodings stay within.
 `accel_zcu102`, `accel_a100`: the space of Accel-NASBench, its error by a surrogate fitted to all published accuracies,
 and our latency.
+`accel_both`: the same error and the latencies on both devices at once, three objectives.
 
-Shape letters: `P` candidates, `D` decisions, `M` objectives, `N` proposals.
+Shape letters: `P` candidates, `D` decisions, `M` objectives, `N` proposals, `F` points of a front.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ import jax
 import numpy as np
 import search_problems
 
+from nas import pareto
 from nas.evaluators import surrogate, tabular
 from nas.objectives import Objective
 from search_spaces.spaces import macro as macro_space
@@ -27,7 +29,9 @@ from search_spaces.spaces import mnasnet
 
 DEVICES = ("zcu102", "a100")
 BUDGETS = tuple(f"macro_budget_{tenth}" for tenth in range(1, 11))
-FRONTS = ("macro", *(f"accel_{device}" for device in DEVICES))
+ACCEL = tuple(f"accel_{device}" for device in DEVICES)
+BOTH = "accel_both"
+FRONTS = ("macro", *ACCEL, BOTH)
 NEAR = 0.0015  # of the error: 0.15 points of accuracy
 BEYOND = 1.01  # the reference lies 1 % beyond the worst of all networks
 STOP = 0.999  # of the true front's hypervolume
@@ -107,11 +111,27 @@ class Seen:
         problem, points = self.problem, np.asarray(self.rows)[:, 1:]
         if problem.wanted is not None:
             return bool(points.min() <= problem.wanted)
-        return problem.whole is not None and _volume(problem, points) >= STOP * problem.whole
+        if problem.whole is None:
+            return False
+        return hypervolume(problem.measured(points), problem.reference) >= STOP * problem.whole
 
 
-def _volume(problem: Judged, points: np.ndarray) -> float:
-    return search_problems.hypervolume(problem.measured(points), problem.reference)
+def hypervolume(points: np.ndarray, reference: Sequence[float]) -> float:
+    """Volume that points dominate below the reference, of any number of objectives. `[N, M] -> float`
+
+    Areas are those of `search_problems`, by which every published number was computed.
+    """
+    if len(reference) == 2:
+        return search_problems.hypervolume(points, reference)
+    return pareto.hypervolume(points, reference)
+
+
+def front(points: np.ndarray) -> np.ndarray:
+    """The points that no other one dominates, once each, by the first objective. `[N, M] -> [F, M]`"""
+    points = np.asarray(points, float)
+    if points.shape[1] == 2:
+        return search_problems.front(points)
+    return np.unique(points[pareto.non_dominated(points)], axis=0)
 
 
 @functools.cache
@@ -121,7 +141,7 @@ def load(name: str) -> Judged:
         return _macro()
     if name in BUDGETS:
         return _budget(BUDGETS.index(name))
-    return _accel(name.removeprefix("accel_"))
+    return _accel(name, DEVICES if name == BOTH else (name.removeprefix("accel_"),))
 
 
 @functools.cache
@@ -188,17 +208,19 @@ def _surrogate() -> Callable[[np.ndarray], np.ndarray]:
     return error_of
 
 
-def _accel(device: str) -> Judged:
+def _accel(name: str, devices: tuple[str, ...]) -> Judged:
     space = mnasnet.space(activation="relu")
-    objective = Objective(space, device, minimize=("error", "latency_s"))
+    latencies = ("latency_s",) if len(devices) == 1 else tuple(f"latency_s@{device}" for device in devices)
+    objective = Objective(space, devices, minimize=("error", *latencies))
     draw = jax.jit(jax.vmap(space.sample))
     genes = np.asarray(draw(jax.random.split(jax.random.key(0), 2000)))
-    worst = np.asarray([_surrogate()(genes).max(), np.asarray(objective.price(genes).costs["latency_s"]).max()], float)
+    costs = objective.price(genes).costs
+    worst = np.asarray([_surrogate()(genes).max(), *(np.asarray(costs[each]).max() for each in latencies)], float)
 
     def measured(points: np.ndarray) -> np.ndarray:
         # latencies lie a factor of ten apart, and a tenth less is worth as much to a fast network as to a slow one
         points = np.asarray(points, float)
-        return np.stack([points[:, 0], np.log10(1e3 * points[:, 1])], axis=1)
+        return np.concatenate([points[:, :1], np.log10(1e3 * points[:, 1:])], axis=1)
 
     reference = tuple(measured(worst[None])[0].tolist())
-    return Judged(f"accel_{device}", objective, _surrogate(), 1000, worst, reference, measured)
+    return Judged(name, objective, _surrogate(), 1000, worst, reference, measured)

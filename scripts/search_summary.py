@@ -2,7 +2,7 @@
 
     python scripts/search_summary.py DIR        prints the tables of the results kept in DIR
 
-Shape letters: `S` seeds, `N` evaluated networks.
+Shape letters: `S` seeds, `N` evaluated networks, `M` objectives, `F` points of a front.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 import search_judges
-import search_problems
 from benchmark_rows import Row, row
-from benchmark_search import PACKAGES
+from benchmark_search import PACKAGES, parts_of
 from search_kept import Kept
 
 GENES45_COUNTS = (200, 1000, 2000, 5000, 10_000)
@@ -64,7 +63,7 @@ def until_share(results: list[dict[str, Any]], share: float) -> list[tuple[int, 
     problem = search_judges.load("macro")
 
     def arrived(result: dict[str, Any], count: int) -> bool:
-        volume = search_problems.hypervolume(points_of(result)[:count], problem.reference)
+        volume = search_judges.hypervolume(points_of(result)[:count], problem.reference)
         return bool(volume >= share * problem.whole)
 
     found = []
@@ -104,18 +103,27 @@ def of_budgets(kept: Kept, who: str) -> list[tuple[int, int, bool]]:
 
 @functools.cache
 def best_known(kept: Kept, name: str) -> np.ndarray:
-    """The front of everything that anybody evaluated, as `measured`. `[F, 2]`"""
+    """The front of everything that anybody evaluated, as `measured`. `[F, M]`"""
     problem = search_judges.load(name)
     every = [points_of(each) for who in kept.who(name) for each in kept.of(name, who)]
-    return search_problems.front(problem.measured(np.concatenate(every)))
+    return search_judges.front(problem.measured(np.concatenate(every)))
+
+
+@functools.cache
+def whole_of(kept: Kept, name: str) -> float:
+    """Hypervolume of the true front, or of the best known one."""
+    problem = search_judges.load(name)
+    return problem.whole or search_judges.hypervolume(best_known(kept, name), problem.reference)
 
 
 def share_at(kept: Kept, name: str, result: dict[str, Any], proposals: int) -> float:
     """Hypervolume after so many proposals, divided by that of the best known front."""
     problem = search_judges.load(name)
-    whole = problem.whole or search_problems.hypervolume(best_known(kept, name), problem.reference)
     made = [line[1:] for line in result["rows"] if line[0] <= proposals]
-    return search_problems.hypervolume(problem.measured(np.asarray(made)), problem.reference) / whole if made else 0.0
+    if not made:
+        return 0.0
+    volume = search_judges.hypervolume(problem.measured(np.asarray(made)), problem.reference)
+    return volume / whole_of(kept, name)
 
 
 def shares_at(kept: Kept, name: str, who: str, proposals: int) -> list[float]:
@@ -166,11 +174,10 @@ def rows(kept: Kept, problems: Sequence[str], strategies: Sequence[str], package
             add("macro_budgets_networks", who, typical(sums, 0), also="median")
             add("macro_budgets_proposals", who, typical(sums, 1), also="median")
             add("macro_budgets_reached", who, [reached for _, _, reached in sums])
-    if "accel" in problems:
-        for name in search_judges.FRONTS[1:]:
-            for count in ACCEL_COUNTS:
-                for who in all_of_them:
-                    add(f"{name}_hypervolume_at_{count}", who, shares_at(kept, name, who, count))
+    for name in (part for problem in problems if problem.startswith("accel") for part in parts_of(problem)):
+        for count in ACCEL_COUNTS:
+            for who in all_of_them:
+                add(f"{name}_hypervolume_at_{count}", who, shares_at(kept, name, who, count))
     return found
 
 

@@ -83,6 +83,21 @@ def test_hypervolume_and_front_agree_with_those_of_the_project():
     np.testing.assert_array_equal(problem.front(points), expected)
 
 
+def test_hypervolume_and_front_of_three_objectives_are_those_counted_by_hand():
+    judges = script("search_judges")
+    first, second = (
+        [1.0, 2.0, 3.0],
+        [2.0, 1.0, 3.0],
+    )  # below (4, 4, 4): 3 * 2 * 1 = 6 each, of which 2 * 2 * 1 in common
+    assert judges.hypervolume(np.asarray([first, second]), (4, 4, 4)) == 8
+    third = [3.0, 3.0, 1.0]  # 1 * 1 * 3, of which 1 * 1 * 1 in common with both
+    dominated, beyond = [2.0, 2.0, 3.0], [0.0, 0.0, 4.5]
+    points = np.asarray([third, dominated, second, beyond, first, second])
+    assert judges.hypervolume(points, (4, 4, 4)) == 10
+    assert judges.hypervolume(points[:0], (4, 4, 4)) == 0
+    assert judges.front(points).tolist() == [beyond, first, second, third]  # second stands there once
+
+
 @pytest.fixture(scope="module")
 def toy():
     return SimpleNamespace(objective=toy_objective(ToySpace()), error_of=jax.jit(jax.vmap(toy_error)))
@@ -227,3 +242,112 @@ def test_what_cannot_be_measured_is_told_and_the_rest_is(tmp_path, monkeypatch):
     options.problems = "genes46"
     with pytest.raises(InputError, match="problem 'genes46' is unknown: give any of genes45, macro, accel"):
         benchmark.rows(tmp_path, options)
+
+
+@pytest.fixture(scope="module")
+def judges():
+    """Problems of `accel` with errors that take no fitting: the share of genes that are 0."""
+    module = script("search_judges")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_surrogate", lambda: lambda genes: (np.asarray(genes) == 0).mean(1).astype(np.float32))
+        module.load.cache_clear()
+        yield module
+    module.load.cache_clear()
+
+
+def test_three_objectives_are_judged_as_an_objective_over_both_devices_does(judges):
+    from nas.objectives import Objective
+
+    problem = judges.load("accel_both")
+    space = problem.objective.space
+    goal = Objective(space, ("zcu102", "a100"), minimize=("error", "latency_s@zcu102", "latency_s@a100"))
+    assert problem.objective.minimize == goal.minimize and problem.evaluations == 1000
+    genes = np.random.RandomState(0).randint(0, space.cardinality, (70, space.num_decisions))  # more than one batch
+    canonical, objectives, violation = problem.judge(genes)
+    feedback = goal.feedback(problem.error_of(canonical), goal.price(canonical), np.ones(70, bool))
+    np.testing.assert_allclose(objectives, feedback.objectives, rtol=1e-6)
+    np.testing.assert_array_equal(violation, feedback.violation)
+    for column, name in enumerate(judges.ACCEL, 1):  # what the problem of each device by itself says
+        np.testing.assert_allclose(objectives[:, [0, column]], judges.load(name).judge(genes)[1], rtol=1e-6)
+    measured = problem.measured(objectives)
+    np.testing.assert_allclose(measured[:, 1:], np.log10(1e3 * objectives[:, 1:]))
+    np.testing.assert_array_equal(measured[:, 0], objectives[:, 0])
+    np.testing.assert_allclose(problem.measured(problem.largest[None])[0], problem.reference)
+
+
+def search_of(problem, *better):
+    """A kept search of 100 proposals: where it says so, so much `better` than the reference, else hardly."""
+    gains = np.linspace(0.01, 0.001, 100)[:, None] * np.ones(3)
+    for proposal, gain in better:
+        gains[proposal - 1] = gain
+    measured = np.asarray(problem.reference) - gains
+    points = np.concatenate([measured[:, :1], 10 ** measured[:, 1:] / 1e3], axis=1)
+    return {"proposals": 100, "rows": [[place, *row] for place, row in enumerate(points.tolist(), 1)]}
+
+
+@pytest.fixture
+def kept_of_three(tmp_path, judges):
+    problem, kept = judges.load("accel_both"), script("search_kept").Kept(tmp_path / "kept")
+    # 0.2 * 0.4 * 0.4 = 0.032, and 0.1 * 0.1 * 0.4 = 0.004 more each: 0.036 after 30 and 0.04 after 60
+    best = (1, (0.2, 0.4, 0.4)), (30, (0.1, 0.5, 0.4)), (60, (0.1, 0.4, 0.5))
+    kept.save("accel_both", "nsga3", 0, search_of(problem, *best))
+    for who in ("pymoo_nsga3", "random_search", "ppo"):
+        kept.save("accel_both", who, 0, search_of(problem, (2, (0.1, 0.4, 0.4))))
+    return kept
+
+
+def test_searches_of_three_objectives_are_compared_by_volume(kept_of_three):
+    summary = script("search_summary")
+    front = summary.best_known(kept_of_three, "accel_both")
+    assert front.shape == (3, 3)
+    rows = summary.rows(kept_of_three, ["accel_both"], ["nsga3", "random_search"], ["pymoo_nsga3"])
+    found = {row["name"]: row["ours"] or row["peer"] for row in rows}
+    assert len(found) == 6 and not any(name.endswith("at_200_of_nsga3") for name in found)  # it was shorter
+    assert found["accel_both_hypervolume_at_50_of_nsga3"] == pytest.approx(0.9)
+    assert found["accel_both_hypervolume_at_100_of_nsga3"] == pytest.approx(1)
+    assert found["accel_both_hypervolume_at_100_of_pymoo_nsga3"] == pytest.approx(0.4)
+    assert "| nsga3 | 0.900 | 1.000 |  |  |  |" in summary.tables(kept_of_three)
+    assert not summary.rows(kept_of_three, ["accel"], ["nsga3"], ["pymoo_nsga3"])  # another problem
+
+
+def test_the_figure_of_three_objectives_has_curves_of_all_and_fronts_of_few(kept_of_three, tmp_path, monkeypatch):
+    figures = script("search_figures")
+    left, right = figures.figure(kept_of_three, "accel_both").axes
+    curves = {line.get_label(): line.get_ydata() for line in left.lines}
+    assert set(curves) == {"nsga3", "pymoo_nsga3", "random_search", "ppo"}
+    np.testing.assert_allclose((curves["nsga3"][0], curves["nsga3"][-1]), (0.8, 1))
+    fronts = {dots.get_label(): dots.get_offsets() for dots in right.collections}
+    assert set(fronts) == {"nsga3: front", "pymoo_nsga3: front", "random_search: front"}
+    points = np.asarray(kept_of_three.of("accel_both", "nsga3")[0]["rows"])[[29, 0, 59]]
+    expected = np.stack([1e3 * points[:, 2], 100 * points[:, 1]], axis=1)  # of equal latencies the least error first
+    np.testing.assert_allclose(fronts["nsga3: front"], expected)
+    assert "ZCU102" in right.get_xlabel() and right.get_xscale() == "log"
+    only = figures.figure(kept_of_three, "accel_both", ["ppo"]).axes[1]
+    assert [dots.get_label() for dots in only.collections] == ["ppo: front"]  # and not an empty panel
+
+    monkeypatch.setattr(sys, "argv", ["search_figures.py", str(kept_of_three.folder), "--out", str(tmp_path)])
+    figures.main()
+    assert (tmp_path / "search_accel_both.png").stat().st_size > 10_000
+
+
+def test_packages_take_part_where_they_are_meant_to(judges, tmp_path, monkeypatch):
+    benchmark, peers = script("benchmark_search"), script("benchmark_peers")
+    conversations = []
+
+    def converse(python, file, question, reply, environment):
+        genes = [[0] * len(question["cardinality"]), [count - 1 for count in question["cardinality"]]]
+        conversations.append((file.name, question, genes, reply({"search": 0, "ask": genes})))
+
+    monkeypatch.setattr(peers, "python_of", lambda name, folder: Path(sys.executable))
+    monkeypatch.setattr(peers, "converse", converse)
+    monkeypatch.setattr(benchmark, "ours", lambda *asked: None)
+    options = SimpleNamespace(packages="pymoo_nsga3,qdax", strategies="nsga2", seeds=1, keep=tmp_path / "kept")
+    options.problems = "accel_both"
+    rows, told = benchmark.rows(tmp_path, options)
+    assert [one["name"] for one in told] == ["pymoo_nsga3"] and not rows  # two proposals are no search of 50
+    [(file, question, genes, told)] = conversations
+    assert file == "ask_pymoo.py" and question["algorithm"] == "nsga3"
+    assert question["objectives"] == 3 and question["population"] == 32 and not question["limited"]
+    problem = judges.load("accel_both")
+    np.testing.assert_allclose(told["objectives"] * problem.largest, problem.judge(genes)[1])
+    assert np.shape(told["objectives"]) == (2, 3) and told["violation"] == [0, 0]

@@ -1,12 +1,17 @@
-"""pymoo: NSGA-II, or its genetic algorithm where there is one objective. See `conversation.py`.
+"""pymoo: NSGA-II or NSGA-III, or its genetic algorithm where there is one objective. See `conversation.py`.
 
-Further settings of a question: {"population", "limited": whether networks can exceed a limit}. Operators are those of
-its guide for whole numbers, with uniform crossover; networks that repeat the population are replaced by others.
+Further settings of a question: {"population", "limited": whether networks can exceed a limit, "algorithm": "nsga3" or
+absent}. Operators are those of its guide for whole numbers, with uniform crossover; networks that repeat the population
+are replaced by others.
 """
+
+import functools
+import math
 
 import numpy as np
 from conversation import serve
 from pymoo.algorithms.moo.nsga2 import NSGA2
+from pymoo.algorithms.moo.nsga3 import NSGA3
 from pymoo.algorithms.soo.nonconvex.ga import GA
 from pymoo.core.problem import Problem
 from pymoo.operators.crossover.ux import UX
@@ -14,6 +19,7 @@ from pymoo.operators.mutation.pm import PM
 from pymoo.operators.repair.rounding import RoundingRepair
 from pymoo.operators.sampling.rnd import IntegerRandomSampling
 from pymoo.optimize import minimize
+from pymoo.util.ref_dirs import get_reference_directions
 
 
 class Asked(Problem):
@@ -31,9 +37,24 @@ class Asked(Problem):
             out["G"] = violation[:, None]
 
 
+def directions(objectives, most):
+    """The largest grid of Das and Dennis that has at most `most` directions: pymoo wants no more than networks."""
+    divisions = 1
+    while objectives > 1 and math.comb(divisions + objectives, objectives - 1) <= most:
+        divisions += 1
+    return get_reference_directions("das-dennis", objectives, n_partitions=divisions)
+
+
+def algorithm_of(question):
+    """What makes the algorithm from the operators."""
+    if question.get("algorithm") == "nsga3":
+        return functools.partial(NSGA3, directions(question["objectives"], question["population"]))
+    return NSGA2 if question["objectives"] > 1 else GA
+
+
 def search(question, seed, judge):
     """Generations until the judge has had enough."""
-    algorithm = (NSGA2 if question["objectives"] > 1 else GA)(
+    algorithm = algorithm_of(question)(
         pop_size=question["population"],
         sampling=IntegerRandomSampling(),
         crossover=UX(prob=1.0),
