@@ -66,7 +66,8 @@ def settable(experiment: Experiment) -> dict[str, Any]:
             given = settings_of(name, value)
             found |= {f"{name}.{option}": given.get(option, OPEN) for option in {**parameters(name, value), **given}}
         elif name in OPEN_ENDED:
-            found |= {f"{name}.{field}": value.get(field, OPEN) for field in ("error", *Costs._fields, *value)}
+            fields = (*(("error",) if name == "limits" else ()), *Costs._fields, *value)
+            found |= {f"{name}.{field}": value.get(field, OPEN) for field in fields}
         elif name == "final":
             found |= {f"final.{field}": value.get(field, default) for field, default in final_settings().items()}
         else:

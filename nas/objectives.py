@@ -178,7 +178,7 @@ class Objective:
         limits = {name: limit for name, limit in self.limits.items() if name != "error"}
         excess = [_excess(costs[name], limit) for name, limit in limits.items()]
         excess += [_excess(jnp.asarray(price.resource_fraction, jnp.float32), 1.0) for price in prices]
-        for name in self.minimize:
+        for name in dict.fromkeys((*self.minimize, *self.targets)):
             if name != "error":
                 excess.append(jnp.where(jnp.isfinite(costs[name]), 0.0, jnp.inf))
         return Priced(costs, sum(excess, jnp.float32(0.0)))

@@ -48,6 +48,11 @@ def check_parts(
             f"strategy {strategy.name} needs gradients and evaluator {evaluator.name} gives none: "
             "take tabular (with a complete table), surrogate or supernet"
         )
+    if evaluator.follow is not None and not strategy.needs_gradients:
+        raise InputError(
+            f"weights of evaluator {evaluator.name} are to follow gates and strategy {strategy.name} proposes none: "
+            "set follow=0, or take darts, gumbel_gates or proxyless_gates"
+        )
     if strategy.needs_shares and evaluator.shortened is None:
         raise InputError(
             f"strategy {strategy.name} trains networks for a part of their training and evaluator {evaluator.name} "

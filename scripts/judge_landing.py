@@ -1,6 +1,7 @@
 """How near searches for one number end to the latency they were asked for, and how good their networks are.
 
-    python scripts/judge_landing.py [--space macro|mnasnet] [--devices a,b] [--strategies a,b] [--steps N]
+    python scripts/judge_landing.py [--space macro|mnasnet] [--devices a,b] [--strategies a,b] [--steps N] [--seeds N]
+                                    [--rounded]
 
 Ten targets per device, evenly between the 5th and the 95th percentile of the latencies of the space's networks (of
 20,000 drawn ones, for mnasnet). `macro` is judged by its table, `mnasnet` by a surrogate of 400 published networks.
@@ -8,7 +9,7 @@ The scalar is `absolute` as it comes. A search lands where the network it ends w
 last one proposed, of strategies that descend gradients, and the one with the lowest scalar, of policies. Printed for
 each device and strategy: searches that landed with and without rounding to the target (of gates), the largest miss, the
 error of the network above the lowest and below the median error of networks within 2 % of the target, the gap between
-gates and network, seconds.
+gates and network, seconds. With `--rounded` searches without rounding are left out.
 """
 
 from __future__ import annotations
@@ -70,11 +71,11 @@ class Landed(NamedTuple):
     seconds: float
 
 
-def landed(of: Problem, plan: Strategy, device: str, target: float, steps: int) -> Landed:
+def landed(of: Problem, plan: Strategy, device: str, target: float, steps: int, seed: int) -> Landed:
     """One search that is to land on `target`, a latency in seconds."""
     goal = Objective(of.space, device, scalar="absolute", targets={"latency_s": target})
     began = time.monotonic()
-    run = search(of.space, plan, of.judge, goal, steps=steps, key=jax.random.key(1))
+    run = search(of.space, plan, of.judge, goal, steps=steps, key=jax.random.key(seed))
     first, difference = int(plan.describe["population"]), gap(run)
     if difference is None:
         last = run.pick("scalar").record
@@ -86,14 +87,17 @@ def landed(of: Problem, plan: Strategy, device: str, target: float, steps: int) 
     return Landed(found, last["objectives"]["error"], apart, spent)
 
 
-def row(of: Problem, make: Callable[..., Strategy], device: str, steps: int) -> list[str]:
-    """One line of the table."""
+def row(
+    of: Problem, make: Callable[..., Strategy], device: str, steps: int, seeds: int = 1, also_plain: bool = True
+) -> list[str]:
+    """One line of the table: ten targets with every seed."""
     latencies = np.asarray(Objective(of.space, device).price(of.genes).costs["latency_s"])
-    targets = np.linspace(*np.quantile(latencies, (0.05, 0.95)), TARGETS)
-    plan = make(of.space)
-    rounded = [landed(of, plan, device, float(target), steps) for target in targets]
+    targets = np.repeat(np.linspace(*np.quantile(latencies, (0.05, 0.95)), TARGETS), seeds)
+    plan, several = make(of.space), [1 + place % seeds for place in range(len(targets))]
+    asked = [(device, float(target), steps, seed) for target, seed in zip(targets, several, strict=True)]
+    rounded = [landed(of, plan, *each) for each in asked]
     unrounded = plan._replace(bind=None)
-    plain = [landed(of, unrounded, device, float(target), steps) for target in targets] if plan.needs_gradients else []
+    plain = [landed(of, unrounded, *each) for each in asked] if plan.needs_gradients and also_plain else []
     bands = [of.errors[np.abs(latencies / target - 1.0) <= NEAR] for target in targets]
     above = np.mean([each.error - band.min() for each, band in zip(rounded, bands, strict=True)])
     below = np.mean([np.median(band) - each.error for each, band in zip(rounded, bands, strict=True)])
@@ -101,13 +105,13 @@ def row(of: Problem, make: Callable[..., Strategy], device: str, steps: int) -> 
     return [
         device,
         plan.name,
-        f"{hits} of {TARGETS}",
+        f"{hits} of {len(targets)}",
         f"{max(abs(each.miss) for each in rounded):.2%}",
-        f"{without} of {TARGETS}" if plain else "",
+        f"{without} of {len(targets)}" if plain else "",
         f"{max(abs(each.miss) for each in plain):.1%}" if plain else "",
         f"{100 * above:+.2f}",
         f"{100 * below:+.2f}",
-        f"{100 * np.mean([each.gap for each in rounded]):+.2f}" if plain else "",
+        f"{100 * np.mean([each.gap for each in rounded]):+.2f}" if plan.needs_gradients else "",
         f"{np.median([each.seconds for each in rounded]):.1f}",
     ]
 
@@ -135,6 +139,8 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=150, help="of gates; a third fewer of policies, of 64 candidates each"
     )
+    parser.add_argument("--seeds", type=int, default=1, help="searches for every target (%(default)s)")
+    parser.add_argument("--rounded", action="store_true", help="leave out searches without rounding")
     asked = parser.parse_args()
     of = problem(asked.space)
     print(f"| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}", flush=True)
@@ -142,7 +148,7 @@ def main() -> None:
         for name in asked.strategies.split(","):
             make = discover.load("nas.strategies", name, "strategy")
             steps = asked.steps if make(of.space).needs_gradients else 2 * asked.steps // 3
-            print(f"| {' | '.join(row(of, make, device, steps))} |", flush=True)
+            print(f"| {' | '.join(row(of, make, device, steps, asked.seeds, not asked.rounded))} |", flush=True)
 
 
 if __name__ == "__main__":

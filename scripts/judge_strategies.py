@@ -115,12 +115,14 @@ def curve(
 
     from hw_models import discover
     from nas.loop import search
+    from nas.run_files import read_snapshot
     from nas.types import bound
 
     plan = discover.load("nas.strategies", name, "strategy")(space, **options)
     ready = bound(plan, goal)
     per_step = len(jax.eval_shape(ready.ask, jax.random.key(0), jax.eval_shape(ready.init, jax.random.key(0)))[1].genes)
-    steps, run = -(-count // per_step), None
+    stored, run = read_snapshot(out) if out.is_dir() else None, None
+    steps = max(-(-count // per_step), stored.step if stored else 0)  # a search that was stopped may have had more
     while run is None or _evaluations(run) < count:
         run = search(space, plan, judge, goal, steps=steps, key=jax.random.key(seed), out=out)
         steps += max(1, (count - _evaluations(run)) // per_step)

@@ -19,28 +19,14 @@ from benchmark_rows import Row, row
 from benchmark_search import PACKAGES, parts_of
 from search_kept import Kept
 
+from nas.comparison import spread
+
 GENES45_COUNTS = (200, 1000, 2000, 5000, 10_000)
 ACCEL_COUNTS = (50, 100, 200, 500, 1000)
 SHARES = (0.99, search_judges.STOP)
 # evaluations per second of the processor, seconds of compiling, hypervolume after 1,000: what the first strategy is to
 # reach; after 10,000 it is what pymoo reaches in the same run
 GOALS = {"per_s": 100_000, "compile_s": 3.0, "at_1000": 0.69}
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half the width of its 95 % interval (Student's t); NaN for the width of one value. `[S]`
-
-    Example:
-        >>> mean, half = interval([1.0, 2.0, 3.0])
-        >>> mean, round(half, 2)
-        (2.0, 2.48)
-    """
-    from scipy.stats import t
-
-    known = np.asarray(values, float)
-    if len(known) < 2:
-        return float(known.mean()), float("nan")
-    return float(known.mean()), float(t.ppf(0.975, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known)))
 
 
 def everybody(kept: Kept, name: str) -> list[str]:
@@ -214,8 +200,8 @@ def tables(kept: Kept) -> str:
 def _cell(values: Sequence[float], digits: int) -> str:
     if not len(values):
         return ""
-    mean, half = interval(values)
-    return f"{mean:,.{digits}f}" + ("" if np.isnan(half) else f" ± {half:,.{digits}f}")
+    mean, low, high, _ = spread(values)
+    return f"{mean:,.{digits}f}" + ("" if np.isnan(low) else f" ± {(high - low) / 2:,.{digits}f}")
 
 
 def _range(values: Sequence[float]) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from search_summary import interval
 
-from nas.pareto import hypervolume, non_dominated
+from nas.comparison import chance, spread
+from nas.pareto import epsilon_indicator, hypervolume, non_dominated
 
 REFERENCE_S = 3e-3  # the limit on latency: where hypervolumes end
 TARGET_S = 2e-3
@@ -35,6 +35,12 @@ def lowest(rows: Any, until: int) -> float:
     return float(((table[:, 1] - 1) * (table[:, 2] / TARGET_S) ** -0.07).min())
 
 
+def behind(rows: Any, until: int, front: np.ndarray) -> float:
+    """Epsilon indicator of what was evaluated `until` then, in shares of the extent of `front [F, 2]`."""
+    table = _points(rows)
+    return epsilon_indicator(table[table[:, 0] <= until][:, 1:], front)
+
+
 def shown(values: Sequence[float]) -> str:
     """Mean and 95 % interval over seeds.
 
@@ -42,33 +48,57 @@ def shown(values: Sequence[float]) -> str:
         >>> shown([1.0, 2.0, 3.0])
         '2.0000 (-0.4841 to 4.4841)'
     """
-    mean, half = interval(values)
-    return f"{mean:.4f}" if np.isnan(half) else f"{mean:.4f} ({mean - half:.4f} to {mean + half:.4f})"
+    mean, low, high, _ = spread(values)
+    return f"{mean:.4f}" if np.isnan(low) else f"{mean:.4f} ({low:.4f} to {high:.4f})"
 
 
 def write(found: dict[str, Any], out: Path, marks: Sequence[int]) -> None:
-    """`strategies.json` with the numbers, `strategies.png`, and the tables of the page on standard output."""
+    """`strategies.json` with the numbers, `strategies.png`, and the tables of the page on standard output.
+
+    Besides the value after so many evaluations there is, at the last mark, how far a search is behind the front of all
+    of them (epsilon indicator), and how likely it is that seeds alone tell it from random search (Mann and Whitney).
+    """
     every = np.concatenate([_points(rows)[:, 1:] for rows in found.values()])
     front = every[non_dominated(every)]
     corner = [float(front[:, 0].max()) * 1.2, REFERENCE_S]
     best = hypervolume(front, corner)
     numbers: dict[str, Any] = {"reference": corner, "best_known": best, "front": front.tolist(), "rows": {}}
+    numbers["behind"], last = {}, str(marks[-1])
     for question in ("front", "number"):
         names = list(dict.fromkeys(key.split("/")[1] for key in found if key.startswith(question + "/")))
-        print(f"\n| {question} | " + " | ".join(map(str, marks)) + " | seeds |\n|---|" + "---|" * (len(marks) + 1))
         rows = {}
         for name in names:
-            runs = [rows for key, rows in sorted(found.items()) if key.startswith(f"{question}/{name}/")]
+            runs = of(found, question, name)
             measure = (lambda run, mark: volume(run, mark, corner) / best) if question == "front" else lowest
             rows[name] = {str(mark): [measure(run, mark) for run in runs] for mark in marks}
-        last = str(marks[-1])
+            if question == "front":
+                numbers["behind"][name] = [behind(run, marks[-1], front) for run in runs]
         order = sorted(rows, key=lambda name: np.mean(rows[name][last]), reverse=question == "front")
-        for name in order:
-            cells = [shown(rows[name][str(mark)]) for mark in marks]
-            print(f"| `{name}` | " + " | ".join(cells) + f" | {len(rows[name][last])} |")
         numbers["rows"][question] = {name: rows[name] for name in order}
+        print(_table(question, numbers))
     (out / "strategies.json").write_text(json.dumps(numbers, indent=0) + "\n")
     _figure(found, out / "strategies.png", marks[-1], corner, best, numbers)
+
+
+def of(found: dict[str, Any], question: str, name: str) -> list[Any]:
+    """The searches of one strategy, one per seed."""
+    return [rows for key, rows in sorted(found.items()) if key.startswith(f"{question}/{name}/")]
+
+
+def _table(question: str, numbers: dict[str, Any]) -> str:
+    rows = numbers["rows"][question]
+    marks = list(next(iter(rows.values()), {}))
+    more = ["behind", "p, random", "seeds"] if question == "front" else ["p, random", "seeds"]
+    lines = [[question, *marks, *more], ["---"] * (1 + len(marks) + len(more))]
+    for name, values in rows.items():
+        cells = [shown(values[mark]) for mark in marks]
+        if question == "front":
+            cells.append(shown(numbers["behind"][name]))
+        random = rows.get("random_search", {}).get(marks[-1], [])
+        known = name != "random_search" and random and not np.isnan([*random, *values[marks[-1]]]).any()
+        cells.append(f"{chance(values[marks[-1]], random):.3f}" if known else "")
+        lines.append([f"`{name}`", *cells, str(len(values[marks[-1]]))])
+    return "\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _figure(found: dict[str, Any], path: Path, last: int, corner: Any, best: float, numbers: Any) -> None:
@@ -84,14 +114,21 @@ def _figure(found: dict[str, Any], path: Path, last: int, corner: Any, best: flo
         (axes[1], "number", "lowest MnasNet number found"),
     ):
         for place, name in enumerate(numbers["rows"].get(question, {})):
-            runs = [rows for key, rows in found.items() if key.startswith(f"{question}/{name}/")]
+            runs = of(found, question, name)
             if question == "front":
                 values = [[volume(run, until, corner) / best for until in grid] for run in runs]
             else:
                 values = [[lowest(run, until) for until in grid] for run in runs]
             colour = "black" if name == "random_search" else plt.get_cmap("tab10")(place % 10)
-            middle = np.nanmean(values, axis=0)
-            axis.plot(grid, middle, color=colour, label=name, linewidth=2 if name == "random_search" else 1.4)
+            table = np.asarray(values)
+            known = ~np.isnan(table).all(axis=0)  # where no search has found anything yet there is nothing to draw
+            axis.plot(
+                grid[known],
+                np.nanmean(table[:, known], axis=0),
+                color=colour,
+                label=name,
+                linewidth=2 if name == "random_search" else 1.4,
+            )
         axis.set(xlabel="evaluations", ylabel=label, xscale="log")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)

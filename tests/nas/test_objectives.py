@@ -138,6 +138,7 @@ def test_an_infinite_cost_is_infeasible_only_where_it_matters():
     assert np.asarray(goal()).tolist() == [0.0, 0.0, 0.0]
     assert np.isinf(goal(minimize=("error", "energy_j"))).all()
     assert np.isinf(goal(limits={"energy_j": 5.0})).all()
+    assert np.isinf(goal(scalar="absolute", targets={"energy_j": 5.0})).all()
 
 
 def test_gate_gradients_equal_finite_differences():

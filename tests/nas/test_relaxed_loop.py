@@ -122,19 +122,14 @@ def test_weights_that_follow_the_gates_have_a_version_at_every_judged_step():
     assert len({record["evaluator_version"] for record in judged}) == 3
 
 
-def test_only_strategies_that_need_gradients_are_followed():
+def test_weights_that_have_no_gates_to_follow_are_an_error():
     from nas.strategies import random_search
 
-    calls = []
-    search(
-        SPACE,
-        random_search.strategy(SPACE, population=2),
-        _following(calls=calls),
-        GOAL,
-        steps=2,
-        key=jax.random.key(0),
-    )
-    assert not calls
+    plan, key = random_search.strategy(SPACE, population=2), jax.random.key(0)
+    with pytest.raises(
+        InputError, match="toy are to follow gates and strategy random_search proposes none: set follow=0"
+    ):
+        search(SPACE, plan, _following(), GOAL, steps=2, key=key)
 
 
 def test_what_does_not_go_together_is_named():
