@@ -126,9 +126,15 @@ def _warm_start(experiment: Experiment, space: Any) -> Any:
     """The proxy that chooses the first networks, on the images of the evaluator where that has any."""
     if experiment.warm_start is None:
         return None
+    from hw_models.errors import InputError
     from nas.evaluators import proxy
 
     settings = settings_of("evaluator", experiment.evaluator)
+    if "data" not in settings and experiment.warm_start in proxy.SCORES:
+        raise InputError(
+            f"warm_start={experiment.warm_start} looks at images and evaluator {experiment.evaluator.name} has none: "
+            f"give {' or '.join(proxy.COUNTS)}"
+        )
     images = {name: settings[name] for name in ("data", "validation", "train", "seed") if name in settings}
     return proxy.evaluator(space, proxy=experiment.warm_start, **images)
 

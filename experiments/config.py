@@ -290,6 +290,11 @@ def _check_values(experiment: Experiment) -> None:
     if isinstance(experiment.seed, bool) or not isinstance(experiment.seed, int) or not 0 <= experiment.seed < 2**32:
         raise InputError(f"seed={experiment.seed!r} is not allowed: give a whole number from 0 to {2**32 - 1}")
     check_steps(experiment.steps)
+    if experiment.inference_batch is not None:
+        from hw_models.errors import whole
+        from hw_models.estimate import MAX_BATCH
+
+        whole("inference_batch", experiment.inference_batch, 1, MAX_BATCH)
     if experiment.table is None and experiment.missing != "error":
         raise InputError(f"missing={experiment.missing!r} is about a measured table: set table as well")
     if experiment.table is not None and not isinstance(experiment.device, str) and len(experiment.device) != 1:

@@ -33,7 +33,8 @@ REPEATED = 1.25  # times of one network may differ by this factor; those of Acce
 class Measured(NamedTuple):
     """Networks and their times: `networks` are `N` texts, `workload` `[N, L]`, `batch` and `seconds` (per run) `[N]`.
 
-    `settings` holds the one value of `precision`, `threads` and `runtime` that all rows share, where given.
+    `settings` holds the one value of `precision`, `threads` and `runtime` that all rows share, where given. `busy` says
+    that throughputs were measured, so that seconds are those from one run to the next.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Measured(NamedTuple):
     batch: np.ndarray
     seconds: np.ndarray
     settings: dict[str, str]
+    busy: bool = False
 
     @property
     def common_batch(self) -> int | None:
@@ -65,7 +67,7 @@ def read_measured(path: Path, watch: Callable[[list[Row]], Iterable[Row]] = iter
     Raises:
         InputError: the file, a column, a row or a network is not as it must be; names the line and the reason.
     """
-    rows, settings = _rows(path)
+    rows, settings, measure = _rows(path)
     layers: dict[str, list[Any]] = {}
     for row in watch(rows):
         if row.network not in layers:
@@ -77,6 +79,7 @@ def read_measured(path: Path, watch: Callable[[list[Row]], Iterable[Row]] = iter
         np.asarray([row.batch for row in rows]),
         np.asarray([row.seconds for row in rows]),
         settings,
+        measure == "throughput_per_s",
     )
 
 
@@ -87,7 +90,7 @@ def _layers(path: Path, row: Row) -> list[Any]:
         raise InputError(f"{path}, line {row.line}: {error}") from error
 
 
-def _rows(path: Path) -> tuple[list[Row], dict[str, str]]:
+def _rows(path: Path) -> tuple[list[Row], dict[str, str], str]:
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
@@ -113,7 +116,7 @@ def _rows(path: Path) -> tuple[list[Row], dict[str, str]]:
             raise InputError(f"{path}: column '{name}' has several values ({listed}): split the file, one for each")
         if values != {""}:
             settings[name] = values.pop()
-    return _merged(path, rows), settings
+    return _merged(path, rows), settings, measure
 
 
 def _cells(path: Path, line: int, text: str) -> list[str]:

@@ -88,7 +88,7 @@ def price(prepared: Prepared, batch: int = 1) -> dict[str, Any]:
         >>> price(prepare("mobilenet_v3_small", "raspberry_pi_4"))["params"]
         2542856
     """
-    check_batch(batch)
+    check_batch_option(batch)
     costs, shares = _price(prepared.device.unnamed(), prepared.workload, jnp.float32(batch))
     fit = bool(fits(costs))
     scarcest = max(shares, key=lambda name: float(shares[name]))
@@ -125,7 +125,7 @@ def layer_rows(prepared: Prepared, batch: int = 1) -> list[dict[str, Any]]:
         >>> layer_rows(prepare("mobilenet_v3_small", "raspberry_pi_4"))[0]["name"]
         'conv3x3 224x224x3 -> 112x112x16'
     """
-    check_batch(batch)
+    check_batch_option(batch)
     rows = explain_layers(prepared.device, prepared.workload, batch)
     for row, layer in zip(rows, prepared.layers, strict=False):  # one more where a run costs something by itself
         row["macs"], row["params"] = layer.macs, layer.params
@@ -191,11 +191,11 @@ def price_by_table(
     return row
 
 
-def check_batch(batch: int) -> None:
-    """Raise InputError unless `batch` is one that can be priced.
+def check_batch_option(batch: int) -> None:
+    """Raise InputError unless what `--batch` says can be priced.
 
     Example:
-        >>> check_batch(1)
+        >>> check_batch_option(1)
     """
     if not 1 <= batch <= MAX_BATCH:
         raise InputError(f"--batch {batch} is not allowed: give a whole number from 1 to {MAX_BATCH}")

@@ -161,6 +161,6 @@ def parse_limit(text: str) -> tuple[str, float]:
             f"'{text}': unit '{match[2]}' does not belong to {given if rate else field}: use one of {allowed}"
         )
     value = float(match[1]) * units[unit]
-    if not value > 0:
-        raise InputError(f"'{text}': give a number above 0")
+    if not 0 < value < math.inf:
+        raise InputError(f"'{text}': give a finite number above 0")
     return name, 1 / value if rate else value

@@ -126,7 +126,7 @@ def calibrations(run: Run) -> list[str]:
         >>> calibrations(Run(None, meta, []))
         ['latency on mine: +- 8.1 %, calibrated on 30 networks in float32 at batch 1']
     """
-    if not any(name.partition("@")[0] == "latency_s" for name in run.objectives):
+    if not any(name.partition("@")[0] in ("latency_s", "interval_s") for name in run.objectives):
         return []
     known = {name: device.get("calibration") for name, device in run.meta.get("devices", {}).items()}
     return [

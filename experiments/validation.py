@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,7 +84,7 @@ def _with_threads(machine: Device, measured: Measured) -> Device:
 
 def predicted(device: Device, case: Case) -> np.ndarray:
     """Seconds per run that `device` says for each network of `case`, `[N]`."""
-    return _in_parts(predict, device, case)
+    return _in_parts(partial(predict, busy=case.measured.busy), device, case)
 
 
 def too_large(case: Case) -> dict[str, float]:
@@ -169,15 +170,14 @@ def draws(case: Case, networks: int, count: int, seed: int = 0) -> list[dict[str
 def fitted(case: Case, index: Any = slice(None)) -> Fit:
     """The device calibrated on some of the networks."""
     measured = case.measured
-    return calibrate(
-        case.device, rows(case.workload, index), measured.batch[index], measured.seconds[index], case.precision
-    )
+    batch, seconds = measured.batch[index], measured.seconds[index]
+    return calibrate(case.device, rows(case.workload, index), batch, seconds, case.precision, measured.busy)
 
 
 def judged_blind(case: Case, seed: int = 0) -> tuple[np.ndarray, Accuracy]:
     """Predictions of each network by fits that have not seen it, `[N]`, and their agreement."""
     measured = case.measured
-    guess = held_out(case.device, case.workload, measured.batch, measured.seconds, case.precision, seed)
+    guess = held_out(case.device, case.workload, measured.batch, measured.seconds, case.precision, seed, measured.busy)
     return guess, accuracy(guess, measured.seconds)
 
 

@@ -92,15 +92,23 @@ def with_constants(device: Device, names: Sequence[str], values: Any) -> Device:
 
 
 @jax.jit
-def predict(device: Device, networks: Workload, batch: Array) -> Array:
+def predict(device: Device, networks: Workload, batch: Array, busy: ArrayLike = False) -> Array:
     """Seconds of one run of each network, `[N, L]` and batch `[N]` -> `[N]`.
+
+    Of a `busy` device they are the time from one run to the next, which its throughput says: shorter than a run takes
+    where the next one begins before the last one has ended.
 
     Example:
         >>> from hw_models.testing import chains, device_named
         >>> predict(device_named("raspberry_pi_4"), chains(20), jnp.ones(20)).shape
         (20,)
     """
-    return jax.vmap(lambda work, images: estimate(device, work, images).latency_s)(networks, batch)
+
+    def seconds(work: Workload, images: Array) -> Array:
+        costs = estimate(device, work, images)
+        return jnp.where(busy, images * costs.interval_s, costs.latency_s)
+
+    return jax.vmap(seconds)(networks, batch)
 
 
 class Fit(NamedTuple):
@@ -112,7 +120,9 @@ class Fit(NamedTuple):
     error: float
 
 
-def calibrate(device: Device, networks: Workload, batch: ArrayLike, measured_s: ArrayLike, precision: str) -> Fit:
+def calibrate(
+    device: Device, networks: Workload, batch: ArrayLike, measured_s: ArrayLike, precision: str, busy: bool = False
+) -> Fit:
     """Fit the free constants of `device` to seconds measured per run.
 
     Args:
@@ -121,6 +131,7 @@ def calibrate(device: Device, networks: Workload, batch: ArrayLike, measured_s: 
         batch: images per run, `[N]`.
         measured_s: seconds per run, `[N]`.
         precision: name of that precision, for constants of which there is one each.
+        busy: whether seconds are the inverse of a throughput, see `predict`.
 
     Raises:
         InputError: fewer networks than constants, or a time that is not positive.
@@ -133,11 +144,17 @@ def calibrate(device: Device, networks: Workload, batch: ArrayLike, measured_s: 
         >>> bool(fit.error < 0.05)  # a twentieth of the time remains unexplained
         True
     """
-    return _fit(device, networks, batch, measured_s, precision, np.ones(np.shape(measured_s), bool))
+    return _fit(device, networks, batch, measured_s, precision, np.ones(np.shape(measured_s), bool), busy)
 
 
 def _fit(
-    device: Device, networks: Workload, batch: ArrayLike, measured_s: ArrayLike, precision: str, seen: np.ndarray
+    device: Device,
+    networks: Workload,
+    batch: ArrayLike,
+    measured_s: ArrayLike,
+    precision: str,
+    seen: np.ndarray,
+    busy: bool,
 ) -> Fit:
     """`calibrate` on the networks that are `seen`, bool `[N]`: the others count for nothing, but keep the shapes."""
     fitted = constants(device, precision)
@@ -158,7 +175,7 @@ def _fit(
     log_target, counted = jnp.asarray(np.log(target), jnp.float32), jnp.asarray(seen, jnp.float32)
 
     def call(function: Callable[..., Array], x: np.ndarray) -> np.ndarray:
-        values = function(given, names, networks, images, log_target, counted, jnp.asarray(x, jnp.float32))
+        values = function(given, names, networks, images, busy, log_target, counted, jnp.asarray(x, jnp.float32))
         return np.asarray(values, float)
 
     x, error = start, FIRST_ERROR
@@ -194,7 +211,13 @@ def _most_likely(
 
 
 def held_out(
-    device: Device, networks: Workload, batch: ArrayLike, measured_s: ArrayLike, precision: str, seed: int = 0
+    device: Device,
+    networks: Workload,
+    batch: ArrayLike,
+    measured_s: ArrayLike,
+    precision: str,
+    seed: int = 0,
+    busy: bool = False,
 ) -> np.ndarray:
     """Seconds predicted for each network by a fit that has not seen it (five folds, drawn by `seed`), `[N]`.
 
@@ -225,8 +248,8 @@ def held_out(
     predicted = np.empty(len(target))
     for each in np.unique(fold):
         unseen = fold == each
-        fit = _fit(device, networks, images, target, precision, ~unseen)
-        predicted[unseen] = np.asarray(predict(fit.device.unnamed(), networks, images))[unseen]
+        fit = _fit(device, networks, images, target, precision, ~unseen, busy)
+        predicted[unseen] = np.asarray(predict(fit.device.unnamed(), networks, images, busy))[unseen]
     return predicted
 
 
@@ -263,13 +286,14 @@ def _log_of(
     names: tuple[str, ...],
     networks: Workload,
     batch: Array,
+    busy: ArrayLike,
     log_target: Array,
     counted: Array,
     x: Array,
 ) -> Array:
     """Logarithms of predicted over measured time, 0 where a network is not `counted`, `[N]`."""
-    return counted * (jnp.log(predict(with_constants(device, names, jnp.exp(x)), networks, batch)) - log_target)
+    return counted * (jnp.log(predict(with_constants(device, names, jnp.exp(x)), networks, batch, busy)) - log_target)
 
 
 _log_ratio = partial(jax.jit, static_argnums=1)(_log_of)
-_slopes = partial(jax.jit, static_argnums=1)(jax.jacfwd(_log_of, argnums=6))
+_slopes = partial(jax.jit, static_argnums=1)(jax.jacfwd(_log_of, argnums=7))

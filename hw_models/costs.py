@@ -67,7 +67,7 @@ class Costs(NamedTuple):
 
     @property
     def mac_utilization(self) -> Array:
-        """Share of the time in which the multipliers are busy, `[...]` in 0..1."""
+        """Share of the time of one run in which the multipliers are busy, `[...]` in 0..1."""
         return self.compute_s / self.latency_s
 
 

@@ -15,8 +15,12 @@ from hw_models.errors import InputError
 from nas import pareto
 from nas.run import Run, each_once, value_of
 
-# what has to be equal for records of several runs to be about the same question
+# what has to be equal for records of several runs to be about the same question, in the run and in its objective
 SAME = ("space", "devices")
+SAME_PRICES = ("minimize", "batch", "precision", "measured")
+REWARD = ("scalar", "targets")
+BEYOND = 0.1  # how far beyond the merged front hypervolumes end, in shares of its extent
+EXACT = 8  # up to so many seeds on a side every order of them is counted
 LEVEL = 0.95  # of intervals
 
 
@@ -63,8 +67,9 @@ def spread(values: Sequence[float]) -> Spread:
 def chance(first: Sequence[float], second: Sequence[float]) -> float:
     """How likely values at least this different are if seeds alone make them differ: Mann and Whitney's p, two-sided.
 
-    It asks for ranks only, so that no value has to be distributed in a certain way. With fewer than four seeds on each
-    side it cannot fall below 0.05 whatever they say. `[S], [S] -> float`
+    It asks for ranks only, so that no value has to be distributed in a certain way. Every order of up to eight seeds on
+    each side is counted, so that equal values are no matter; with three on each side it is at least 0.1 whatever they
+    say. `[S], [S] -> float`
 
     Raises:
         InputError: a side without values, or with one that is not a number.
@@ -76,19 +81,23 @@ def chance(first: Sequence[float], second: Sequence[float]) -> float:
     sides = np.asarray(first, float), np.asarray(second, float)
     if not all(len(side) and not np.isnan(side).any() for side in sides):
         raise InputError("ranks need numbers on both sides: give the values of finished searches")
-    from scipy.stats import mannwhitneyu
+    from scipy.stats import PermutationMethod, mannwhitneyu
 
-    return float(mannwhitneyu(*sides).pvalue)
+    few = min(map(len, sides)) > 1 and max(map(len, sides)) <= EXACT
+    # as many resamples as there are orders: all of them are counted, and none is drawn
+    method: Any = PermutationMethod(n_resamples=math.comb(2 * EXACT, EXACT)) if few else "auto"
+    return float(mannwhitneyu(*sides, method=method).pvalue)
 
 
 def merged(runs: Sequence[Run]) -> Run:
     """One run of the records of all `runs`, in their order, each with the name of its folder under `run`.
 
-    Its front and picks are those of all of them. The runs may differ in strategy, seed, steps and limits; `messages`
-    say so where their evaluators differ, because then an error is not the same in all of them.
+    Its front and picks are those of all of them; of runs with different scalars none is picked by. The runs may differ
+    in strategy, seed, steps and limits; `messages` say so where their evaluators differ, because then an error is not
+    the same in all of them.
 
     Raises:
-        InputError: no run, or runs of different spaces, devices or objectives.
+        InputError: no run, or runs of different spaces, devices or objectives, or priced in another way.
 
     Example:
         >>> from nas.toy import toy_run
@@ -100,19 +109,25 @@ def merged(runs: Sequence[Run]) -> Run:
         raise InputError("there is no run to merge: give at least one")
     first = runs[0]
     for number, other in enumerate(runs[1:], 1):
-        for part, mine, theirs in (
-            *((part, first.meta.get(part), other.meta.get(part)) for part in SAME),
-            ("objectives", first.objectives, other.objectives),
-        ):
-            if mine != theirs:
+        for part in SAME:
+            if first.meta.get(part) != other.meta.get(part):
                 names = f"{name_of(first, 0)} and {name_of(other, number)}"
                 raise InputError(f"{names} have different {part} and do not go together: give runs of one question")
+        for part in SAME_PRICES:
+            mine, theirs = (run.meta["objective"].get(part) for run in (first, other))
+            if mine != theirs:
+                names = f"{name_of(first, 0)} ({mine}) and {name_of(other, number)} ({theirs})"
+                raise InputError(f"{names} differ in {part} and do not go together: give runs of one question")
     records = [{**record, "run": name_of(run, number)} for number, run in enumerate(runs) for record in run.records]
     messages = tuple(message for run in runs for message in run.messages)
     judges = {str(record.get("evaluator_version")) for record in records if record["status"] == "ok"}
     if len(judges) > 1:
         messages += (f"errors are those of {len(judges)} evaluators, and not the same thing in all runs",)
-    return Run(None, first.meta, records, messages)
+    objective = dict(first.meta["objective"])
+    if any(run.meta["objective"].get(part) != objective.get(part) for run in runs for part in REWARD):
+        objective = {name: value for name, value in objective.items() if name not in REWARD} | {"scalar": "first"}
+        messages += ("the runs joined error and costs in different ways: none of them is picked by",)
+    return Run(None, {**first.meta, "objective": objective}, records, messages)
 
 
 def name_of(run: Run, number: int) -> str:
@@ -122,7 +137,7 @@ def name_of(run: Run, number: int) -> str:
         >>> name_of(Run(None, {}, []), 2)
         'run 2'
     """
-    return f"run {number}" if run.folder is None else run.folder.name
+    return f"run {number}" if run.folder is None else str(run.folder)
 
 
 class Standing(NamedTuple):
@@ -153,10 +168,12 @@ def standings(
     Args:
         runs: the runs of every name, one per seed.
         objectives: names of objectives or costs; those of the first run unless given.
-        reference: where hypervolumes end, `[M]`; unless given a tenth beyond the merged front.
+        reference: where hypervolumes end, `[M]`; unless given a tenth of its extent beyond the merged front, and where
+            that has no extent, beyond the worst network of all.
 
     Raises:
-        InputError: no runs, runs that do not go together, none with a usable network.
+        InputError: no runs, a name without one, runs that do not go together or were judged by different evaluators
+            (weights that were trained with another seed are taken as equal), none with a usable network.
 
     Example:
         >>> from nas.toy import toy_run
@@ -165,12 +182,22 @@ def standings(
         (True, True)
     """
     everything = [run for each in runs.values() for run in each]
+    for name, each in runs.items():
+        if not each:
+            raise InputError(f"{name} has no run: leave it out, or give at least one")
     together = merged(everything)
+    for number, run in enumerate(everything):
+        if _judge(run) != _judge(everything[0]):
+            two = f"{name_of(everything[0], 0)} and {name_of(run, number)}"
+            raise InputError(
+                f"{two} have different evaluators, whose errors do not compare: give runs of one evaluator"
+            )
     names = together.objectives if objectives is None else tuple(objectives)
-    front, _ = pareto.merged_front([points(run, names) for run in everything])
+    every = [points(run, names) for run in everything]
+    front, _ = pareto.merged_front(every)
     if not len(front):
         raise InputError(f"nothing to compare: {together.nothing_usable()}")
-    corner = front.max(0) + 0.1 * np.maximum(np.ptp(front, axis=0), 1e-12) if reference is None else reference
+    corner = _corner(front, np.concatenate(every)) if reference is None else reference
     whole = pareto.hypervolume(front, corner)
     if not whole > 0:
         raise InputError(f"reference {list(map(float, corner))} has no network below it: give larger values")
@@ -181,6 +208,20 @@ def standings(
         return Standing(volumes, tuple(pareto.epsilon_indicator(table, front) for table in tables))
 
     return {name: standing(each) for name, each in runs.items()}
+
+
+def _judge(run: Run) -> dict[str, Any]:
+    """The evaluator of a run, seeds apart."""
+    return {name: value for name, value in run.meta["evaluator"].items() if name != "seed"}
+
+
+def _corner(front: np.ndarray, every: np.ndarray) -> np.ndarray:
+    """A reference a little beyond `front [F, M]`, also in objectives in which it has no extent."""
+    known = every[np.isfinite(every).all(axis=1)]
+    extent = np.ptp(front, axis=0)
+    spare = np.where(extent > 0, front.max(0), known.max(0))
+    size = np.where(extent > 0, extent, np.maximum(np.ptp(known, axis=0), np.abs(spare)))
+    return np.asarray(spare + BEYOND * np.where(size > 0, size, 1.0))
 
 
 def points(run: Run, objectives: Sequence[str]) -> np.ndarray:

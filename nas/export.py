@@ -117,8 +117,8 @@ def export(
 def predict(space: SearchSpace, devices: Iterable[Device]) -> dict[str, dict[str, Any]]:
     """Costs of a frozen space by name of device, as plain values; each device computes in its default precision.
 
-    Latency and energy are None where the network does not fit, and the latency's relative error (`latency_error`) where
-    the device was not calibrated.
+    They are for one image at a time, whatever batch a search priced. Latency, time per image and energy are None where
+    the network does not fit, and the latency's relative error (`latency_error`) where the device was not calibrated.
 
     Example:
         >>> from search_spaces.spaces import tiny
@@ -133,7 +133,9 @@ def predict(space: SearchSpace, devices: Iterable[Device]) -> dict[str, dict[str
         costs = estimate(device, work)
         fitting = bool(fits(costs))
         table[device.name] = {
+            "batch": 1,
             "latency_s": costs.latency_s if fitting else None,
+            "interval_s": costs.interval_s if fitting else None,
             "latency_error": device.error_at(precision, 1) if fitting else None,
             "energy_j": costs.energy_j if fitting else None,
             "peak_memory_bytes": costs.peak_memory_bytes,

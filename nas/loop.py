@@ -158,7 +158,7 @@ class _Search:
         if stored is not None:
             judge, plan = tree_from(self.now.judge, stored.evaluator), tree_from(self.now.plan, stored.strategy)
             self.now = _Now(stored.round, judge, stored.step, plan)
-        if self.now.step == 0:
+        else:
             # before the training: a limit that nothing meets should not cost an hour
             count = int(jax.eval_shape(self.strategy.ask, self.root, self.now.plan)[1].genes.shape[0])
             check_targets(self.space, self.objective, stage_key(self.root, INIT, 3))
@@ -166,8 +166,7 @@ class _Search:
             if warm_start is None:
                 genes = first_networks(self.space, self.objective, count, key)
             else:
-                genes, told = promising(self.space, self.objective, warm_start, count, key)
-                self.progress.message(told)
+                genes = promising(self.space, self.objective, warm_start, count, key, self.progress.message)
             if self.strategy.start is not None:
                 plan = for_few_runs(self.strategy.start)(self.now.plan, jnp.asarray(genes))
                 self.now = self.now._replace(plan=plan)

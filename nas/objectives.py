@@ -20,7 +20,8 @@ from jax import Array
 
 from hw_models.costs import Costs
 from hw_models.discover import unknown
-from hw_models.errors import InputError
+from hw_models.errors import InputError, whole
+from hw_models.estimate import MAX_BATCH
 from nas.rewards import Join, reward
 from nas.types import Feedback
 
@@ -68,7 +69,8 @@ class Objective:
             `nas.cost_table.cost_table` unless given.
 
     Raises:
-        InputError: an unknown name, a name twice, no objective, a limit that is not a finite number above 0.
+        InputError: an unknown name, a name twice, no objective, a limit that is not a finite number above 0, a batch
+            that is no whole number from 1.
 
     Example:
         >>> from nas.toy import ToyDevice, ToySpace, toy_table
@@ -99,7 +101,7 @@ class Objective:
             from nas.cost_table import cost_table
 
             table = cost_table
-        self.batch = batch
+        self.batch = None if batch is None else whole("batch", batch, 1, MAX_BATCH)
         images = () if batch is None else (batch,)
         self.tables = tuple(table(space, device, precision, *images) for device in self.devices)
         self.minimize = (minimize,) if isinstance(minimize, str) else tuple(minimize)

@@ -250,7 +250,7 @@ def policy_search(
             objective=goal,
         )
 
-    return Strategy(init, ask, tell, final, name=name, start=start, describe=describe, bind=bind)
+    return Strategy(init, ask, tell, final, name=name, start=start, describe=describe, bind=bind, fair_start=True)
 
 
 def regularised(entropy: float, halving: float | None, gain: Callable[[Array, Array, Array], Array]) -> MakeLoss:

@@ -72,6 +72,11 @@ def check_warm_start(strategy: Strategy, warm_start: Evaluator | None) -> None:
         return
     if strategy.start is None:
         raise InputError(f"strategy {strategy.name} begins by itself and has no warm start: leave warm_start out")
+    if strategy.fair_start:
+        raise InputError(
+            f"strategy {strategy.name} takes its first networks for a fair sample, which those of a warm start are "
+            "not: leave warm_start out, or take an evolution or surrogate_bo"
+        )
     if warm_start.rounds:
         raise InputError(
             f"warm_start: evaluator {warm_start.name} is trained before it judges: take proxy, or another that is not"

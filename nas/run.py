@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hw_models.costs import Costs
 from hw_models.discover import unknown
 from hw_models.errors import InputError
 from nas import pareto
@@ -41,6 +42,9 @@ def value_of(record: Mapping[str, Any], name: str) -> float:
     """
     known = {**record["costs"], **record["objectives"]}
     if name not in known:
+        field = name.partition("@")[0]
+        if field in Costs._fields and field not in {each.partition("@")[0] for each in known}:
+            raise InputError(f"a record of the run has no {field}, it is older than that cost: search again for it")
         raise unknown("objective or cost", name, known)
     return math.nan if known[name] is None else float(known[name])
 

@@ -130,7 +130,7 @@ class ToyTable(NamedTuple):
         return self.exact((gates * jnp.arange(gates.shape[1], dtype=jnp.float32)).sum(axis=1))
 
 
-def toy_table(space: Any, device: ToyDevice, precision: str | None = None) -> ToyTable:
+def toy_table(space: Any, device: ToyDevice, precision: str | None = None, batch: int | None = None) -> ToyTable:
     """Stands in for `nas.cost_table.cost_table`.
 
     Example:

@@ -101,6 +101,8 @@ class Strategy(NamedTuple):
             proposes anything), limits, targets, how many objectives there are. None where that changes nothing. Raises
             `InputError` where strategy and objective do not go together. See `bound`.
         needs_shares: whether proposals have shares below 1.
+        fair_start: whether `start` takes its networks for a fair sample of those that meet the limits, so that they
+            must not be chosen.
     """
 
     init: Callable[[Key], State]
@@ -113,6 +115,7 @@ class Strategy(NamedTuple):
     describe: Mapping[str, Any] = _NOTHING
     bind: Callable[[Any], Strategy] | None = None
     needs_shares: bool = False
+    fair_start: bool = False
 
 
 def bound(strategy: Strategy, objective: Any) -> Strategy:

@@ -11,6 +11,8 @@ References: Abdelfattah et al. 2021, "Zero-cost proxies for lightweight NAS", ht
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,14 +24,18 @@ from hw_models.errors import InputError
 from hw_models.programs import for_few_runs
 from nas import pareto
 from nas.objectives import Objective
+from nas.progress import InProcess
 from nas.screen import first_networks
 from nas.types import Evaluator, Key
 
 LOOKED_AT = 16  # networks judged for every one that is wanted
+TELL_S = 10.0
 
 
-def promising(space: Any, objective: Objective, judge: Evaluator, count: int, key: Key) -> tuple[np.ndarray, str]:
-    """The best of many networks within the limits by the word of `judge`: `int32 [P, D]`, and what was done, in words.
+def promising(
+    space: Any, objective: Objective, judge: Evaluator, count: int, key: Key, tell: Callable[[str], None]
+) -> np.ndarray:
+    """The best of many networks within the limits by the word of `judge`, which is told as it goes on. `int32 [P, D]`
 
     Best are those with the lowest rank of non-domination, then the loneliest, in what `judge` says in place of the
     error and in the costs that are minimised or aimed at.
@@ -40,9 +46,9 @@ def promising(space: Any, objective: Objective, judge: Evaluator, count: int, ke
     Example:
         >>> from nas.toy import ToySpace, toy_evaluator, toy_objective
         >>> space = ToySpace()
-        >>> genes, said = promising(space, toy_objective(space), toy_evaluator(space), 4, jax.random.key(0))
-        >>> genes.shape, said
-        ((4, 6), 'first networks: 4 of 64 by toy')
+        >>> promising(space, toy_objective(space), toy_evaluator(space), 4, jax.random.key(0), print).shape
+        first networks: the best 4 of 64 by toy
+        (4, 6)
     """
     drawn = first_networks(space, objective, LOOKED_AT * count, key)
     _, first = np.unique(drawn, axis=0, return_index=True)
@@ -50,8 +56,13 @@ def promising(space: Any, objective: Objective, judge: Evaluator, count: int, ke
     genes = genes[np.asarray(objective.price(genes).violation) == 0]
     costs = objective.price(genes).costs
     state, score = judge.init(jax.random.fold_in(key, 1)), np.empty(len(genes), np.float32)
-    for rows in np.array_split(np.arange(len(genes)), -(-len(genes) // judge.chunk)):
-        score[rows] = judge.evaluate(jax.random.fold_in(key, 2), state, genes[rows], rows).error
+    tell(f"first networks: the best {min(count, len(genes))} of {len(genes)} by {_named(judge)}")
+    said = time.monotonic()
+    for outcome in InProcess().map_chunks(judge, jax.random.fold_in(key, 2), state, genes, np.arange(len(genes))):
+        score[outcome.rows] = outcome.error
+        if time.monotonic() - said > TELL_S:
+            tell(f"first networks: {outcome.rows[-1] + 1} of {len(genes)} judged")
+            said = time.monotonic()
     if not np.isfinite(score).any():
         raise InputError(f"warm_start: evaluator {judge.name} judged none of {len(genes)} networks: choose another")
     names = dict.fromkeys(name for name in (*objective.minimize, *objective.targets) if name != "error")
@@ -62,8 +73,7 @@ def promising(space: Any, objective: Objective, judge: Evaluator, count: int, ke
         return pareto.best_of(table, jnp.zeros(len(table)), usable, most)[0]
 
     chosen = genes[np.asarray(for_few_runs(best)(np.stack([score, *columns], axis=1), np.isfinite(score)))]
-    said = f"first networks: {most} of {len(genes)} by {_named(judge)}"
-    return chosen[np.arange(count) % most], said
+    return np.asarray(chosen[np.arange(count) % most])
 
 
 def _named(judge: Evaluator) -> str:

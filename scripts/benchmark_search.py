@@ -95,7 +95,9 @@ def rows(folder: Path, options: Namespace) -> tuple[list[Row], list[dict[str, An
 
     problems = _listed("problem", options.problems, PROBLEMS)
     packages = [] if options.packages == "none" else _listed("package", options.packages, tuple(PACKAGES))
-    packages = [who for who in packages if ONLY_ON.get(who, problems[0]) in problems]
+    for who in [who for who in packages if ONLY_ON.get(who) not in (None, *problems)]:
+        _tell(f"{who} is asked on {ONLY_ON[who]} only, and left out")
+        packages.remove(who)
     strategies = options.strategies.split(";" if "[" in options.strategies else ",")
     seeds = list(range(options.seeds))
     kept = Kept((options.keep or folder / "search").resolve())
@@ -104,7 +106,7 @@ def rows(folder: Path, options: Namespace) -> tuple[list[Row], list[dict[str, An
         for who in strategies:
             _attempt(f"{who} on {problem}", reasons, lambda p=problem, w=who: ours(kept, p, w, seeds))
         for who in packages:
-            if ONLY_ON.get(who, problem) == problem:
+            if ONLY_ON.get(who) in (None, problem):
                 _attempt(f"{who} on {problem}", reasons, lambda p=problem, w=who: theirs(kept, folder, p, w, seeds))
     versions = {who: list(benchmark_peers.PEERS[PACKAGES[who][0]]) for who in packages}
     peers = [{"name": who, "versions": versions[who], "reason": None} for who in packages]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from nas.comparison import chance, spread
-from nas.pareto import epsilon_indicator, hypervolume, non_dominated
+from nas.pareto import epsilon_indicator, hypervolume, merged_front
+from nas.plain import dumps
 
 REFERENCE_S = 3e-3  # the limit on latency: where hypervolumes end
 TARGET_S = 2e-3
@@ -58,8 +58,7 @@ def write(found: dict[str, Any], out: Path, marks: Sequence[int]) -> None:
     Besides the value after so many evaluations there is, at the last mark, how far a search is behind the front of all
     of them (epsilon indicator), and how likely it is that seeds alone tell it from random search (Mann and Whitney).
     """
-    every = np.concatenate([_points(rows)[:, 1:] for rows in found.values()])
-    front = every[non_dominated(every)]
+    front, _ = merged_front([_points(rows)[:, 1:] for rows in found.values()])
     corner = [float(front[:, 0].max()) * 1.2, REFERENCE_S]
     best = hypervolume(front, corner)
     numbers: dict[str, Any] = {"reference": corner, "best_known": best, "front": front.tolist(), "rows": {}}
@@ -76,7 +75,7 @@ def write(found: dict[str, Any], out: Path, marks: Sequence[int]) -> None:
         order = sorted(rows, key=lambda name: np.mean(rows[name][last]), reverse=question == "front")
         numbers["rows"][question] = {name: rows[name] for name in order}
         print(_table(question, numbers))
-    (out / "strategies.json").write_text(json.dumps(numbers, indent=0) + "\n")
+    (out / "strategies.json").write_text(dumps(numbers, indent=0) + "\n")
     _figure(found, out / "strategies.png", marks[-1], corner, best, numbers)
 
 
@@ -88,7 +87,7 @@ def of(found: dict[str, Any], question: str, name: str) -> list[Any]:
 def _table(question: str, numbers: dict[str, Any]) -> str:
     rows = numbers["rows"][question]
     marks = list(next(iter(rows.values()), {}))
-    more = ["behind", "p, random", "seeds"] if question == "front" else ["p, random", "seeds"]
+    more = ["behind"] * (question == "front") + ["by chance, beside random", "seeds"]
     lines = [[question, *marks, *more], ["---"] * (1 + len(marks) + len(more))]
     for name, values in rows.items():
         cells = [shown(values[mark]) for mark in marks]

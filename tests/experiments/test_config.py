@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.build import build, resolve
+from experiments.build import banner, build, resolve
 from experiments.config import Experiment, Use, check, config_names, load_config, settings_of, to_json
 from experiments.overrides import override, settable
 from hw_models.errors import InputError
@@ -124,7 +124,8 @@ def tiny_with(**changes: object) -> Experiment:
         ({"limits": {"latency_s": "5ms"}}, "limits.latency_s='5ms' is not allowed: give a number"),
         ({"precision": 8}, "precision=8 is not allowed: give text or None"),
         ({"warm_start": 3}, "warm_start=3 is not allowed: give text or None"),
-        ({"inference_batch": "x"}, "inference_batch='x' is not allowed: give a whole number or None"),
+        ({"inference_batch": 0}, "inference_batch 0 is not allowed: give a whole number from 1"),
+        ({"inference_batch": "x"}, "inference_batch 'x' is not allowed: give a whole number from 1"),
         ({"missing": "analytic"}, "missing='analytic' is about a measured table"),
         ({"table": "mine.csv", "device": ("zcu102", "a100")}, "table is of one device"),
         ({"final": None}, "final=None is not allowed"),
@@ -225,6 +226,20 @@ def test_build_gives_what_a_search_takes_and_a_config_with_nothing_left_out() ->
     assert set(settings_of("evaluator", Use("supernet"))) <= set(config["evaluator"])
     with pytest.raises(InputError, match="did you mean 'latency_s'"):
         build(override(load_config("tiny"), ["minimize=error,latency"]))
+
+
+def test_what_prices_and_begins_a_search_reaches_it() -> None:
+    built = build(override(load_config("macro_table"), ["inference_batch=64", "warm_start=macs"]))
+    assert built.objective.batch == 64 and built.config()["inference_batch"] == 64
+    assert built.warm_start.describe["proxy"] == "macs" and built.config()["warm_start"] == "macs"
+    lines = dict(banner(built))
+    assert lines["images per run"] == "64" and lines["first networks"] == "the best of many by proxy macs"
+    plain = build(load_config("macro_table"))
+    assert plain.warm_start is None and not {"inference_batch", "warm_start"} & {*plain.config()}
+    with pytest.raises(InputError, match="warm_start=synflow looks at images and evaluator tabular has none"):
+        build(override(load_config("macro_table"), ["warm_start=synflow"]))
+    images = build(override(load_config("tiny"), ["warm_start=synflow", "validation=200"])).warm_start
+    assert images.describe["data"] == "digits" and images.describe["validation"] == 200
 
 
 def test_settings_of_the_final_training_start_from_one_default() -> None:

@@ -36,7 +36,7 @@ def test_reads_latency_and_throughput_per_run(tmp_path: Path) -> None:
     throughput = read_measured(written(tmp_path, text))
     assert throughput.seconds == pytest.approx([0.08, 16 / 120])
     assert throughput.common_batch is None
-    assert throughput.settings == {"precision": "int8"}
+    assert throughput.settings == {"precision": "int8"} and throughput.busy
 
 
 def test_repeated_measurements_count_once(tmp_path: Path) -> None:

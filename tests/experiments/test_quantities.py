@@ -48,6 +48,7 @@ def test_limits_are_read(text: str, name: str, value: float) -> None:
         ("latncy=5ms", "did you mean 'latency'"),
         ("throughput=5ms", "unit 'ms' does not belong to throughput: use one of /s"),
         ("throughput=0", "above 0"),
+        ("throughput=1e999", "finite number above 0"),
         ("latency=0ms", "above 0"),
         ("latency=-1ms", "above 0"),
     ],

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from hw_models import Costs, Device, InputError, Layer, Op, Workload, device_names, estimate, load_device
 from hw_models.analytic import dataflow
+from hw_models.calibrate import predict
 from hw_models.estimate import apply_precision, fits, layer_costs, once_s, resource_shares
 from hw_models.folding import choose_folding
 from hw_models.formats import parse_format
@@ -177,6 +178,17 @@ def test_a_batch_streams(tiny_networks: dict[str, list[Layer]]) -> None:
     assert float(costs[2].peak_memory_bytes) == float(costs[0].peak_memory_bytes)
     assert float(costs[2].compute_s) == pytest.approx(11 * float(costs[0].compute_s), rel=1e-5)
     assert 0 < float(costs[2].mac_utilization) < 1
+
+
+def test_a_measured_throughput_is_compared_with_the_pace_and_not_with_the_latency(
+    tiny_networks: dict[str, list[Layer]],
+) -> None:
+    device, work = load_device("zc706_dataflow"), Workload.of(stored(tiny_networks["ic"], "int8"), LENGTH)
+    one, batch = jax.tree.map(lambda leaf: leaf[None], work), jnp.asarray([2.0])
+    costs = price(device, work, 2)
+    assert float(predict(device.unnamed(), one, batch)[0]) == pytest.approx(float(costs.latency_s), rel=1e-5)
+    busy = float(predict(device.unnamed(), one, batch, True)[0])
+    assert busy == pytest.approx(2 / float(costs.throughput_per_s), rel=1e-5) and busy < 0.8 * float(costs.latency_s)
 
 
 def test_everything_must_stay_on_the_chip(tiny_networks: dict[str, list[Layer]]) -> None:

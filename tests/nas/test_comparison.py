@@ -37,6 +37,9 @@ def test_chance_is_that_of_the_exact_test_and_blind_to_units():
     low, high = [1, 2, 3, 4, 5], [6, 7, 8, 9, 10]
     assert chance(low, high) == pytest.approx(2 / 252)
     assert chance(low, high) == chance(np.exp(low), np.exp(high)) == chance(high, low)
+    assert chance([1, 1, 1], [2, 2, 2]) == pytest.approx(0.1), "ties are counted, not approximated"
+    assert chance(list(range(20)), list(range(20, 40))) < 1e-6
+    assert chance([1], [2, 3, 4]) == pytest.approx(0.5)
     assert chance(low, low) == 1.0 and chance([1, 2, 3], [4, 5, 6]) == pytest.approx(0.1)
     for bad in ([], [math.nan]):
         with pytest.raises(InputError, match="ranks need numbers"):
@@ -62,10 +65,58 @@ def test_what_does_not_go_together_is_named():
 
     with pytest.raises(InputError, match="run 0 and run 1 have different space"):
         merged([run, other(space={"text": "another"})])
-    with pytest.raises(InputError, match="run 0 and run 2 have different objectives"):
+    objective = run.meta["objective"]
+    for changes, message in (
+        ({"batch": 64}, r"run 0 \(None\) and run 1 \(64\) differ in batch"),
+        ({"precision": "int8"}, r"run 1 \(int8\) differ in precision"),
+        ({"measured": ["table"]}, "differ in measured"),
+    ):
+        with pytest.raises(InputError, match=message):
+            merged([run, other(objective={**objective, **changes})])
+    with pytest.raises(InputError, match="run 2.*differ in minimize"):
         merged([run, run, other(objective={**run.meta["objective"], "minimize": ["error"]})])
     with pytest.raises(InputError, match="no run to merge"):
         merged([])
+
+
+def test_runs_with_different_scalars_go_together_and_are_not_picked_by_them():
+    aim = {**RUNS[1].meta["objective"], "scalar": "absolute", "targets": {"latency_s": 8.0}}
+    aimed = dataclasses.replace(RUNS[1], meta={**RUNS[1].meta, "objective": aim})
+    assert aimed.pick("scalar") and merged([aimed, aimed]).pick("scalar")
+    together = merged([aimed, RUNS[0]])
+    assert together.messages == ("the runs joined error and costs in different ways: none of them is picked by",)
+    assert together.front() and not together.has_reward
+
+
+def test_standings_do_not_compare_errors_of_different_evaluators_but_seeds():
+    judge = RUNS[1].meta["evaluator"]
+
+    def by(**changes):
+        return dataclasses.replace(RUNS[1], meta={**RUNS[1].meta, "evaluator": {**judge, **changes}})
+
+    assert standings({"a": [RUNS[0]], "b": [by(seed=3)]})
+    with pytest.raises(InputError, match="run 0 and run 1 have different evaluators"):
+        standings({"a": [RUNS[0]], "b": [by(name="proxy")]})
+    with pytest.raises(InputError, match="b has no run"):
+        standings({"a": RUNS, "b": []})
+
+
+def test_standings_where_the_front_has_no_extent():
+    """One network may be the best in everything, or there is one objective."""
+
+    def row(genes, error, macs):
+        return {"genes": genes, "status": "ok", "objectives": {"error": error}, "costs": {"macs": macs}}
+
+    def run(names, *rows):
+        return dataclasses.replace(RUNS[0], meta={**RUNS[0].meta, "objective": {"minimize": names}}, records=list(rows))
+
+    both = ["error", "macs"]
+    found = standings({"best": [run(both, row([0], 0.1, 1e6))], "worse": [run(both, row([1], 0.2, 3e6))]})
+    assert found["best"].hypervolumes == (1.0,) and 0 < found["worse"].hypervolumes[0] < 0.1
+    alone = standings({"best": [run(both, row([0], 0.1, 1e6))]})
+    assert alone["best"] == Standing((1.0,), (0.0,))
+    one = standings({n: [run(["error"], row([0], error, 1.0))] for n, error in (("a", 0.1), ("b", 0.1001), ("c", 0.3))})
+    assert one["a"].hypervolumes == (1.0,) and one["b"].hypervolumes[0] > 0.99 and 0 < one["c"].hypervolumes[0] < 0.3
 
 
 def test_errors_of_other_evaluators_are_said_to_be_others():

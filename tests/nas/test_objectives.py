@@ -91,6 +91,9 @@ def test_the_room_of_every_device_counts():
         ({"limits": {"latency_s": float("inf")}}, "latency_s=inf"),
         ({"limits": {"latency_s": "fast"}}, "latency_s='fast'"),
         ({"limits": {"latency_s": True}}, "latency_s=True"),
+        ({"batch": 0}, "batch 0 is not allowed: give a whole number from 1"),
+        ({"batch": 2.5}, "batch 2.5 is not allowed"),
+        ({"batch": "8"}, "batch '8' is not allowed"),
     ],
 )
 def test_bad_settings_are_named(options, message):

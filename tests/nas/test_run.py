@@ -38,6 +38,15 @@ def test_picks_that_cannot_be_made_are_named(finished):
             run.pick(which, under)
 
 
+def test_a_cost_that_is_younger_than_the_run_is_said_to_be(finished):
+    run = store.load(finished)
+    for record in run.records:
+        del record["costs"]["interval_s"]
+    with pytest.raises(InputError, match="a record of the run has no interval_s, it is older than that cost"):
+        run.front(["error", "interval_s"])
+    assert run.front()
+
+
 def test_the_front_goes_by_the_last_evaluation_of_a_network():
     def record(step, genes, error, status="ok"):
         return {"step": step, "genes": genes, "status": status, "objectives": {"error": error}, "costs": {}}
