@@ -1,13 +1,14 @@
 """Strategies against each other on one frozen supernet, by the network they find per evaluation.
 
     python scripts/judge_strategies.py [--keep FOLDER] [--out FOLDER] [--seeds N] [--evaluations N] [--only NAME,...]
+                                       [--page]
 
 Trains the supernet of the quickstart once, on images of clothes, and lets every strategy evaluate 300 networks with
 its weights, five times, for low error and latency on a Raspberry Pi 4 within the limits of the quickstart; then again
 for one number, MnasNet's reward with a target of 2 ms. Errors are those of 1,000 validation images; networks that any
 search evaluated before are taken from a file. Everything is kept in FOLDER (runs/judge_strategies), so that a run that
 was stopped goes on. Writes `strategies.json` and `strategies.png` to the other FOLDER (docs/results), and prints the
-tables of the page.
+tables of the page; with `--page` from what there is, without searching. Takes an hour on two cores.
 """
 
 from __future__ import annotations

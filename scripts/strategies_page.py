@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.plots import COLOURS, INK, styled
 from nas.comparison import chance, spread
 from nas.pareto import epsilon_indicator, hypervolume, merged_front
 from nas.plain import dumps
@@ -76,7 +77,7 @@ def write(found: dict[str, Any], out: Path, marks: Sequence[int]) -> None:
         numbers["rows"][question] = {name: rows[name] for name in order}
         print(_table(question, numbers))
     (out / "strategies.json").write_text(dumps(numbers, indent=0) + "\n")
-    _figure(found, out / "strategies.png", marks[-1], corner, best, numbers)
+    _figure(found, marks[-1], corner, best, numbers).savefig(out / "strategies.png", dpi=100)
 
 
 def of(found: dict[str, Any], question: str, name: str) -> list[Any]:
@@ -100,37 +101,39 @@ def _table(question: str, numbers: dict[str, Any]) -> str:
     return "\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _figure(found: dict[str, Any], path: Path, last: int, corner: Any, best: float, numbers: Any) -> None:
-    import matplotlib
+@styled
+def _figure(found: dict[str, Any], last: int, corner: Any, best: float, numbers: Any) -> Any:
+    """Means over seeds; the range of all seeds where it is asked who wins, of random search and of the best."""
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2)
     grid = np.unique(np.geomspace(10, last, 40).astype(int))
+    everybody = dict.fromkeys(name for rows in numbers["rows"].values() for name in rows if name != "random_search")
+    place = {name: number for number, name in enumerate(everybody)}
     for axis, question, label in (
-        (axes[0], "front", "share of the best hypervolume known"),
+        (axes[0], "front", "hypervolume / best known front's"),
         (axes[1], "number", "lowest MnasNet number found"),
     ):
-        for place, name in enumerate(numbers["rows"].get(question, {})):
+        rows = numbers["rows"].get(question, {})
+        for name in rows:
             runs = of(found, question, name)
             if question == "front":
-                values = [[volume(run, until, corner) / best for until in grid] for run in runs]
+                table = np.asarray([[volume(run, until, corner) / best for until in grid] for run in runs])
             else:
-                values = [[lowest(run, until) for until in grid] for run in runs]
-            colour = "black" if name == "random_search" else plt.get_cmap("tab10")(place % 10)
-            table = np.asarray(values)
+                table = np.asarray([[lowest(run, until) for until in grid] for run in runs])
             known = ~np.isnan(table).all(axis=0)  # where no search has found anything yet there is nothing to draw
-            axis.plot(
-                grid[known],
-                np.nanmean(table[:, known], axis=0),
-                color=colour,
-                label=name,
-                linewidth=2 if name == "random_search" else 1.4,
-            )
+            spent, table = grid[known], table[:, known]
+            if name == "random_search":
+                style: dict[str, Any] = {"color": INK, "linewidth": 2.2}
+            else:
+                round_, colour = divmod(place[name], len(COLOURS))
+                style = {"color": COLOURS[colour], "linestyle": ("-", (0, (4, 1.5)))[round_ % 2], "linewidth": 1.4}
+            if name in ("random_search", next(iter(rows))):
+                low, high = np.nanmin(table, axis=0), np.nanmax(table, axis=0)
+                axis.fill_between(spent, low, high, color=style["color"], alpha=0.1, linewidth=0)
+            axis.plot(spent, np.nanmean(table, axis=0), label=name, **style)
         axis.set(xlabel="evaluations", ylabel=label, xscale="log")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
-    axes[0].set_ylim(0.6, 1.0)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+        axis.legend(fontsize=7, ncols=2, loc="lower right" if question == "front" else "upper right")
+    axes[0].set_ylim(0.4, 1.0)
+    return figure
