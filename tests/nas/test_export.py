@@ -94,7 +94,9 @@ def test_the_report_says_what_and_with_what(trained: Any) -> None:
     assert set(report["predicted"]) == set(device_names())
     for row in report["predicted"].values():
         assert set(row) == {
+            "batch",
             "latency_s",
+            "interval_s",
             "latency_error",
             "energy_j",
             "peak_memory_bytes",

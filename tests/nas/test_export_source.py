@@ -22,8 +22,8 @@ from nas.evaluators.supernet import State
 from nas.export import Silent
 from nas.exporters import native
 from nas.exporters._source import source
-from nas.loop import _meta
 from nas.model import Meta, Model
+from nas.preparation import identity
 from nas.run import Pick, Run
 from nas.store import load as load_run
 from nas.store import open_run
@@ -83,7 +83,7 @@ def written_run(folder: Path, space: SearchSpace, judge: Evaluator) -> Run:
     record |= {"objectives": {"error": 0.5, "latency_s": 1.0}, "costs": {}, "names": {}, "error": None}
     record |= {"evaluator_version": "1"}
     # what `search` writes, without pricing a space and compiling a strategy for it
-    with open_run(folder, _meta(space, strategy, judge, goal, key, config), 1) as writer:
+    with open_run(folder, identity(space, strategy, judge, goal, key, config), 1) as writer:
         writer.append([record])
         writer.save(0, 1, judge.init(key), {})
     return load_run(folder)
