@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.plots import COLOURS, INK, styled
-from experiments.pricing import check_batch_option, resolved
+from experiments.pricing import resolved
 from experiments.quantities import shown
+from hw_models.errors import whole
+from hw_models.estimate import MAX_BATCH
 from hw_models.systolic import network_cycles
 from hw_models.workload import Workload
 
@@ -82,7 +84,7 @@ def utilizations(
         >>> one.best(), one.mac_utilization.shape
         ((16, 16), (2, 2))
     """
-    check_batch_option(batch)
+    whole("--batch", batch, 1, MAX_BATCH)
     found = [resolved(text) for text in dict.fromkeys(networks)]
     layers = [each.network().lower() for each in found]
     side = jnp.asarray(sides, jnp.float32)

@@ -314,6 +314,13 @@ def _check_final(settings: Mapping[str, Any]) -> None:
         raise InputError(f"final.{error}") from error
 
 
+# settings that are no part of a run where they are None, with those that only say something about them
+UNSET: dict[str, tuple[str, ...]] = {
+    "table": ("missing",),
+    "warm_start": (),
+    "inference_batch": (),
+    "scalar": ("targets",),
+}
 DATA_OPTIONS = ("input_hw", "input_channels", "classes")  # options of a space that the data set decides
 
 
@@ -351,14 +358,10 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
     from nas.plain import plain
 
     settings = {name: getattr(experiment, name) for name in setting_names()}
-    if experiment.table is None:
-        del settings["table"], settings["missing"]
-    if experiment.warm_start is None:
-        del settings["warm_start"]
-    if experiment.inference_batch is None:
-        del settings["inference_batch"]
-    if experiment.scalar is None:
-        del settings["scalar"], settings["targets"]
+    for name, beside in UNSET.items():
+        if settings[name] is None:
+            for each in (name, *beside):
+                del settings[each]
     for part in TARGETS:
         use = settings[part]
         options = {name: _named(value) for name, value in settings_of(part, use).items()}

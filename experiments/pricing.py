@@ -11,6 +11,8 @@ import numpy as np
 
 from experiments.config import allow_working_directory
 from hw_models import Costs, Device, InputError, Layer, Workload, device_names, load_device, load_table
+from hw_models.costs import COUNTS
+from hw_models.errors import whole
 from hw_models.estimate import MAX_BATCH, apply_precision, fits, layer_costs, resource_shares, total
 from hw_models.estimate import explain as explain_layers
 from hw_models.metrics import metrics
@@ -18,8 +20,8 @@ from hw_models.precision import MissingPrecision
 from hw_models.programs import for_few_runs
 from search_spaces.texts import Resolved, resolve
 
-COUNTED = ("params", "macs", "activations")  # exactly, by `metrics`
-MEASURES = (*(name for name in Costs._fields if name not in (*COUNTED, "compute_s")), "mac_utilization")
+# counts are given exactly, by `metrics`
+MEASURES = (*(name for name in Costs._fields if name not in (*COUNTS, "compute_s")), "mac_utilization")
 # unknown where a network does not fit: it cannot run there, so there is no such time
 ONLY_IF_IT_FITS = ("latency_s", "interval_s", "energy_j", "mac_utilization")
 
@@ -88,7 +90,7 @@ def price(prepared: Prepared, batch: int = 1) -> dict[str, Any]:
         >>> price(prepare("mobilenet_v3_small", "raspberry_pi_4"))["params"]
         2542856
     """
-    check_batch_option(batch)
+    whole("--batch", batch, 1, MAX_BATCH)
     costs, shares = _price(prepared.device.unnamed(), prepared.workload, jnp.float32(batch))
     fit = bool(fits(costs))
     scarcest = max(shares, key=lambda name: float(shares[name]))
@@ -125,7 +127,7 @@ def layer_rows(prepared: Prepared, batch: int = 1) -> list[dict[str, Any]]:
         >>> layer_rows(prepare("mobilenet_v3_small", "raspberry_pi_4"))[0]["name"]
         'conv3x3 224x224x3 -> 112x112x16'
     """
-    check_batch_option(batch)
+    whole("--batch", batch, 1, MAX_BATCH)
     rows = explain_layers(prepared.device, prepared.workload, batch)
     for row, layer in zip(rows, prepared.layers, strict=False):  # one more where a run costs something by itself
         row["macs"], row["params"] = layer.macs, layer.params
@@ -189,16 +191,6 @@ def price_by_table(
         modelled = price(prepared, measured.batch)
         row |= {"model": modelled["device"], "model_latency_s": modelled["latency_s"]}
     return row
-
-
-def check_batch_option(batch: int) -> None:
-    """Raise InputError unless what `--batch` says can be priced.
-
-    Example:
-        >>> check_batch_option(1)
-    """
-    if not 1 <= batch <= MAX_BATCH:
-        raise InputError(f"--batch {batch} is not allowed: give a whole number from 1 to {MAX_BATCH}")
 
 
 def _number(value: Any) -> float | None:

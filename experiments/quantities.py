@@ -9,6 +9,8 @@ import math
 import re
 from typing import NamedTuple
 
+from hw_models.costs import COUNTS
+
 SHORT = {
     "latency": "latency_s",
     "energy": "energy_j",
@@ -22,7 +24,6 @@ BYTES = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mi
 COUNT = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 SHARE = {"": 1.0, "%": 1e-2}
 RATE = {"": 1.0, "/s": 1.0}
-COUNTS = ("params", "macs", "activations")
 
 
 class Scale(NamedTuple):

@@ -15,15 +15,17 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 BOUNDS = ("compute", "memory", "overhead")
 
 NO_QUANTITIES: dict[str, Array] = {}  # never written to
 
+COUNTS = ("params", "macs", "activations")  # fields that no device changes
+
 # How a field of several layers becomes that of the network. Nothing else in the project repeats this.
 COMBINE = {
     "latency_s": "sum",
-    "interval_s": "sum",
     "energy_j": "sum",
     "peak_memory_bytes": "max",
     "weight_bytes": "sum",
@@ -74,13 +76,14 @@ class Costs(NamedTuple):
 class LayerCosts(NamedTuple):
     """The same fields per layer, every leaf `[..., L]`, and `bound`, an index into `BOUNDS`; or parts of a network.
 
+    Only a network has an `interval_s`.
+
     `resource_fraction` here is what one layer alone asks for: 0, or above 1 where no precision of the device can hold
     the layer's operands. The share that all layers take together is added by `hw_models.estimate.total`. `sums` and
     `maxima` are what the kind of device asked for. Layers that were combined have no `bound`.
     """
 
     latency_s: Array
-    interval_s: Array
     energy_j: Array
     peak_memory_bytes: Array
     weight_bytes: Array
@@ -93,10 +96,9 @@ class LayerCosts(NamedTuple):
     sums: dict[str, Array] = NO_QUANTITIES
     maxima: dict[str, Array] = NO_QUANTITIES
 
-    @property
-    def costs(self) -> Costs:
-        """The costs alone."""
-        return Costs(*(getattr(self, name) for name in Costs._fields))
+    def costs(self, batch: ArrayLike) -> Costs:
+        """The costs alone, of a network whose runs of `batch` images follow one another."""
+        return Costs(**{name: getattr(self, name) for name in COMBINE}, interval_s=self.latency_s / batch)
 
 
 def combine(layers: LayerCosts, axis: int = -1) -> LayerCosts:
@@ -126,7 +128,7 @@ def fits(costs: Costs) -> Array:
     """Whether every hard resource suffices, bool `[...]`.
 
     Example:
-        >>> bool(fits(Costs(*[jnp.float32(1.0)] * len(COMBINE))))
+        >>> bool(fits(Costs(*[jnp.float32(1.0)] * len(Costs._fields))))
         True
     """
     return costs.resource_fraction <= 1

@@ -82,7 +82,6 @@ def layer_costs(device: Device, workload: Workload, batch: ArrayLike = 1) -> Lay
     alive = peak_memory_bytes(one, batch) if times.peak_memory_bytes is None else times.peak_memory_bytes
     return LayerCosts(
         latency_s=count * times.latency_s,
-        interval_s=count * times.latency_s / batch,
         energy_j=count * energy_j(device, executed, each_j, times.dram_bytes, times.latency_s, onchip),
         peak_memory_bytes=jnp.where(there, alive, 0.0),
         weight_bytes=weight_bytes(workload),
@@ -106,7 +105,7 @@ def once_s(device: Device, batch: ArrayLike = 1) -> Any:
 def _network(device: Device, layers: LayerCosts, batch: ArrayLike) -> tuple[Costs, dict[str, Array]]:
     """Costs of the network, and the share of each hard resource that it needs, by the resource's name."""
     parts = combine(layers)
-    costs, own = parts.costs, {}
+    costs, own = parts.costs(batch), {}
     network = load_optional(ANALYTIC, device.kind, "network")
     if network:
         costs, own = network(device, parts, batch)

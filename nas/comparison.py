@@ -193,7 +193,8 @@ def standings(
                 f"{two} have different evaluators, whose errors do not compare: give runs of one evaluator"
             )
     names = together.objectives if objectives is None else tuple(objectives)
-    every = [points(run, names) for run in everything]
+    tables = {name: [points(run, names) for run in each] for name, each in runs.items()}
+    every = [table for each in tables.values() for table in each]
     front, _ = pareto.merged_front(every)
     if not len(front):
         raise InputError(f"nothing to compare: {together.nothing_usable()}")
@@ -202,12 +203,11 @@ def standings(
     if not whole > 0:
         raise InputError(f"reference {list(map(float, corner))} has no network below it: give larger values")
 
-    def standing(each: Sequence[Run]) -> Standing:
-        tables = [points(run, names) for run in each]
-        volumes = tuple(pareto.hypervolume(table, corner) / whole for table in tables)
-        return Standing(volumes, tuple(pareto.epsilon_indicator(table, front) for table in tables))
+    def standing(each: Sequence[np.ndarray]) -> Standing:
+        volumes = tuple(pareto.hypervolume(table, corner) / whole for table in each)
+        return Standing(volumes, tuple(pareto.epsilon_indicator(table, front) for table in each))
 
-    return {name: standing(each) for name, each in runs.items()}
+    return {name: standing(each) for name, each in tables.items()}
 
 
 def _judge(run: Run) -> dict[str, Any]:

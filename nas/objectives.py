@@ -18,14 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from hw_models.costs import Costs
+from hw_models.costs import COUNTS, Costs
 from hw_models.discover import unknown
 from hw_models.errors import InputError, whole
 from hw_models.estimate import MAX_BATCH
 from nas.rewards import Join, reward
 from nas.types import Feedback
-
-OF_THE_NETWORK = ("params", "macs", "activations")  # cost fields that no device changes
 
 
 class Priced(NamedTuple):
@@ -141,8 +139,8 @@ class Objective:
         """Names that `price` returns, in the order of the records."""
         if len(self.devices) == 1:
             return Costs._fields
-        per_device = [f for f in Costs._fields if f not in OF_THE_NETWORK]
-        return (*(f"{f}@{device.name}" for f in per_device for device in self.devices), *OF_THE_NETWORK)
+        per_device = [f for f in Costs._fields if f not in COUNTS]
+        return (*(f"{f}@{device.name}" for f in per_device for device in self.devices), *COUNTS)
 
     @property
     def joined(self) -> bool:

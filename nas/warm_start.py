@@ -53,8 +53,9 @@ def promising(
     drawn = first_networks(space, objective, LOOKED_AT * count, key)
     _, first = np.unique(drawn, axis=0, return_index=True)
     genes = drawn[np.sort(first)]
-    genes = genes[np.asarray(objective.price(genes).violation) == 0]
-    costs = objective.price(genes).costs
+    priced = objective.price(genes)
+    within = np.asarray(priced.violation) == 0
+    genes, costs = genes[within], {name: np.asarray(value)[within] for name, value in priced.costs.items()}
     state, score = judge.init(jax.random.fold_in(key, 1)), np.empty(len(genes), np.float32)
     tell(f"first networks: the best {min(count, len(genes))} of {len(genes)} by {_named(judge)}")
     said = time.monotonic()
@@ -66,7 +67,7 @@ def promising(
     if not np.isfinite(score).any():
         raise InputError(f"warm_start: evaluator {judge.name} judged none of {len(genes)} networks: choose another")
     names = dict.fromkeys(name for name in (*objective.minimize, *objective.targets) if name != "error")
-    columns = [np.abs(np.asarray(costs[name]) - objective.targets.get(name, 0.0)) for name in names]
+    columns = [np.abs(costs[name] - objective.targets.get(name, 0.0)) for name in names]
     most = min(count, int(np.isfinite(score).sum()))
 
     def best(table: Array, usable: Array) -> Array:

@@ -146,7 +146,6 @@ def population(name: str) -> list[Row]:
     ours, peer = all_costs(genes), in_numpy(same, everything)
     once = float(once_s(device))  # what a run costs besides its layers, which tables do not hold
     peer["latency_s"] += once
-    peer["interval_s"] += once
     peer["energy_j"] += once * float(device.energy["static_w"])
     for field in everything[:-1]:  # the last, the fraction of memory, follows from two others
         agree(f"{name}, {field}", getattr(ours, field), peer[field], 1e-5)

@@ -16,29 +16,17 @@ from typing import Any
 import jax
 import numpy as np
 import search_judges
+from search_rollout import judge_of
+from search_summary import cell
 
-from nas.comparison import spread
+from nas.comparison import points
 from nas.evaluators import proxy
 from nas.loop import search
 from nas.strategies import nsga2, surrogate_bo
-from nas.types import Evaluator, Quality
 
 STARTS = (None, "params", "macs")
 STRATEGIES = {"nsga2": (nsga2.strategy, 16), "surrogate_bo": (surrogate_bo.strategy, 8)}
 MARKS = (16, 32, 64, 128)
-
-
-def judge_of(problem: Any) -> Evaluator:
-    """The problem's error for the loop."""
-    return Evaluator(
-        init=lambda key: (),
-        train=lambda key, state: (state, {}),
-        rounds=0,
-        evaluate=lambda key, state, genes, index: Quality(problem.error_of(np.asarray(genes))),
-        version=lambda state: problem.name,
-        chunk=64,
-        name=problem.name,
-    )
 
 
 def evaluated(problem: Any, name: str, start: str | None, seed: int, evaluations: int) -> np.ndarray:
@@ -47,10 +35,9 @@ def evaluated(problem: Any, name: str, start: str | None, seed: int, evaluations
     warm = None if start is None else proxy.evaluator(space, proxy=start)
     steps, key = evaluations // population, jax.random.key(seed)
     plan = make(space, population=population)
-    run = search(space, plan, judge_of(problem), problem.objective, steps=steps, key=key, warm_start=warm)
-    rows = {tuple(record["genes"]): record for record in reversed(run.records) if record["status"] == "ok"}
-    first = sorted(rows.values(), key=lambda record: (record["step"], record["index"]))
-    return np.asarray([[record["objectives"][name] for name in problem.objective.minimize] for record in first])
+    judge = judge_of(problem.name, problem.error_of, 64)
+    run = search(space, plan, judge, problem.objective, steps=steps, key=key, warm_start=warm)
+    return points(run, problem.objective.minimize)
 
 
 def rows(problem: Any, seeds: int, evaluations: int) -> list[str]:
@@ -68,10 +55,7 @@ def rows(problem: Any, seeds: int, evaluations: int) -> list[str]:
     whole = problem.whole or volume(every)
     lines = []
     for (name, start), tables in found.items():
-        cells = []
-        for mark in MARKS:
-            mean, low, high, _ = spread([volume(table[:mark]) / whole for table in tables])
-            cells.append(f"{mean:.3f} ± {(high - low) / 2:.3f}")
+        cells = [cell([volume(table[:mark]) / whole for table in tables], 3) for mark in MARKS]
         lines.append(f"| {problem.name} | {name} | {start or 'a fair sample'} | {' | '.join(cells)} |")
     return lines
 

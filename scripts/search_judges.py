@@ -131,7 +131,7 @@ def front(points: np.ndarray) -> np.ndarray:
     points = np.asarray(points, float)
     if points.shape[1] == 2:
         return search_problems.front(points)
-    return np.unique(points[pareto.non_dominated(points)], axis=0)
+    return pareto.merged_front([points])[0]
 
 
 @functools.cache

@@ -17,14 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import search_genes45
-from search_rollout import plan_of, scanned
+from search_rollout import judge_of, plan_of, scanned
 
 from hw_models.costs import Costs
 from hw_models.programs import SOON
 from nas.loop import search
 from nas.objectives import Objective
 from nas.toy import ToyDevice
-from nas.types import Evaluator, Quality
 
 
 class Table:
@@ -47,20 +46,6 @@ def error_of(genes: Any) -> Any:
     return search_genes45.error_percent(genes) / 100
 
 
-def evaluator() -> Evaluator:
-    """The same error for the loop."""
-    judge = jax.jit(error_of)
-    return Evaluator(
-        init=lambda key: (),
-        train=lambda key, state: (state, {}),
-        rounds=0,
-        evaluate=lambda key, state, genes, index: Quality(judge(jnp.asarray(genes))),
-        version=lambda state: "genes45",
-        chunk=4096,
-        name="genes45",
-    )
-
-
 def answer(question: dict[str, Any]) -> dict[str, Any]:
     """Compile once, then search with every seed."""
     space, count = search_genes45.Genes45(), question["evaluations"]
@@ -70,7 +55,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
     program = jax.jit(scanned(plan, goal, error_of, count), compiler_options=SOON).lower(jax.random.key(0)).compile()
     compile_s = time.process_time() - began
     many = jax.eval_shape(plan.ask, jax.random.key(0), jax.eval_shape(plan.init, jax.random.key(0)))[1].genes.shape[0]
-    judge, found = evaluator(), []
+    judge, found = judge_of("genes45", jax.jit(error_of), 4096), []
     if question["loop"]:
         search(space, plan, judge, goal, steps=2, key=jax.random.key(0))  # compiles
     for seed in question["seeds"]:

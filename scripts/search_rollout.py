@@ -19,7 +19,7 @@ from hw_models.programs import for_hundreds_of_runs
 from nas.loop import ASK, INIT, stage_key
 from nas.objectives import Objective
 from nas.screen import first_networks
-from nas.types import Key, Strategy, bound
+from nas.types import Evaluator, Key, Quality, Strategy, bound
 from search_spaces.options import annotation_of, bracketed, typed
 
 
@@ -136,6 +136,24 @@ def scanned(
         return found.reshape(-1, found.shape[-1])[:evaluations]
 
     return whole
+
+
+def judge_of(name: str, error_of: Callable[[np.ndarray], Any], chunk: int) -> Evaluator:
+    """The errors of a problem for `nas.loop`: `error_of` takes genes `[P, D]` and nothing is trained.
+
+    Example:
+        >>> judge_of("ones", lambda genes: np.ones(len(genes)), 8).evaluate(None, (), np.zeros((2, 6)), None).error
+        array([1., 1.])
+    """
+    return Evaluator(
+        init=lambda key: (),
+        train=lambda key, state: (state, {}),
+        rounds=0,
+        evaluate=lambda key, state, genes, index: Quality(error_of(np.asarray(genes))),
+        version=lambda state: name,
+        chunk=chunk,
+        name=name,
+    )
 
 
 def plan_of(text: str, objective: Objective, population: int) -> Strategy:

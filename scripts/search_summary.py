@@ -178,7 +178,7 @@ def tables(kept: Kept) -> str:
             speed = np.median([each["evaluations"] / each["cpu_s"] for each in results])
             compiled = [each["compile_s"] for each in results if each["compile_s"] is not None]
             cells = [f"{speed:,.0f}", f"{np.median(compiled):.1f}" if compiled else ""]
-            lines.append([one, *cells, *(_cell(genes45_at(results, count), 4) for count in GENES45_COUNTS)])
+            lines.append([one, *cells, *(cell(genes45_at(results, count), 4) for count in GENES45_COUNTS)])
         parts.append(_table("genes45", head, lines))
     if who := everybody(kept, "macro"):
         head = ["", *(f"{what} until {100 * share:g} %" for share in SHARES for what in ("networks", "proposals"))]
@@ -192,12 +192,18 @@ def tables(kept: Kept) -> str:
         parts.append(_table("macro", head, lines))
     for name in search_judges.FRONTS[1:]:
         if who := everybody(kept, name):
-            lines = [[one, *(_cell(shares_at(kept, name, one, c), 3) for c in ACCEL_COUNTS)] for one in who]
+            lines = [[one, *(cell(shares_at(kept, name, one, c), 3) for c in ACCEL_COUNTS)] for one in who]
             parts.append(_table(name, ["", *(f"HV at {count:,}" for count in ACCEL_COUNTS)], lines))
     return "\n\n".join(parts)
 
 
-def _cell(values: Sequence[float], digits: int) -> str:
+def cell(values: Sequence[float], digits: int) -> str:
+    """Mean with half its 95 % interval over seeds; empty without a value. `[S]`
+
+    Example:
+        >>> cell([1.0, 2.0, 3.0], 1)
+        '2.0 ± 2.5'
+    """
     if not len(values):
         return ""
     mean, low, high, _ = spread(values)

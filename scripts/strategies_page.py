@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def write(found: dict[str, Any], out: Path, marks: Sequence[int]) -> None:
         rows = {}
         for name in names:
             runs = of(found, question, name)
-            measure = (lambda run, mark: volume(run, mark, corner) / best) if question == "front" else lowest
+            measure = measure_of(question, corner, best)
             rows[name] = {str(mark): [measure(run, mark) for run in runs] for mark in marks}
             if question == "front":
                 numbers["behind"][name] = [behind(run, marks[-1], front) for run in runs]
@@ -78,6 +78,11 @@ def write(found: dict[str, Any], out: Path, marks: Sequence[int]) -> None:
         print(_table(question, numbers))
     (out / "strategies.json").write_text(dumps(numbers, indent=0) + "\n")
     _figure(found, marks[-1], corner, best, numbers).savefig(out / "strategies.png", dpi=100)
+
+
+def measure_of(question: str, corner: Sequence[float], best: float) -> Callable[[Any, int], float]:
+    """What a search had after so many evaluations: a share of the `best` volume, or the lowest number."""
+    return (lambda run, until: volume(run, until, corner) / best) if question == "front" else lowest
 
 
 def of(found: dict[str, Any], question: str, name: str) -> list[Any]:
@@ -118,10 +123,8 @@ def _figure(found: dict[str, Any], last: int, corner: Any, best: float, numbers:
         rows = numbers["rows"].get(question, {})
         for name in rows:
             runs = of(found, question, name)
-            if question == "front":
-                table = np.asarray([[volume(run, until, corner) / best for until in grid] for run in runs])
-            else:
-                table = np.asarray([[lowest(run, until) for until in grid] for run in runs])
+            measure = measure_of(question, corner, best)
+            table = np.asarray([[measure(run, until) for until in grid] for run in runs])
             known = ~np.isnan(table).all(axis=0)  # where no search has found anything yet there is nothing to draw
             spent, table = grid[known], table[:, known]
             if name == "random_search":

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -54,6 +55,15 @@ def pytest_unconfigure():
     """Remove the compiled programs of this run."""
     if _made:
         shutil.rmtree(_made, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def scripts_by_name():
+    """Modules of `scripts`, which is no package, can be imported by their names."""
+    folder = str(Path(__file__).parents[1] / "scripts")
+    sys.path.insert(0, folder)
+    yield
+    sys.path.remove(folder)
 
 
 # Programs compile inside the tests, and machines differ: time limits of single examples say nothing about the code.

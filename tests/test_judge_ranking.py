@@ -12,20 +12,15 @@ import pytest
 from hw_models.errors import InputError
 from nas.ranking import Ceiling
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
-
 
 @pytest.fixture(scope="module")
-def scripts():
-    """`judge_ranking`, `ranking_page`, `ranking_tasks`, `ranking_effects`: files of `scripts`, which is no package."""
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        import judge_ranking
-        import ranking_effects
-        import ranking_page
-        import ranking_tasks
-    finally:
-        sys.path.remove(str(SCRIPTS))
+def scripts(scripts_by_name):
+    """`judge_ranking`, `ranking_page`, `ranking_tasks`, `ranking_effects`."""
+    import judge_ranking
+    import ranking_effects
+    import ranking_page
+    import ranking_tasks
+
     return SimpleNamespace(judge=judge_ranking, page=ranking_page, tasks=ranking_tasks, effects=ranking_effects)
 
 

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
 from nas.toy import ToySpace, toy_evaluator, toy_objective
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def scripts():
-    """Modules of `scripts`, which is no package, by their names."""
-    sys.path.insert(0, str(SCRIPTS))
-    yield
-    sys.path.remove(str(SCRIPTS))
+pytestmark = pytest.mark.usefixtures("scripts_by_name")
 
 
 def curve(name, options, count, tmp_path, **goal):

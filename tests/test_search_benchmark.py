@@ -19,12 +19,7 @@ from nas.types import bound
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def scripts():
-    """Modules of `scripts`, which is no package, by their names."""
-    sys.path.insert(0, str(SCRIPTS))
-    yield
-    sys.path.remove(str(SCRIPTS))
+pytestmark = pytest.mark.usefixtures("scripts_by_name")
 
 
 def script(name):

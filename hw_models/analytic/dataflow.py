@@ -304,7 +304,7 @@ def network(device: Device, parts: LayerCosts, batch: ArrayLike = 1) -> tuple[Co
         "on-chip memory": (sums["weight_bits"] + sums["buffer_bits"])
         / (compute["ram_share"] * bits * device.memory["efficiency"]),
     }
-    costs = parts.costs._replace(
+    costs = parts.costs(batch)._replace(
         latency_s=interval * (batch + sums["fill"]) / compute["clock_hz"] + sums["overhead_s"],
         interval_s=interval / compute["clock_hz"],
         peak_memory_bytes=sums["buffer_bits"] / 8,

@@ -126,8 +126,7 @@ def layer_times(device: Device, layers: Workload, run: Run, gain: Array, batch: 
 
 def network(device: Device, parts: LayerCosts, batch: ArrayLike = 1) -> tuple[Costs, dict[str, Array]]:
     """The costs as they are, and the shares of SRAM and flash that the network and its runtime need, `[...]`."""
-    del batch
     memory = device.memory
     needed = parts.peak_memory_bytes + memory.get("runtime_sram_bytes", 0.0)
     stored = parts.weight_bytes + memory.get("runtime_flash_bytes", 0.0)
-    return parts.costs, {"SRAM": needed / memory["sram_bytes"], "flash": stored / memory["flash_bytes"]}
+    return parts.costs(batch), {"SRAM": needed / memory["sram_bytes"], "flash": stored / memory["flash_bytes"]}
