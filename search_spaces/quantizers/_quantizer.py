@@ -1,0 +1,87 @@
+"""The `Quantizer` interface: what a file in `search_spaces/quantizers/` defines.
+
+A quantizer rounds an array as the arithmetic of a device would and gives it back in floating point ("fake
+quantization"), with a straight-through gradient. Bits are traced, so that changing them never compiles anew. Integers
+themselves are made by `search_spaces/quantizers/_uniform.py`.
+
+Shapes: `x [...]`; `axes` are the axes that share a scale, so that scales have the shape of `x` with those axes of
+length 1; `where` is bool, broadcastable to `x`, and says which entries count (all, when None).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from hw_models.errors import InputError
+from search_spaces.options import check
+
+WEIGHTS, ACTIVATIONS = "weights", "activations"
+EXACT_BITS = 32  # from here on numbers stay as they are
+
+
+@dataclass(frozen=True)
+class Quantizer(ABC):
+    """Base of all quantizers. Subclasses are final, frozen dataclasses whose fields are their options.
+
+    Class attributes:
+        kind: the name of the file and of the quantizer.
+        SERVES: what it can round, of `weights` and `activations`.
+        BITS: the least and the most bits it can be asked for, besides 32, which leaves numbers as they are.
+    """
+
+    kind: ClassVar[str]
+    SERVES: ClassVar[tuple[str, ...]] = (WEIGHTS, ACTIVATIONS)
+    BITS: ClassVar[tuple[int, int]] = (2, 16)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            check(f"{self.kind}.{field.name}", getattr(self, field.name), str(field.type))
+
+    def init(self, x: Array, bits: Any, axes: tuple[int, ...], where: Array | None = None) -> dict[str, Array]:
+        """Initial values of what is learned besides `x` (steps, scales, clipping points), from a sample of it."""
+        return {}
+
+    @abstractmethod
+    def rounded(
+        self, x: Array, bits: Array, learned: dict[str, Array], axes: tuple[int, ...], where: Array | None = None
+    ) -> Array:
+        """`x` on the levels of `bits` (traced, within `BITS`), of the shape and type of `x`; gradients pass through."""
+
+    def __call__(
+        self, x: Array, bits: Any, learned: dict[str, Array], axes: tuple[int, ...], where: Array | None = None
+    ) -> Array:
+        """`rounded`, and `x` itself where `bits` are 32."""
+        if isinstance(bits, int):
+            self.check_bits(bits)
+            if bits >= EXACT_BITS:
+                return x
+        width = jnp.asarray(bits, jnp.float32)
+        inside = jnp.clip(width, *self.BITS)  # the branch that is not taken must stay finite
+        return jnp.where(width >= EXACT_BITS, x, self.rounded(x, inside, learned, axes, where))
+
+    def check_bits(self, bits: int) -> None:
+        """Raise InputError unless this quantizer knows `bits`; the nearest that it knows is named."""
+        least, most = self.BITS
+        if isinstance(bits, bool) or not isinstance(bits, int) or not (least <= bits <= most or bits == EXACT_BITS):
+            nearest = least if not isinstance(bits, int | float) or bits < least else most
+            known = str(least) if least == most else f"{least} to {most}"
+            raise InputError(f"bits={bits!r} are not known to quantizer {self.kind}: give {known}, or {EXACT_BITS} for "
+                             f"none (nearest: {nearest})")  # fmt: skip
+
+
+def straight_through(x: Array, rounded: Array) -> Array:
+    """`rounded` with the gradient of `x`.
+
+    Source: Bengio et al. 2013, https://arxiv.org/abs/1308.3432.
+
+    Example:
+        >>> import jax
+        >>> jax.grad(lambda x: straight_through(x, jnp.round(x)))(0.4).item()
+        1.0
+    """
+    return x + lax.stop_gradient(rounded - x)
