@@ -18,7 +18,7 @@ from jax import Array
 
 from hw_models.device import Device
 from hw_models.errors import InputError
-from hw_models.formats import Format, parse_format
+from hw_models.formats import FLOATS, WIDEST_INTEGER, Format, parse_format
 from hw_models.keys import keys_of
 from hw_models.workload import Dtype, Layer, Op, Workload
 
@@ -144,6 +144,38 @@ def choose(device: Device, layers: Workload) -> Run:
         supported=supported,
         excess=jnp.where(supported, 0.0, jnp.maximum(ratio, LEAST_EXCESS)),
     )
+
+
+def check_bits(device: Device, weight_bits: tuple[int, ...], act_bits: tuple[int, ...]) -> None:
+    """Raise InputError where bits that a search may choose run on `device` in no combination with the others.
+
+    32 stands for numbers that are not rounded, which devices without floating point do not have.
+
+    Example:
+        >>> from hw_models.device_file import load_device
+        >>> check_bits(load_device("zcu102"), (4, 8, 16), (8,))
+        Traceback (most recent call last):
+        ...
+        hw_models.errors.InputError: 16 bits of weights do not run on zcu102 (int8): give 4/8
+    """
+    pairs = [(weight, act) for weight in weight_bits for act in act_bits]
+    rows = [Layer(Op.CONV, 1, 1, 1, 1, 1, 1, **_of_bits(*pair)._asdict()) for pair in pairs]
+    runs = dict(zip(pairs, np.asarray(choose(device, Workload.of(rows)).supported), strict=True))
+    for place, (name, bits) in enumerate((("weights", weight_bits), ("activations", act_bits))):
+        possible = [value for value in bits if any(runs[pair] for pair in pairs if pair[place] == value)]
+        if impossible := [value for value in bits if value not in possible]:
+            fix = f"give {'/'.join(map(str, possible))}" if possible else "give fewer bits"
+            raise InputError(
+                f"{' and '.join(map(str, impossible))} bits of {name} do not run on {device.name} "
+                f"({', '.join(device.precisions)}): {fix}"
+            )
+
+
+def _of_bits(weight_bits: int, act_bits: int) -> Format:
+    weights, acts = (
+        (Dtype.INT, bits) if bits <= WIDEST_INTEGER else FLOATS["float32"] for bits in (weight_bits, act_bits)
+    )
+    return Format(*weights, *acts)
 
 
 def carrier(device: Device, wanted: Format) -> str | None:

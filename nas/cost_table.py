@@ -15,9 +15,11 @@ from jax import Array
 from hw_models.costs import Costs, combine
 from hw_models.device import Device
 from hw_models.estimate import apply_precision, check_batch, layer_costs, total
+from hw_models.precision import check_bits
 from hw_models.programs import for_few_runs
-from hw_models.workload import Workload
 from nas.variants import Variants
+from search_spaces.choice import options
+from search_spaces.precision import FIELDS, rounds
 from search_spaces.space import SearchSpace
 
 
@@ -53,8 +55,14 @@ def cost_table(space: SearchSpace, device: Device, precision: str | None = None,
     """Price every variant of every slot of `space` on `device`, for runs of `batch` images, 1 unless given.
 
     Raises:
-        InputError: `precision` is asked for and the device does not support it; `batch` is not one that can be priced.
+        InputError: `precision` is asked for and the device does not support it; bits of the space that run on it in no
+            combination; `batch` is not one that can be priced.
     """
+    for slot in space.slots:
+        for case in slot.cases:
+            if rounds(case.block):
+                weight_bits, act_bits = (options(getattr(case.block, name)) for name in FIELDS)
+                check_bits(device, weight_bits, act_bits)
     images = 1 if batch is None else batch
     check_batch(images)
     if space.resolutions:
@@ -71,7 +79,7 @@ class _Priced:
 
     def __init__(self, space: SearchSpace, device: Device, precision: str | None, batch: int):
         self.device, self.variants, self.batch = device, Variants(space), batch
-        work = Workload.stack([variant.layers for variant in self.variants.rows])  # [V, L]
+        work = self.variants.workload()
         work, self.precision, self.note = apply_precision(device, work, precision)
         self.table = combine(_layer_costs(device.unnamed(), work, jnp.float32(batch)))
 

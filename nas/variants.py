@@ -17,19 +17,37 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from hw_models.workload import Layer
+from hw_models.workload import Dtype, Layer, Workload
 from search_spaces.block import Block, BlockIO
+from search_spaces.choice import options
+from search_spaces.precision import FIELDS, in_format
+from search_spaces.quantizers._quantizer import EXACT_BITS
 from search_spaces.slots import Case, Slot
 from search_spaces.space import SearchSpace
 
 
 class Variant(NamedTuple):
-    """One variant of a slot; `block` and `io` are None where a depth leaves the slot out."""
+    """One variant of a slot; `form` and `io` are None where a depth leaves the slot out.
+
+    `form` is the block but for its `bits`, of weights and activations, and `plain` are its layers but for them:
+    variants that differ in nothing else share both.
+    """
 
     slot: Slot
-    block: Block | None
+    form: Block | None
     io: BlockIO | None
-    layers: list[Layer]
+    plain: list[Layer]
+    bits: tuple[int | None, int | None] = (None, None)
+
+    @property
+    def block(self) -> Block | None:
+        """The block with everything decided."""
+        return None if self.form is None else self.form.with_values(**dict(zip(FIELDS, self.bits, strict=True)))
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Its layers."""
+        return in_format(self.plain, *self.bits)
 
 
 class Variants:
@@ -76,18 +94,43 @@ class Variants:
     def _add_case(self, slot: Slot, position: int, case: Case, common: list[Any], needs: list[Any]) -> None:
         counts = {d: len(self.space.decisions[d].values) for _, d in case.decisions}
         counts |= dict(zip(slot.widths.decisions, slot.widths.cardinality, strict=True))
+        # innermost, so that what only differs in them is lowered once
+        inner = [d for name, d in case.decisions if name in FIELDS]
+        counts |= {d: counts.pop(d) for d in inner}
         self._starts[slot.index, position] = len(self.rows)
         stride = 1
         for decision in reversed(counts):
             self._strides[slot.index, position, decision] = stride
             stride *= counts[decision]
         decisions = self.space.decisions
-        for picked in itertools.product(*(range(count) for count in counts.values())):
-            genes = dict(zip(counts, picked, strict=True))
+        outer = [d for d in counts if d not in inner]
+        every = [options(getattr(case.block, name)) for name in FIELDS]
+        for picked in itertools.product(*(range(counts[d]) for d in outer)):
+            genes = dict(zip(outer, picked, strict=True))
             io = slot.io(slot.inp.chosen(decisions, genes), slot.out.chosen(decisions, genes))
-            block = case.chosen(decisions, genes)
-            self.rows.append(Variant(slot, block, io, block.lower(io)))
-            needs.append([*common, *((d, frozenset({i})) for d, i in genes.items())])
+            block = case.chosen(decisions, genes | dict.fromkeys(inner, 0))
+            plain = block.lower(io)
+            need = [*common, *((d, frozenset({i})) for d, i in genes.items())]
+            places = itertools.product(*(range(counts[d]) for d in inner))
+            for bits, at in zip(itertools.product(*every), places, strict=True):
+                self.rows.append(Variant(slot, block, io, plain, bits))
+                needs.append([*need, *((d, frozenset({i})) for d, i in zip(inner, at, strict=True))])
+
+    def workload(self) -> Workload:
+        """The layers of all variants, `[V, L]`."""
+        own: dict[int, int] = {}  # lists of plain layers, by identity
+        place = np.asarray([own.setdefault(id(row.plain), len(own)) for row in self.rows])
+        plain = {id(row.plain): row.plain for row in self.rows}
+        work = jax.tree.map(lambda leaf: leaf[place], Workload.stack([plain[each] for each in own]))
+        changes: dict[str, Array] = {}
+        for number, (bits, dtype) in enumerate((("weight_bits", "weight_dtype"), ("act_bits", "act_dtype"))):
+            values = np.asarray([row.bits[number] or EXACT_BITS for row in self.rows], np.float32)[:, None]
+            whole = values >= EXACT_BITS
+            changes[bits] = jnp.where(whole, getattr(work, bits), values)
+            changes[dtype] = jnp.where(whole, getattr(work, dtype), float(Dtype.INT))
+        # what fills the lists up to one length is priced as before
+        filled = work.count > 0
+        return work._replace(**{name: jnp.where(filled, new, getattr(work, name)) for name, new in changes.items()})
 
     def index(self, genes: Array) -> Array:
         """The variant that `genes [D]` choose at every slot, int32 `[S]`."""

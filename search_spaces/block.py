@@ -22,12 +22,15 @@ from jax import Array
 from hw_models.discover import unknown
 from hw_models.errors import InputError
 from hw_models.workload import Layer
+from search_spaces import precision
 from search_spaces.channels import Channels, is_soft
 from search_spaces.choice import Choice, options
 from search_spaces.kernels import frame
 from search_spaces.kernels.window import Window
 from search_spaces.layers import ACTIVATIONS
 from search_spaces.options import check as check_type
+from search_spaces.precision import Scheme
+from search_spaces.rounding import rounding_of, watched
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class BlockIO:
 
     `in_channels` and `out_channels` are ints in a frozen network. In a supernet whose widths are searched both are
     tuples of the same length, one entry for every pair of widths that can occur. `first` says that the block opens a
-    stage. `depthwise` names the implementation of depthwise convolution (see `search_spaces.kernels.depthwise`).
+    stage. `depthwise` names the implementation of depthwise convolution (see `search_spaces.kernels.depthwise`), `scheme`
+    how blocks with bits are rounded.
     """
 
     in_h: int
@@ -47,6 +51,7 @@ class BlockIO:
     group: int = 0
     first: bool = False
     depthwise: str = "auto"
+    scheme: Scheme | None = None
 
     @property
     def out_h(self) -> int:
@@ -162,6 +167,9 @@ class Block(ABC):
     KEEPS_WIDTH: ClassVar[bool] = False
     CONTRACT: ClassVar[dict[str, Any]] = {}
 
+    weight_bits: int | Choice | None = dataclasses.field(default=None, kw_only=True)
+    act_bits: int | Choice | None = dataclasses.field(default=None, kw_only=True)
+
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             annotation = " | ".join(part.strip() for part in str(field.type).split("|") if part.strip() != "Choice")
@@ -169,10 +177,12 @@ class Block(ABC):
                 if isinstance(value, list):
                     raise InputError(f"{self.kind}.{field.name}={value!r} is not allowed: give a tuple, or one value")
                 check_type(f"{self.kind}.{field.name}", value, annotation)
+                if field.name in precision.FIELDS:
+                    precision.check_bits(f"{self.kind}.{field.name}", value)
 
     @abstractmethod
     def lower(self, io: BlockIO) -> list[Layer]:
-        """The plain layers of this block; every field and width concrete."""
+        """The plain layers of this block, in float32; every field and width concrete."""
 
     @abstractmethod
     def net(self, io: BlockIO) -> nn.Module:
@@ -180,6 +190,11 @@ class Block(ABC):
 
         But for those that `masked` names, which may be a `Choice`.
         """
+
+    def layers(self, io: BlockIO) -> list[Layer]:
+        """The plain layers of this block in its bits."""
+        bits = [self.settled(name) for name in precision.FIELDS]
+        return precision.in_format(self.lower(io), *bits)
 
     def output_size(self, io: BlockIO) -> tuple[int, int]:
         """Rows and columns of the result."""
@@ -339,11 +354,13 @@ def variable_shapes(block: Block, io: BlockIO) -> Any:
 def _variable_shapes(block: Block, io: BlockIO) -> Any:
     zero = jnp.int32(0)
     selection = FROZEN if isinstance(io.in_channels, int) else Selection(zero)
-    selection = selection._replace(fields={name: zero for name in (*block.ELASTIC, *block.MASKED)})
+    names = (*block.ELASTIC, *block.MASKED, *precision.FIELDS)
+    selection = selection._replace(fields={name: zero for name in names})
     net = block.net(io)
 
     def variables(x: Array) -> Any:
-        made = net.init({}, x, selection, "train")
+        with watched(rounding_of(block, io, selection, "train")):
+            made = net.init({}, x, selection, "train")
         return {"params": made.get("params", {}), "batch_stats": made.get("batch_stats", {})}
 
     widest = io.in_channels if isinstance(io.in_channels, int) else max(io.in_channels)

@@ -22,6 +22,7 @@ from hw_models import discover
 from hw_models.errors import InputError
 from search_spaces.choice import Choice
 from search_spaces.options import bracketed
+from search_spaces.precision import Scheme
 from search_spaces.widths import RULES
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def space_from_json(tree: dict[str, Any]) -> SearchSpace:
         fields = {name: _parsed(value) for name, value in tree.items()}
         fields["stem"] = _stage(tree["stem"])
         fields["stages"] = tuple(_stage(stage) for stage in tree["stages"])
+        fields["scheme"] = None if tree.get("scheme") is None else Scheme(**tree["scheme"])
         fields["options"] = tuple((name, _parsed(value)) for name, value in tree["options"])
         return SearchSpace(**fields)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

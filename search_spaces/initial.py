@@ -19,6 +19,20 @@ from jax import Array
 from hw_models.errors import InputError
 
 CONSTANTS = {"scale": 1.0, "bias": 0.0, "mean": 0.0, "var": 1.0}
+# of layers that round (search_spaces/rounding.py): ranges, and what quantizers learn, which start from real data
+PREFIXES = {"input_": 0.0, "weight_": 1.0, "act_": 1.0}
+
+
+def constant(name: str) -> float | None:
+    """The value that a parameter or statistic of this name starts with; None where it is random.
+
+    Example:
+        >>> constant("scale"), constant("input_low"), constant("kernel")
+        (1.0, 0.0, None)
+    """
+    if name in CONSTANTS:
+        return CONSTANTS[name]
+    return next((value for prefix, value in PREFIXES.items() if name.startswith(prefix)), None)
 
 
 def deviation(name: str, shape: tuple[int, ...]) -> float:
@@ -61,8 +75,8 @@ def parameter(module: nn.Module, name: str, shape: tuple[int, ...]) -> Array:
     """
 
     def initial() -> Array:
-        if name in CONSTANTS:
-            return jnp.full(shape, CONSTANTS[name], jnp.float32)
+        if (value := constant(name)) is not None:
+            return jnp.full(shape, value, jnp.float32)
         if not module.has_rng("params"):
             return jnp.zeros(shape, jnp.float32)
         return deviation(name, shape) * jax.random.normal(module.make_rng("params"), shape, jnp.float32)
@@ -81,14 +95,14 @@ def fill(key: Array, shapes: Any) -> Any:
         [0.0, 0.0]
     """
     leaves, treedef = jax.tree_util.tree_flatten_with_path(shapes)
-    total = sum(math.prod(leaf.shape) for path, leaf in leaves if path[-1].key not in CONSTANTS)
+    total = sum(math.prod(leaf.shape) for path, leaf in leaves if constant(path[-1].key) is None)
     # A longer draw begins with the same numbers: rounded up to powers of two, few lengths are compiled.
     numbers = np.asarray(jax.random.normal(key, (1 << max(total - 1, 0).bit_length(),), jnp.float32))
     values, start = [], 0
     for path, leaf in leaves:
         name = path[-1].key
-        if name in CONSTANTS:
-            values.append(np.full(leaf.shape, CONSTANTS[name], np.float32))
+        if (value := constant(name)) is not None:
+            values.append(np.full(leaf.shape, value, np.float32))
             continue
         count = math.prod(leaf.shape)
         part = numbers[start : start + count].reshape(leaf.shape)

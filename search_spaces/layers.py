@@ -6,12 +6,13 @@ them and does nothing else to its tensors; only a supernet masks and selects bes
 
 Shapes: `x [N, H, W, C]`; vectors per channel are `[N, C]`. A layer computes in the type of `x`, float32 or bfloat16,
 and returns it; weights and the statistics of normalisation are float32 in either case. Some zero-cost proxies run in
-float64 throughout.
+float64 throughout. Layers with weights round their input and weights first where they are given a `rounding`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
@@ -27,6 +28,9 @@ from search_spaces.kernels.depthwise import depthwise, depthwise_moments, larges
 from search_spaces.kernels.frame import at_once, settled
 from search_spaces.kernels.window import Window
 from search_spaces.rearrange import FitChannels
+
+if TYPE_CHECKING:
+    from search_spaces.rounding import Rounding
 
 ACTIVATIONS = {
     "identity": lambda x: x,
@@ -53,9 +57,9 @@ class Conv(nn.Module):
     bias: bool = False
 
     @nn.compact
-    def __call__(self, x: Array, window: Window | None = None) -> Array:
+    def __call__(self, x: Array, window: Window | None = None, rounding: Rounding | None = None) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.features)
-        weight = parameter(self, "kernel", shape)
+        x, weight = operands(self, x, "kernel", shape, rounding)
         weight = weight if window is None else window.applied(weight, x.shape, self.stride)
         y = keep(
             lax.conv_general_dilated(
@@ -76,8 +80,8 @@ class Pointwise(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        weight = parameter(self, "kernel", (x.shape[-1], self.features))
+    def __call__(self, x: Array, rounding: Rounding | None = None) -> Array:
+        x, weight = operands(self, x, "kernel", (x.shape[-1], self.features), rounding)
         return keep((x.reshape(-1, x.shape[-1]) @ weight.astype(x.dtype)).reshape(*x.shape[:-1], self.features))
 
 
@@ -100,9 +104,10 @@ class Depthwise(nn.Module):
         channels: Channels | None = None,
         heads_in_use: Array | None = None,
         window: Window | None = None,
+        rounding: Rounding | None = None,
     ) -> tuple[Array, ...]:
-        shape = (self.kernel, self.kernel, x.shape[-1], self.heads)
-        weight = parameter(self, "filters", shape).astype(x.dtype)
+        x, weight = operands(self, x, "filters", (self.kernel, self.kernel, x.shape[-1], self.heads), rounding)
+        weight = weight.astype(x.dtype)
         weight, taps = _in_window(weight, window, x.shape, self.stride)
         active = None if channels is None else channels.active
         if heads_in_use is not None and active is None:
@@ -137,9 +142,10 @@ class DepthwiseMaximum(nn.Module):
         heads_in_use: Array | None = None,
         window: Window | None = None,
         attention: Callable[[Array, Array], Array] | None = None,
+        rounding: Rounding | None = None,
     ) -> Array:
-        shape = (self.kernel, self.kernel, x.shape[-1], self.heads)
-        weight = parameter(self, "filters", shape).astype(x.dtype)
+        x, weight = operands(self, x, "filters", (self.kernel, self.kernel, x.shape[-1], self.heads), rounding)
+        weight = weight.astype(x.dtype)
         weight, taps = _in_window(weight, window, x.shape, self.stride)
         active = None if channels is None else channels.active
         in_use = {"active": active, "kernel": taps, "heads": heads_in_use}
@@ -184,8 +190,8 @@ class Linear(nn.Module):
     bias: bool = True
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        weight = parameter(self, "kernel", (x.shape[-1], self.features))
+    def __call__(self, x: Array, rounding: Rounding | None = None) -> Array:
+        x, weight = operands(self, x, "kernel", (x.shape[-1], self.features), rounding)
         y = x @ weight.astype(x.dtype)
         return y + bias_like(self, self.features, y) if self.bias else y
 
@@ -360,6 +366,14 @@ def residual(x: Array, y: Array, inp: Channels, out: Channels, stride: int) -> A
     if isinstance(same, bool):
         return Add()(x, y) if same else y
     return Add()(FitChannels(out.size)(x) * same.astype(x.dtype), y)
+
+
+def operands(
+    module: nn.Module, x: Array, name: str, shape: tuple[int, ...], rounding: Rounding | None
+) -> tuple[Array, Array]:
+    """The input and the parameter `name` of a layer, as `rounding` leaves them; call inside its compact method."""
+    weight = parameter(module, name, shape)
+    return (x, weight) if rounding is None else (rounding.input(module, x), rounding.weight(module, name, weight))
 
 
 def bias_like(module: nn.Module, features: int, like: Array) -> Array:

@@ -25,6 +25,7 @@ from jax import Array
 from hw_models.discover import unknown
 from search_spaces.block import Block, BlockIO, Selection, cut_to, shared_shapes, variable_shapes
 from search_spaces.choice import Choice, options
+from search_spaces.rounded_block import applied
 from search_spaces.slot_program import Pick, SlotProgram, check_form
 from search_spaces.slots import Case
 
@@ -115,7 +116,7 @@ class MaskedProgram(SlotProgram):
         masked = {name: jnp.asarray(values)[pick.branch] for name, values in form.fields.items()}
         selection = Selection(pick.width, {**pick.fields[form.case.name], **masked}, pick.progress)
         part = form.block.cut(variables[form.case.name], self.io)
-        y, made = form.block.net(self.io).apply(part, x, selection, mode, mutable=["batch_stats"])
+        y, made = applied(form.block, self.io, part, x, selection, mode)
         return y, made.get("batch_stats", {})
 
     def _selected(self, x: Array, pick: Pick, results: list[Array]) -> Array:

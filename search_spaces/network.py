@@ -11,6 +11,7 @@ from hw_models.errors import InputError
 from search_spaces.block import FROZEN
 from search_spaces.block import variable_shapes as block_shapes
 from search_spaces.initial import fill
+from search_spaces.rounding import rounding_of, watched
 from search_spaces.slots import Slot
 from search_spaces.space import SearchSpace
 
@@ -48,8 +49,9 @@ class Network(nn.Module):
             raise InputError(f"space {self.space.name} still has decisions: freeze it, or use Supernet")
         selection = FROZEN._replace(progress=progress, regularise=self.space.params >= REGULARISED_FROM)
         for slot in self.space.slots:
-            net = slot.cases[0].block.net(slot.only_io(self.depthwise))
-            x = net.clone(name=module_name(slot), parent=self)(x, selection, mode)
+            block, io = slot.cases[0].block, slot.only_io(self.depthwise)
+            with watched(rounding_of(block, io, selection, mode)):
+                x = block.net(io).clone(name=module_name(slot), parent=self)(x, selection, mode)
         return x
 
 

@@ -1,4 +1,4 @@
-"""Which options a space was made with, kept in the space."""
+"""Which options a space was made with, kept in the space; and the options that every space has."""
 
 from __future__ import annotations
 
@@ -8,21 +8,48 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from hw_models.errors import InputError
 from search_spaces.options import annotation_of, check
+from search_spaces.precision import Scheme, with_bits
 from search_spaces.space import SearchSpace
+
+
+def everywhere(
+    *,
+    bits: str = "none",
+    first_last_bits: int | None = 8,
+    weight_quantizer: str = "symmetric",
+    act_quantizer: str = "affine",
+    granularity: str = "channel",
+) -> None:
+    """Only the options that every space and every published network has besides its own.
+
+    Args:
+        bits: of weights and activations, see `search_spaces.precision.parse_bits`: `none`, `8`, `4/8`, `w4a8`, `mixed`.
+        first_last_bits: of the first and the last layer; None for those of all others.
+        weight_quantizer, act_quantizer, granularity: see `search_spaces.precision.Scheme`.
+
+    Example:
+        >>> from search_spaces.spaces import tiny
+        >>> tiny.space(bits="2/8").decode([1] * 12)["stages/0/0/weight_bits"]
+        8
+    """
 
 
 def recorded(factory: Callable[..., SearchSpace]) -> Callable[..., SearchSpace]:
     """Decorator of `space(...)` and `network(...)` functions: keeps the options that are not defaults in the space.
 
-    They become part of its network texts (`quickstart[classes=5]:...`), so that a text names the same space again.
+    They become part of its network texts (`quickstart[classes=5]:...`), so that a text names the same space again. The
+    options of `everywhere` are added to those of the function.
 
     Example:
         >>> from search_spaces.spaces import tiny
         >>> tiny.space(classes=5).options, tiny.space(classes=10).options
         ((('classes', 5),), ())
     """
-    signature = inspect.signature(factory)
+    own = inspect.signature(factory)
+    added = dict(inspect.signature(everywhere).parameters)
+    signature = own.replace(parameters=[*own.parameters.values(), *added.values()])
 
     @functools.wraps(factory)
     def build(*args: Any, **kwargs: Any) -> SearchSpace:
@@ -35,6 +62,14 @@ def recorded(factory: Callable[..., SearchSpace]) -> Callable[..., SearchSpace]:
             elif isinstance(value, list):
                 given[name] = tuple(value)
         changed = {name: value for name, value in given.items() if value != signature.parameters[name].default}
-        return dataclasses.replace(factory(**given), options=tuple(sorted(changed.items())))
+        space = factory(**{name: value for name, value in given.items() if name not in added})
+        asked = {name: given.get(name, entry.default) for name, entry in added.items()}
+        needless = [name for name in changed if name in added]
+        if needless and asked["bits"] == "none":
+            raise InputError(f"{needless[0]}={changed[needless[0]]} rounds nothing without bits: give bits as well")
+        scheme = Scheme(asked["weight_quantizer"], asked["act_quantizer"], asked["granularity"])
+        space = with_bits(space, asked["bits"], asked["first_last_bits"], scheme)
+        return dataclasses.replace(space, options=tuple(sorted(changed.items())))
 
+    build.__signature__ = signature  # type: ignore[attr-defined]
     return build

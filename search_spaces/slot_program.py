@@ -14,6 +14,7 @@ from jax import Array, lax
 from hw_models.errors import InputError
 from search_spaces.block import Block, BlockIO, Selection, shared_shapes, variable_shapes
 from search_spaces.kernels.depthwise import fuses
+from search_spaces.rounded_block import applied
 from search_spaces.slots import Case, Slot
 from search_spaces.switch import switch
 
@@ -187,10 +188,7 @@ def _forward(branch: tuple[Case, Block] | None, io: BlockIO, mode: str) -> Calla
     case, block = branch
 
     def run(variables: Any, x: Array, pick: Pick) -> Array:
-        part = block.cut(variables[case.name], io)
-        # Statistics are mutable only so that training needs none; the compiler drops what nobody reads.
-        y, _ = block.net(io).apply(part, x, _selection(case, pick), mode, mutable=["batch_stats"])
-        return y
+        return applied(block, io, block.cut(variables[case.name], io), x, _selection(case, pick), mode)[0]
 
     return run
 
@@ -206,7 +204,7 @@ def _calibration(branch: tuple[Case, Block] | None, io: BlockIO, empty: Any) -> 
     def run(variables: Any, x: Array, pick: Pick) -> Any:
         shared = variables[case.name]
         part = block.cut(shared, io)
-        y, updated = block.net(io).apply(part, x, _selection(case, pick), "calibrate", mutable=["batch_stats"])
+        y, updated = applied(block, io, part, x, _selection(case, pick), "calibrate")
         if not shared["batch_stats"]:
             return y, empty
         _, paste = jax.vjp(lambda tree: block.cut({"batch_stats": tree}, io)["batch_stats"], shared["batch_stats"])

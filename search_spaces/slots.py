@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.block import Block, BlockIO
+from search_spaces.precision import FIELDS, Scheme
 
 MAX_BRANCHES = 12
 
@@ -78,7 +79,8 @@ class Case:
 
     def elastic_fields(self, traced: tuple[str, ...] = ()) -> tuple[str, ...]:
         """Searched fields that are traced operands inside a branch, those in `traced` among them."""
-        return tuple(name for name, _ in self.decisions if name in self.block.ELASTIC or name in traced)
+        inside = (*self.block.ELASTIC, *FIELDS, *traced)
+        return tuple(name for name, _ in self.decisions if name in inside)
 
     def branches(self, traced: tuple[str, ...] = ()) -> tuple[Block, ...]:
         """The block once for every combination of its branch fields, first field slowest."""
@@ -107,6 +109,7 @@ class Slot:
     in_w: int
     stride: int
     first: bool = False
+    scheme: Scheme | None = None
 
     def io(
         self,
@@ -116,7 +119,7 @@ class Slot:
     ) -> BlockIO:
         """The surroundings of the block for given widths."""
         return BlockIO(
-            self.in_h, self.in_w, in_channels, out_channels, self.stride, self.index, self.first, depthwise
+            self.in_h, self.in_w, in_channels, out_channels, self.stride, self.index, self.first, depthwise, self.scheme
         )  # fmt: skip
 
     def only_io(self, depthwise: str = "auto") -> BlockIO:

@@ -23,6 +23,7 @@ from hw_models.workload import Layer
 from search_spaces import encoding
 from search_spaces.block import Block
 from search_spaces.choice import Choice, options, options_at
+from search_spaces.precision import Scheme
 from search_spaces.slots import Decision, Slot, Width, Widths
 from search_spaces.walk import Ruled, Walk, walk_stage
 from search_spaces.widths import Rule
@@ -52,7 +53,7 @@ class SearchSpace:
 
     `input_hw` may be a `Choice` of resolutions; images then come at the largest and are scaled down. `widths` is a rule
     for the widths of stages that leave them open. `residual_additions=False` refuses blocks that add their input to
-    their output, for tool chains without such a sum.
+    their output, for tool chains without such a sum. `scheme` says how blocks that have bits are rounded.
 
     Example:
         >>> from search_spaces.blocks.inverted_residual import InvertedResidual
@@ -77,6 +78,7 @@ class SearchSpace:
     options: tuple[tuple[str, Any], ...] = ()
     widths: Rule | None = None
     residual_additions: bool = True
+    scheme: Scheme | None = None
 
     def __post_init__(self) -> None:
         self._check_parts()
@@ -105,7 +107,7 @@ class SearchSpace:
 
     @cached_property
     def _walked(self) -> Walk:
-        walk = Walk(self.residual_additions)
+        walk = Walk(self.residual_additions, self.scheme)
         h = w = self.image_hw
         width = Width((self.input_channels,))
         ruled = Ruled(walk, self.widths)
@@ -366,7 +368,7 @@ class SearchSpace:
             raise InputError(f"space {self.name} still has {self.num_decisions} decisions: freeze it with genes first")
         layers = []
         for slot in self.slots:
-            layers += slot.cases[0].block.lower(slot.only_io())
+            layers += slot.cases[0].block.layers(slot.only_io())
         return layers
 
     @cached_property

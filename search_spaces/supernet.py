@@ -35,7 +35,7 @@ class Supernet:
     Executions differ by rounding. `programs` holds what runs each slot, in their order.
 
     Raises:
-        InputError: an unknown execution or implementation of depthwise convolution.
+        InputError: an unknown execution or implementation of depthwise convolution; a scheme that learns.
 
     Example:
         >>> from search_spaces.spaces import tiny
@@ -48,6 +48,13 @@ class Supernet:
 
     def __init__(self, space: SearchSpace, depthwise: str = "auto", execution: str = "auto"):
         self.space = space
+        scheme = space.scheme
+        for quantizer in () if scheme is None else (scheme.weight_quantizer, scheme.act_quantizer):
+            if quantizer.learns:
+                raise InputError(
+                    f"quantizer {quantizer.kind} learns its steps for one network and one width: shared weights take "
+                    "one that does not, such as symmetric, affine or dorefa"
+                )
         self.depthwise = checked_implementation(depthwise)
         self.execution = chosen_execution(execution)
         self._sizes = [Supernet(each, depthwise, self.execution) for each in space.resolutions]

@@ -11,6 +11,7 @@ from hw_models.errors import InputError
 from hw_models.workload import Op
 from search_spaces.block import Block, BlockIO
 from search_spaces.choice import Choice, options, options_at
+from search_spaces.precision import FIELDS, Scheme
 from search_spaces.slots import MAX_BRANCHES, Case, Decision, Slot, Width, Widths
 from search_spaces.widths import LARGEST_WIDTH, Rule, searched
 from search_spaces.widths import check as check_rule
@@ -40,8 +41,8 @@ def labels(kinds: Sequence[Block]) -> list[str]:
 class Walk:
     """Walks the stages of a space once and collects its decisions and slots."""
 
-    def __init__(self, additions: bool = True) -> None:
-        self.additions = additions
+    def __init__(self, additions: bool = True, scheme: Scheme | None = None) -> None:
+        self.additions, self.scheme = additions, scheme
         self.decisions: list[Decision] = []
         self.slots: list[Slot] = []
 
@@ -85,7 +86,7 @@ class Walk:
             # a choice of one value is that value
             kind = kind.with_values(**{n: c.values[0] for n, c in kind.searched().items() if len(c.values) == 1})
             for field, choice in kind.searched().items():
-                if field not in kind.BRANCHES and field not in kind.ELASTIC:
+                if field not in (*kind.BRANCHES, *kind.ELASTIC, *FIELDS):
                     allowed = ", ".join((*kind.BRANCHES, *kind.ELASTIC)) or "none"
                     raise InputError(f"{prefix}/{field} cannot be searched: block {name} searches {allowed}")
                 decision = self.decide(f"{prefix}/{field}", choice, needs)
@@ -118,7 +119,7 @@ class Walk:
                             f"{slot.name}/{case.name}: depth cannot be searched where a block shrinks the map: use "
                             "padding 'same', or fix the depth"
                         )
-        self.slots.append(slot)
+        self.slots.append(dataclasses.replace(slot, scheme=self.scheme))
 
 
 def _path(slot: Slot, case: Case, said: str) -> str:

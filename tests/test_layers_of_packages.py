@@ -16,7 +16,7 @@ PACKAGES = ("hw_models", "search_spaces", "nas", "experiments")
 # it needs only the description of layers, not the devices.
 ALLOWED = {
     "hw_models": (),
-    "search_spaces": ("hw_models.workload", "hw_models.errors", "hw_models.discover"),
+    "search_spaces": ("hw_models.workload", "hw_models.formats", "hw_models.errors", "hw_models.discover"),
     "nas": ("hw_models", "search_spaces"),
     "experiments": ("hw_models", "search_spaces", "nas"),
 }

@@ -136,7 +136,7 @@ def _counts(space: SearchSpace, which: int) -> Callable[[np.ndarray], np.ndarray
     """Parameters or multiply-accumulates of `genes [P, D]`, `float64 [P]`: sums over the variants of their slots."""
     sizes = [Variants(each) for each in space.resolutions or (space,)]
     tables = [
-        [sum((layer.params, layer.macs)[which] for layer in row.layers) for row in variants.rows] for variants in sizes
+        [sum((layer.params, layer.macs)[which] for layer in row.plain) for row in variants.rows] for variants in sizes
     ]
     index = jax.jit(jax.vmap(sizes[0].index))  # resolutions share their layout
 

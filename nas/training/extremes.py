@@ -83,7 +83,7 @@ class _Counts:
     def __init__(self, space: SearchSpace):
         self.space = space
         variants = Variants(space)
-        rows = [(sum(layer.macs for layer in v.layers), sum(layer.params for layer in v.layers)) for v in variants.rows]
+        rows = [(sum(layer.macs for layer in v.plain), sum(layer.params for layer in v.plain)) for v in variants.rows]
         self.table = np.asarray(rows, np.int64).reshape(-1, 2)
         self.index = jax.jit(jax.vmap(variants.index))
         self.numbers = [_numbers(decision.values) for decision in space.decisions]

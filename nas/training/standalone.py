@@ -25,6 +25,7 @@ from nas.training.images import EVALUATION_BATCH, augment, normalise
 from nas.training.loss import smoothed, soft_cross_entropy, taught
 from nas.training.parallel import Spread, spread
 from nas.training.recipe import Recipe
+from nas.training.rounded import completed
 from search_spaces.kernels.depthwise import checked_implementation, select
 from search_spaces.network import Network, fresh
 from search_spaces.space import SearchSpace
@@ -89,7 +90,8 @@ def train(
         data: what to train on.
         recipe: how.
         key: typed random key.
-        variables: where to start (inherited weights), fresh ones when None.
+        variables: where to start (inherited weights), fresh ones when None. A space with bits may start from the
+            weights of the same network without.
         report: `report(epoch, loss)` is called after every epoch.
         teacher: normalised float32 images `[N, H, W, C]` to logits `[N, classes]`, such as
             `nas.training.teacher.supernet_teacher(...)`; None for none.
@@ -117,6 +119,8 @@ def train(
     over = spread(recipe)
     start_key, run_key = jax.random.split(key)
     first = fresh(space, start_key) if variables is None else variables
+    sample = data.images[:EVALUATION_BATCH]
+    first = completed(space, first, sample, data.mean, data.std, depthwise, anew=variables is None)
     steps = recipe.epochs * (count // recipe.batch)
     average = first["params"] if recipe.ema else None
     momentum = recipe.started(steps, first["params"])
@@ -265,12 +269,15 @@ def _statistics(space: SearchSpace, depthwise: str) -> Callable[..., Any]:
 
 
 def pooled_statistics(stacked: Any) -> Any:
-    """Mean and variance of several equally large batches taken together (law of total variance).
+    """Statistics of several equally large batches taken together; leaves `[B, C]` become `[C]`.
 
-    Leaves `[B, C]` become `[C]`.
+    Mean and variance by the law of total variance; of the ranges of activations that are rounded the mean, which a few
+    large values move less than they move the extremes.
     """
 
     def pool(batches: Any) -> Any:
+        if not isinstance(batches, dict):
+            return batches.mean(0)
         mean = batches["mean"].mean(0)
         second = (batches["var"] + jnp.square(batches["mean"])).mean(0)
         return {"mean": mean, "var": jnp.maximum(second - jnp.square(mean), 0)}

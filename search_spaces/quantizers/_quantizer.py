@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -44,6 +45,15 @@ class Quantizer(ABC):
 
     def init(self, x: Array, bits: Any, axes: tuple[int, ...], where: Array | None = None) -> dict[str, Array]:
         """Initial values of what is learned besides `x` (steps, scales, clipping points), from a sample of it."""
+        return {}
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is something that is learned besides the weights."""
+        return bool(jax.eval_shape(lambda x: self.init(x, jnp.float32(self.BITS[0]), (0,)), jnp.ones(1)))
+
+    def observed(self, x: Array, axes: tuple[int, ...]) -> dict[str, Array]:
+        """Statistics of a batch that evaluation stores and `rounded` finds in `learned` (ranges of activations)."""
         return {}
 
     @abstractmethod
@@ -80,7 +90,6 @@ def straight_through(x: Array, rounded: Array) -> Array:
     Source: Bengio et al. 2013, https://arxiv.org/abs/1308.3432.
 
     Example:
-        >>> import jax
         >>> jax.grad(lambda x: straight_through(x, jnp.round(x)))(0.4).item()
         1.0
     """

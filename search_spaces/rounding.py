@@ -1,0 +1,165 @@
+"""Rounded execution: what the leaf layers of a block do to their inputs and weights when the block has bits.
+
+Blocks know nothing of it. While a network is called, the calls of its layers with weights are watched, and each is given
+a `Rounding` that rounds its input and its weights before it computes. So every block can be rounded, ours and yours.
+
+Ranges of activations are those of the batch in modes `train` and `calibrate`, which stores them in `batch_stats`, and
+the stored ones in mode `eval`, as statistics of normalisation are. Weights are rounded by what they are at the moment;
+of shared weights only the part in use counts (`search_spaces/rounded_block.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from search_spaces import layers
+from search_spaces.channels import is_soft
+from search_spaces.choice import options
+from search_spaces.normalisation import NORM_MOMENTUM
+from search_spaces.precision import Scheme, rounded, rounds
+from search_spaces.quantizers._quantizer import Quantizer
+
+if TYPE_CHECKING:
+    from search_spaces.block import Block, BlockIO, Selection
+
+WEIGHTED = (layers.Conv, layers.Pointwise, layers.Depthwise, layers.DepthwiseMaximum, layers.Linear)
+Used = Callable[[tuple[str, ...], str], Array | None]
+
+
+class Bits(NamedTuple):
+    """Bits in use: the `values` they may take and a traced `index` or a share for each; None where there is one."""
+
+    values: tuple[int, ...]
+    index: Array | None
+
+    def applied(self, function: Callable[[Any], Array]) -> Array:
+        """`function(bits)`, or its results mixed by the shares."""
+        if len(self.values) == 1:
+            return function(self.values[0])
+        assert self.index is not None
+        if is_soft(self.index):
+            return sum(self.index[place] * function(bits) for place, bits in enumerate(self.values))  # type: ignore[return-value]
+        return function(jnp.asarray(self.values, jnp.float32)[self.index])
+
+
+@dataclass(frozen=True, eq=False)
+class Rounding:
+    """How the layers of one block round in one call.
+
+    `used` says which part of the weight `name` of the layer at `path` is in use, as a bool array that can be broadcast,
+    or None for all of it.
+    """
+
+    scheme: Scheme
+    weight_bits: Bits | None
+    act_bits: Bits | None
+    mode: str
+    used: Used
+
+    def intercept(self, call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        """For `flax.linen.intercept_methods`."""
+        if context.method_name == "__call__" and isinstance(context.module, WEIGHTED):
+            kwargs = {**kwargs, "rounding": self}
+        return call(*args, **kwargs)
+
+    def input(self, module: nn.Module, x: Array) -> Array:
+        """The input of a layer, rounded; inside its compact method."""
+        if self.act_bits is None:
+            return x
+        quantizer, axes = self.scheme.act_quantizer, tuple(range(x.ndim))
+        known = _learned(module, "act", quantizer, x, self.act_bits, axes)
+        known |= self._observed(module, quantizer, x, axes)
+        return self.act_bits.applied(lambda bits: quantizer(x, bits, known, axes))
+
+    def weight(self, module: nn.Module, name: str, weight: Array) -> Array:
+        """The parameter `name` of a layer, rounded; inside its compact method."""
+        if self.weight_bits is None:
+            return weight
+        quantizer, axes = self.scheme.weight_quantizer, shared_axes(name, weight.ndim, self.scheme.granularity)
+        known = _learned(module, "weight", quantizer, weight, self.weight_bits, axes)
+        where = self.used(module.path, name)
+        return self.weight_bits.applied(lambda bits: quantizer(weight, bits, known, axes, where))
+
+    def _observed(self, module: nn.Module, quantizer: Quantizer, x: Array, axes: tuple[int, ...]) -> dict[str, Array]:
+        now = quantizer.observed(jax.lax.stop_gradient(x), axes)
+        found = {}
+        for name, value in now.items():
+            stored = module.variable("batch_stats", f"input_{name}", jnp.zeros, (value.size,), jnp.float32)
+            if self.mode == "eval":
+                found[name] = stored.value.reshape(value.shape)
+                continue
+            found[name] = value
+            if module.is_mutable_collection("batch_stats") and not module.is_initializing():
+                share = NORM_MOMENTUM if self.mode == "train" else 0.0
+                stored.value = share * stored.value + (1 - share) * value.ravel()
+        return found
+
+
+def _learned(
+    module: nn.Module, role: str, quantizer: Quantizer, x: Array, bits: Bits, axes: tuple[int, ...]
+) -> dict[str, Array]:
+    """What a quantizer learns besides `x`, as parameters of the layer: vectors, so that weight decay spares them."""
+    first = jnp.float32(bits.values[0])
+    shapes = jax.eval_shape(lambda x: quantizer.init(x, first, axes), x)
+    return {
+        name: module.variable(
+            "params", f"{role}_{name}", lambda name=name: quantizer.init(x, first, axes)[name].ravel()
+        ).value.reshape(shape.shape)
+        for name, shape in shapes.items()
+    }
+
+
+def shared_axes(name: str, ndim: int, granularity: str) -> tuple[int, ...]:
+    """The axes of a weight that share a scale: `kernel` `[kh, kw, I, O]` or `[I, O]`, `filters` `[k, k, C, heads]`.
+
+    Example:
+        >>> [shared_axes("kernel", 4, granularity) for granularity in ("tensor", "channel", "kernel")]
+        [(0, 1, 2, 3), (0, 1, 2), (0, 1)]
+        >>> shared_axes("filters", 4, "channel"), shared_axes("kernel", 2, "kernel")
+        ((0, 1), (0,))
+    """
+    if granularity == "tensor":
+        return tuple(range(ndim))
+    if name == "filters" or (granularity == "kernel" and ndim == 4):
+        return (0, 1)
+    return tuple(range(ndim - 1))
+
+
+def all_of_it(path: tuple[str, ...], name: str) -> Array | None:
+    """`Rounding.used` where every weight is in use whole.
+
+    Example:
+        >>> all_of_it(("conv",), "kernel") is None
+        True
+    """
+    return None
+
+
+def rounding_of(block: Block, io: BlockIO, selection: Selection, mode: str, used: Used = all_of_it) -> Rounding | None:
+    """How `block` rounds under `selection`; None where it does not."""
+    if not rounds(block):
+        return None
+
+    def bits(name: str) -> Bits | None:
+        value = getattr(block, name)
+        return Bits(options(value), selection.field(name)) if rounded(value) else None
+
+    return Rounding(io.scheme or Scheme(), bits("weight_bits"), bits("act_bits"), mode, used)
+
+
+def watched(rounding: Rounding | None) -> AbstractContextManager[Any]:
+    """Within it the layers of a network are called with `rounding`.
+
+    Example:
+        >>> with watched(None):
+        ...     pass
+    """
+    return nullcontext() if rounding is None else nn.intercept_methods(rounding.intercept)
