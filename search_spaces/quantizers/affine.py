@@ -1,0 +1,40 @@
+"""Unsigned codes over the range of the values, with a whole zero point.
+
+Sources: Jacob et al. 2018, https://arxiv.org/abs/1712.05877; Liang et al. 2021 (survey), equations 12 to 14.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jax import Array
+
+from search_spaces.quantizers._quantizer import Quantizer, straight_through
+from search_spaces.quantizers._statistics import extremes
+from search_spaces.quantizers._uniform import affine, code, largest_unsigned
+
+
+@dataclass(frozen=True)
+class Affine(Quantizer):
+    """Codes 0 to `2 ** bits - 1` from the smallest to the largest value, 0 included; for weights and activations.
+
+    The zero point is whole, so that 0 stays exactly 0; the survey's equation 14 leaves it real. 2 bits on: a zero point
+    leaves 1 bit one level besides 0.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> Affine()(jnp.asarray([-1.0, 0.0, 0.9, 2.0]), 2, {}, (0,)).tolist()
+        [-1.0, 0.0, 1.0, 2.0]
+    """
+
+    kind: ClassVar[str] = "affine"
+
+    def rounded(
+        self, x: Array, bits: Array, learned: dict[str, Array], axes: tuple[int, ...], where: Array | None = None
+    ) -> Array:
+        step, zero_point = affine(*extremes(x, axes, where), bits)
+        return straight_through(x, step * (code(x, step, zero_point, largest_unsigned(bits)) - zero_point))
+
+
+quantizer = Affine
