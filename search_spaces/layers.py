@@ -27,6 +27,7 @@ from search_spaces.kept import keep
 from search_spaces.kernels.depthwise import depthwise, depthwise_moments, largest_depthwise
 from search_spaces.kernels.frame import at_once, settled
 from search_spaces.kernels.window import Window
+from search_spaces.quantizers.noise import with_noise
 from search_spaces.rearrange import FitChannels
 
 if TYPE_CHECKING:
@@ -339,10 +340,7 @@ class QuantizationNoise(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        low, high = x.min(), x.max()
-        step = jnp.maximum(high - low, 1e-12) / (self.levels - 1)
-        rounded = low + step * jnp.round((x - low) / step)
-        return x + lax.stop_gradient(rounded - x)
+        return with_noise(x, self.levels)
 
 
 def check_levels(levels: int) -> None:

@@ -75,6 +75,8 @@ class Rounding:
         if self.act_bits is None:
             return x
         quantizer, axes = self.scheme.act_quantizer, tuple(range(x.ndim))
+        if not quantizer.learns and not jax.eval_shape(lambda x: quantizer.observed(x, axes), x):
+            axes = axes[1:]  # what neither learns nor stores its scale takes that of each image: none depends on others
         known = _learned(module, "act", quantizer, x, self.act_bits, axes)
         known |= self._observed(module, quantizer, x, axes)
         return self.act_bits.applied(lambda bits: quantizer(x, bits, known, axes))

@@ -5,7 +5,8 @@ quantization"), with a straight-through gradient. Bits are traced, so that chang
 themselves are made by `search_spaces/quantizers/_uniform.py`.
 
 Shapes: `x [...]`; `axes` are the axes that share a scale, so that scales have the shape of `x` with those axes of
-length 1; `where` is bool, broadcastable to `x`, and says which entries count (all, when None).
+length 1; `where` is bool, broadcastable to `x`, and says which entries count (all, when None). The others have no part
+in any scale and come back as they are, so that padding of zeros stays zero under quantizers that have no 0.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ class Quantizer(ABC):
             check(f"{self.kind}.{field.name}", getattr(self, field.name), str(field.type))
 
     def init(self, x: Array, bits: Any, axes: tuple[int, ...], where: Array | None = None) -> dict[str, Array]:
-        """Initial values of what is learned besides `x` (steps, scales, clipping points), from a sample of it."""
+        """Initial values of what is learned besides `x` (steps, scales, clipping points), from a sample of it.
+
+        They are those of one number of bits: where several are trained, each has its own.
+        """
         return {}
 
     @property
@@ -60,19 +64,28 @@ class Quantizer(ABC):
     def rounded(
         self, x: Array, bits: Array, learned: dict[str, Array], axes: tuple[int, ...], where: Array | None = None
     ) -> Array:
-        """`x` on the levels of `bits` (traced, within `BITS`), of the shape and type of `x`; gradients pass through."""
+        """`x`, float32 at least, on the levels of `bits` (traced, within `BITS`); gradients pass through."""
 
     def __call__(
         self, x: Array, bits: Any, learned: dict[str, Array], axes: tuple[int, ...], where: Array | None = None
     ) -> Array:
-        """`rounded`, and `x` itself where `bits` are 32."""
+        """`rounded` in the type of `x`, computed in float32 at least, and `x` itself where `bits` are 32.
+
+        Raises:
+            InputError: `bits` is an int that this quantizer does not know; traced ones are clipped to `BITS`.
+        """
         if isinstance(bits, int):
             self.check_bits(bits)
             if bits >= EXACT_BITS:
                 return x
-        width = jnp.asarray(bits, jnp.float32)
-        inside = jnp.clip(width, *self.BITS)  # the branch that is not taken must stay finite
-        return jnp.where(width >= EXACT_BITS, x, self.rounded(x, inside, learned, axes, where))
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        rounded = self.rounded(wide, self.inside(bits), learned, axes, where).astype(x.dtype)
+        exact = jnp.asarray(bits, jnp.float32) >= EXACT_BITS
+        return jnp.where(exact if where is None else exact | ~where, x, rounded)
+
+    def inside(self, bits: Any) -> Array:
+        """`bits` within `BITS`, a float32 scalar: the branch that is not taken must stay finite."""
+        return jnp.clip(jnp.asarray(bits, jnp.float32), *self.BITS)
 
     def check_bits(self, bits: int) -> None:
         """Raise InputError unless this quantizer knows `bits`; the nearest that it knows is named."""
@@ -84,8 +97,8 @@ class Quantizer(ABC):
                              f"none (nearest: {nearest})")  # fmt: skip
 
 
-def straight_through(x: Array, rounded: Array) -> Array:
-    """`rounded` with the gradient of `x`.
+def straight_through(x: Array, rounded: Array, slope: Any = 1.0) -> Array:
+    """`rounded`, to the last bit, with `slope` times the gradient of `x`.
 
     Source: Bengio et al. 2013, https://arxiv.org/abs/1308.3432.
 
@@ -93,4 +106,27 @@ def straight_through(x: Array, rounded: Array) -> Array:
         >>> jax.grad(lambda x: straight_through(x, jnp.round(x)))(0.4).item()
         1.0
     """
-    return x + lax.stop_gradient(rounded - x)
+    return _rounded(x, rounded, jnp.asarray(slope))
+
+
+@jax.custom_jvp
+def _rounded(x: Array, rounded: Array, slope: Array) -> Array:
+    return rounded
+
+
+@_rounded.defjvp
+def _slope(values: tuple[Array, Array, Array], changes: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+    # a rule of its own, where `x - stop_gradient(x)` would leave XLA more to compile and to compute
+    x, rounded, slope = values
+    return rounded, slope.astype(x.dtype) * changes[0]
+
+
+def passed(x: Array, slope: Any = 1.0) -> Array:
+    """Zeros whose gradient in `x` is `slope`, which counts as constant; `x` has to be finite.
+
+    Example:
+        >>> import jax
+        >>> jax.value_and_grad(passed)(0.4, 0.5)[1].item()
+        0.5
+    """
+    return lax.stop_gradient(slope) * (x - lax.stop_gradient(x))

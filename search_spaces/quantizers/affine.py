@@ -1,25 +1,44 @@
+"""Unsigned codes over the range of the values, with a whole zero point.
+
+Sources: Jacob et al. 2018, https://arxiv.org/abs/1712.05877; Liang et al. 2021 (survey), equations 12 to 14.
+"""
+
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import ClassVar
+
+from jax import Array
+
 from search_spaces.quantizers._quantizer import Quantizer, straight_through
-from search_spaces.quantizers import _uniform
-import jax.numpy as jnp
+from search_spaces.quantizers._statistics import extremes
+from search_spaces.quantizers._uniform import affine, code, largest_unsigned
 
 
 @dataclass(frozen=True)
 class Affine(Quantizer):
-    kind = "affine"
-    BITS = (1, 16)
+    """Codes 0 to `2 ** bits - 1` from the smallest to the largest value, 0 included; for weights and activations.
 
-    def observed(self, x, axes):
-        w = x.astype(jnp.float32)
-        return {"low": w.min(axes, keepdims=True), "high": w.max(axes, keepdims=True)}
+    The zero point is whole, so that 0 stays exactly 0; the survey's equation 14 leaves it real. 2 bits on: a zero point
+    leaves 1 bit one level besides 0.
 
-    def rounded(self, x, bits, learned, axes, where=None):
-        r = learned or self.observed(x, axes)
-        step, zero = _uniform.affine(r["low"], r["high"], bits)
-        last = _uniform.largest_unsigned(bits)
-        low, high = -step * zero, step * (last - zero)
-        c = jnp.clip(x, low, high)
-        return straight_through(c, (step * (_uniform.code(x, step, zero, last) - zero)).astype(x.dtype))
+    Example:
+        >>> import jax.numpy as jnp
+        >>> Affine()(jnp.asarray([-1.0, 0.0, 0.9, 2.0]), 2, {}, (0,)).tolist()
+        [-1.0, 0.0, 1.0, 2.0]
+    """
+
+    kind: ClassVar[str] = "affine"
+
+    def observed(self, x: Array, axes: tuple[int, ...]) -> dict[str, Array]:
+        return dict(zip(("low", "high"), extremes(x, axes), strict=True))
+
+    def rounded(
+        self, x: Array, bits: Array, learned: dict[str, Array], axes: tuple[int, ...], where: Array | None = None
+    ) -> Array:
+        low, high = (learned["low"], learned["high"]) if "low" in learned else extremes(x, axes, where)
+        step, zero_point = affine(low, high, bits)
+        return straight_through(x, step * (code(x, step, zero_point, largest_unsigned(bits)) - zero_point))
 
 
 quantizer = Affine

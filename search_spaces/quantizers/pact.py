@@ -1,0 +1,48 @@
+"""Activations clipped at a learned point and rounded to equal steps (PACT).
+
+Source: Choi et al. 2018, https://arxiv.org/abs/1805.06085.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from search_spaces.quantizers._quantizer import ACTIVATIONS, Quantizer, passed, straight_through
+from search_spaces.quantizers._statistics import largest, positive
+from search_spaces.quantizers._uniform import LEAST_STEP, unit_levels
+
+
+@dataclass(frozen=True)
+class Pact(Quantizer):
+    """`2 ** bits` levels from 0 to the learned `clip`.
+
+    The gradient of `clip` is 1 where `x` reaches it, that of `x` 1 from 0 to there. `clip` begins at the largest value
+    of the sample; the source begins far out, and lets weight decay of `clip` draw it in.
+
+    Example:
+        >>> clip = {"clip": jnp.asarray([1.0])}
+        >>> [round(value, 2) for value in Pact()(jnp.asarray([-1.0, 0.4, 5.0]), 2, clip, (0,)).tolist()]
+        [0.0, 0.33, 1.0]
+    """
+
+    kind: ClassVar[str] = "pact"
+    SERVES: ClassVar[tuple[str, ...]] = (ACTIVATIONS,)
+    BITS: ClassVar[tuple[int, int]] = (1, 16)
+
+    def init(self, x: Array, bits: Any, axes: tuple[int, ...], where: Array | None = None) -> dict[str, Array]:
+        return {"clip": positive(largest(jnp.maximum(x, 0), axes, where))}
+
+    def rounded(
+        self, x: Array, bits: Array, learned: dict[str, Array], axes: tuple[int, ...], where: Array | None = None
+    ) -> Array:
+        clip = learned["clip"]
+        most = jnp.maximum(lax.stop_gradient(clip), LEAST_STEP)
+        levels = most * unit_levels(jnp.clip(x / most, 0, 1), bits)
+        return straight_through(x, levels, (x >= 0) & (x < most)) + passed(clip, x >= most)
+
+
+quantizer = Pact

@@ -1,0 +1,150 @@
+"""What every quantizer promises, found through the folder."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hw_models.discover import load, names
+from hw_models.errors import InputError
+from search_spaces.quantizers._quantizer import ACTIVATIONS, WEIGHTS, Quantizer, passed, straight_through
+from search_spaces.quantizers._uniform import largest_signed, largest_unsigned
+
+PACKAGE = "search_spaces.quantizers"
+NAMES = names(PACKAGE)
+UNSIGNED = [name for name in NAMES if "signed" in load(PACKAGE, name, "quantizer").__dataclass_fields__]
+CASES = [(name, {}) for name in NAMES] + [(name, {"signed": False}) for name in UNSIGNED]
+# Levels besides: the sign and 0 of `logarithmic`, whose bits are those of the magnitude.
+LEVELS = {"logarithmic": lambda bits: 2 ** (bits + 1) + 1}
+# Levels move when they are rounded again: tanh stretches them, and nested means of levels are other thresholds.
+NOT_IDEMPOTENT = {"dorefa", "apsq", "nary"}
+AXES = (0, 1)
+X = jax.random.normal(jax.random.key(0), (16, 9, 4)) * jnp.asarray([0.02, 0.5, 1.0, 7.0])
+
+
+def made(name: str, options: dict) -> Quantizer:
+    return load(PACKAGE, name, "quantizer", "quantizer")(**options)
+
+
+def widths(quantizer: Quantizer) -> list[int]:
+    """A few numbers of bits that it knows."""
+    least, most = quantizer.BITS
+    known = []
+    for bits in range(least, min(most, 8) + 1):
+        try:
+            quantizer.check_bits(bits)
+        except InputError:
+            continue
+        known.append(bits)
+    return sorted({known[0], known[len(known) // 2], known[-1]})
+
+
+def test_the_folder_is_the_registry():
+    expected = {"affine", "symmetric", "power_of_two", "shift", "logarithmic", "bnn", "bwn", "xnor", "dorefa", "pact"}
+    assert set(NAMES) == expected | {"fixed_clip", "lsq", "ttq", "nary", "lq", "apsq", "noise"}
+    for name in NAMES:
+        quantizer = made(name, {})
+        assert quantizer.kind == name and set(quantizer.SERVES) <= {WEIGHTS, ACTIVATIONS} and quantizer.SERVES
+    with pytest.raises(InputError, match="unknown quantizer 'symetric': did you mean 'symmetric'"):
+        made("symetric", {})
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_levels_shape_type_and_gradients(name: str, options: dict):
+    quantizer, traces = made(name, options), []
+
+    def loss(x, learned, bits):
+        traces.append(1)
+        y = quantizer(x, bits, learned, AXES)
+        return (y * jnp.cos(jnp.arange(x.size).reshape(x.shape))).sum(), y
+
+    grad = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+    init = jax.jit(lambda x, bits: traces.append(1) or quantizer.init(x, bits, AXES))
+    for bits in widths(quantizer):
+        width = jnp.float32(bits)
+        learned = init(X, width)
+        assert all(value.shape[:3] == (1, 1, 4) and value.dtype == jnp.float32 for value in learned.values())
+        (_, y), gradients = grad(X, learned, width)
+        assert y.shape == X.shape and y.dtype == X.dtype and bool(jnp.isfinite(y).all())
+        assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradients))
+        assert bool((gradients[0] != 0).any())
+        most = LEVELS.get(name, lambda bits: 2**bits)(bits)
+        for channel in np.moveaxis(np.asarray(y), -1, 0):
+            assert 1 <= len(np.unique(channel)) <= most
+        if name not in NOT_IDEMPOTENT:
+            (_, again), _ = grad(y, learned, width)
+            np.testing.assert_allclose(again, y, rtol=1e-5, atol=1e-5)
+    assert len(traces) == 2
+
+    zeros = jnp.zeros_like(X)
+    (_, y), gradients = grad(zeros, init(zeros, width), width)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((y, gradients)))
+    narrow = X.astype(jnp.bfloat16)
+    exact = quantizer(narrow.astype(jnp.float32), widths(quantizer)[0], learned, AXES)
+    low = quantizer(narrow, widths(quantizer)[0], learned, AXES)
+    assert low.dtype == jnp.bfloat16 and bool((low == exact.astype(jnp.bfloat16)).all())
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_32_bits_leave_numbers_alone_and_bits_can_be_mapped_over(name: str, options: dict):
+    quantizer = made(name, options)
+    bits = widths(quantizer)
+    learned = quantizer.init(X, bits[-1], AXES)
+    every = jnp.asarray([*bits, 32], jnp.float32)
+    rows = jax.jit(jax.vmap(lambda width: quantizer(X, width, learned, AXES)))(every)
+    slope = jax.grad(lambda x: quantizer(x, every[-1], learned, AXES).sum())(X)
+    assert bool((rows[-1] == X).all()) and bool((slope == 1).all()) and quantizer(X, 32, learned, AXES) is X
+    for width, row in zip(bits, rows, strict=False):
+        np.testing.assert_allclose(row, quantizer(X, width, learned, AXES), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_entries_that_do_not_count_change_nothing_and_stay(name: str, options: dict):
+    quantizer = made(name, options)
+    bits = widths(quantizer)[-1]
+    padded = jnp.concatenate([X, jnp.full((2, 9, 4), 1e3)])
+    where = (jnp.arange(18) < 16)[:, None, None]
+    alone, more = quantizer.init(X, bits, AXES), quantizer.init(padded, bits, AXES, where)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), alone, more)
+    y = quantizer(padded, bits, alone, AXES, where)
+    np.testing.assert_allclose(y[:16], quantizer(X, bits, alone, AXES), rtol=1e-5, atol=1e-5)
+    assert bool((y[16:] == 1e3).all())
+    nothing = quantizer(X, bits, quantizer.init(X, bits, AXES, jnp.zeros((), bool)), AXES, jnp.zeros((), bool))
+    assert bool((nothing == X).all())
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_scales_are_those_of_every_channel(name: str, options: dict):
+    quantizer = made(name, options)
+    bits = widths(quantizer)[-1]
+    together = quantizer(X, bits, quantizer.init(X, bits, AXES), AXES)
+    for channel in (0, 3):
+        x = X[..., channel]
+        alone = quantizer(x, bits, quantizer.init(x, bits, (0, 1)), (0, 1))
+        np.testing.assert_allclose(together[..., channel], alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_bits_are_refused_with_the_nearest(name: str):
+    quantizer = made(name, {})
+    least, most = quantizer.BITS
+    for bits, nearest in ((0, least), (most + 1, most), (31, most), (-3, least)):
+        with pytest.raises(InputError, match=rf"bits={bits} are not known to quantizer {name}.*nearest: {nearest}\)"):
+            quantizer(X, bits, {}, AXES)
+    with pytest.raises(InputError, match="bits=True"):
+        quantizer.check_bits(True)
+    quantizer.check_bits(32)
+
+
+def test_straight_through_is_exact_and_scales_the_gradient():
+    x, levels = jnp.asarray([1e-3, 1e7, -3.3]), jnp.asarray([0.1, 0.3, -1e-8])
+    assert bool((straight_through(x, levels) == levels).all())
+    assert jax.grad(lambda x: straight_through(x, levels, jnp.asarray([0.0, 1.0, 2.0])).sum())(x).tolist() == [0, 1, 2]
+    assert passed(x).tolist() == [0, 0, 0]
+
+
+def test_numbers_of_codes_are_exact():
+    """2 to the power of 13 and 15 come out of XLA's exp2 off by a rounding."""
+    bits = np.arange(1, 17)
+    assert np.asarray(jax.vmap(largest_unsigned)(bits)).tolist() == (2**bits - 1).tolist()
+    assert np.asarray(jax.vmap(largest_signed)(bits)).tolist() == (2 ** (bits - 1) - 1).tolist()
