@@ -24,9 +24,7 @@ from search_spaces.rounding import rounding_of, watched
 WEIGHT_NAMES = ("kernel", "filters")
 
 
-def applied(
-    block: Block, io: BlockIO, variables: Any, x: Array, selection: Selection, mode: str
-) -> tuple[Array, dict[str, Any]]:
+def applied(block: Block, io: BlockIO, variables: Any, x: Array, selection: Selection, mode: str) -> tuple[Array, Any]:
     """The output of `block.net(io)`, rounded where the block has bits, and the statistics that it made.
 
     Example:

@@ -1,7 +1,7 @@
 """Rounded execution: what the leaf layers of a block do to their inputs and weights when the block has bits.
 
-Blocks know nothing of it. While a network is called, the calls of its layers with weights are watched, and each is given
-a `Rounding` that rounds its input and its weights before it computes. So every block can be rounded, ours and yours.
+Blocks know nothing of it. While a network is called, the calls of its layers with weights are watched, and each is
+given a `Rounding`, which rounds its input and its weights before it computes. So every block can be rounded.
 
 Ranges of activations are those of the batch in modes `train` and `calibrate`, which stores them in `batch_stats`, and
 the stored ones in mode `eval`, as statistics of normalisation are. Weights are rounded by what they are at the moment;
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -34,7 +34,8 @@ WEIGHTED = (layers.Conv, layers.Pointwise, layers.Depthwise, layers.DepthwiseMax
 Used = Callable[[tuple[str, ...], str], Array | None]
 
 
-class Bits(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Bits:
     """Bits in use: the `values` they may take and a traced `index` or a share for each; None where there is one."""
 
     values: tuple[int, ...]

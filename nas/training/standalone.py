@@ -119,8 +119,9 @@ def train(
     over = spread(recipe)
     start_key, run_key = jax.random.split(key)
     first = fresh(space, start_key) if variables is None else variables
-    sample = data.images[:EVALUATION_BATCH]
-    first = completed(space, first, sample, data.mean, data.std, depthwise, anew=variables is None)
+    first = completed(
+        space, first, data.images[:EVALUATION_BATCH], data.mean, data.std, depthwise, anew=variables is None
+    )
     steps = recipe.epochs * (count // recipe.batch)
     average = first["params"] if recipe.ema else None
     momentum = recipe.started(steps, first["params"])
