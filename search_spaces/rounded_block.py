@@ -49,7 +49,8 @@ class _Parts:
     """Which part of each shared weight is in use, where widths or masked fields decide it."""
 
     def __init__(self, block: Block, io: BlockIO, selection: Selection):
-        self.table, fields = _sizes(block, io)
+        tensor = io.scheme is not None and io.scheme.granularity == "tensor"
+        self.table, fields = _sizes(block, io, block.ELASTIC if tensor else ())
         index = selection.width if self.table is not None and not isinstance(io.in_channels, int) else None
         for name, count in fields.items():
             chosen = selection.field(name)
@@ -62,13 +63,14 @@ class _Parts:
                 index = index * count + chosen
         self.index = index
 
-    def used(self, path: tuple[str, ...], name: str) -> Array | None:
-        """Bool, broadcastable to the weight `name` at `path`; under shares, what any of them uses."""
+    def used(self, path: tuple[str, ...], name: str, axes: tuple[int, ...]) -> Array | None:
+        """Bool along `axes`, broadcastable to the weight `name` at `path`; under shares, what any of them uses."""
         if self.table is None or self.index is None:
             return None
         starts, ends, shape = self.table["/".join((*path, name))]
         whole: Array | None = None
-        for axis, size in enumerate(shape):
+        for axis in axes:
+            size = shape[axis]
             if (starts[:, axis] == 0).all() and (ends[:, axis] == size).all():
                 continue
             place = jnp.arange(size)
@@ -80,13 +82,14 @@ class _Parts:
 
 
 @lru_cache(maxsize=1024)
-def _sizes(block: Block, io: BlockIO) -> tuple[dict[str, Any] | None, dict[str, int]]:
+def _sizes(block: Block, io: BlockIO, elastic: tuple[str, ...]) -> tuple[dict[str, Any] | None, dict[str, int]]:
     """Of each weight, where the part begins and ends in every combination, `[V, rank]` each, and its whole shape.
 
-    Combinations are those of the pairs of widths of `io` and of the masked fields that `block` still searches, whose
-    numbers of values come second. None where there is one combination only.
+    Combinations are those of the pairs of widths of `io` and of the masked and `elastic` fields that `block` still
+    searches, whose numbers of values come second. None where there is one combination only.
     """
-    fields = {name: options(getattr(block, name)) for name in block.masked()}
+    names = (*block.masked(), *(name for name in block.searched() if name in elastic))
+    fields = {name: options(getattr(block, name)) for name in names}
     counts = {name: len(values) for name, values in fields.items()}
     if isinstance(io.in_channels, int) or isinstance(io.out_channels, int):
         pairs = [(io.in_channels, io.out_channels)]

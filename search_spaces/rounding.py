@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from search_spaces import layers
+from search_spaces.attention import ChannelAttention
 from search_spaces.channels import is_soft
 from search_spaces.choice import options
 from search_spaces.normalisation import NORM_MOMENTUM
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from search_spaces.block import Block, BlockIO, Selection
 
 WEIGHTED = (layers.Conv, layers.Pointwise, layers.Depthwise, layers.DepthwiseMaximum, layers.Linear)
-Used = Callable[[tuple[str, ...], str], Array | None]
+Used = Callable[[tuple[str, ...], str, tuple[int, ...]], Array | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +56,8 @@ class Bits:
 class Rounding:
     """How the layers of one block round in one call.
 
-    `used` says which part of the weight `name` of the layer at `path` is in use, as a bool array that can be broadcast,
-    or None for all of it.
+    `used` says which part of the weight `name` of the layer at `path` is in use along the axes that share a scale, as a
+    bool array that can be broadcast, or None for all of it.
     """
 
     scheme: Scheme
@@ -67,7 +68,7 @@ class Rounding:
 
     def intercept(self, call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         """For `flax.linen.intercept_methods`."""
-        if context.method_name == "__call__" and isinstance(context.module, WEIGHTED):
+        if context.method_name == "__call__" and isinstance(context.module, (*WEIGHTED, ChannelAttention)):
             kwargs = {**kwargs, "rounding": self}
         return call(*args, **kwargs)
 
@@ -88,7 +89,7 @@ class Rounding:
             return weight
         quantizer, axes = self.scheme.weight_quantizer, shared_axes(name, weight.ndim, self.scheme.granularity)
         known = _learned(module, "weight", quantizer, weight, self.weight_bits, axes)
-        where = self.used(module.path, name)
+        where = self.used(module.path, name, axes)
         return self.weight_bits.applied(lambda bits: quantizer(weight, bits, known, axes, where))
 
     def _observed(self, module: nn.Module, quantizer: Quantizer, x: Array, axes: tuple[int, ...]) -> dict[str, Array]:
@@ -136,11 +137,11 @@ def shared_axes(name: str, ndim: int, granularity: str) -> tuple[int, ...]:
     return tuple(range(ndim - 1))
 
 
-def all_of_it(path: tuple[str, ...], name: str) -> Array | None:
+def all_of_it(path: tuple[str, ...], name: str, axes: tuple[int, ...]) -> Array | None:
     """`Rounding.used` where every weight is in use whole.
 
     Example:
-        >>> all_of_it(("conv",), "kernel") is None
+        >>> all_of_it(("conv",), "kernel", (0, 1, 2)) is None
         True
     """
     return None
