@@ -50,8 +50,10 @@ def command(
     from experiments.process import prepare
     from experiments.progress_view import export_watcher
     from nas.export import check_out, export
+    from nas.exporters._int8 import check_choice
 
     check_out(out)
+    check_choice(quantize)
     source, final, threads = chosen_network(network, pick, under or (), data, start)
     recipe = chosen_recipe(final, set_ or ())
     name: Any = getattr(source, "network", network)

@@ -4,7 +4,7 @@ Every coded value is followed by QuantizeLinear and DequantizeLinear, weights ar
 channel, or one) and biases as int32 in the step of the input times that of the weights, each behind a DequantizeLinear.
 Steps, zero points and codes are those of the `IntegerNetwork`, so that both compute the same but for rounding. Input
 and output are as in `model.onnx`. Codes of fewer bits than their type has are reached by a Clip, and 16-bit ones need
-opset 21; ONNX Runtime computes both in floats between codes.
+opset 21. ONNX Runtime computes layers with either in floats between codes, and on x86 those with signed activations.
 
 On x86 processors with AVX2 or AVX-512 but without VNNI, ONNX Runtime adds pairs of products of unsigned activations and
 8-bit weights in 16 bits, which saturate. The session option `session.x64quantprecision` avoids that
@@ -45,8 +45,8 @@ def build(network: IntegerNetwork) -> Any:
     Example:
         >>> from nas.exporters._graph import Graph
         >>> from nas.model import Meta
-        >>> layer = Node("Flatten", "flatten", {}, {}, (INPUT,), ("logits",))
-        >>> graph = Graph((layer,), "logits", {INPUT: (1, 1, 2, 1), "logits": (1, 2)})
+        >>> layer = Node("Flatten", "flatten", {}, {}, (INPUT,), ("y",))
+        >>> graph = Graph((layer,), "y", {INPUT: (1, 1, 2, 1), "y": (1, 2)})
         >>> meta = Meta("pixels", ("left", "right"), (0.5,), (0.25,))
         >>> network = IntegerNetwork(graph, {INPUT: Coding(1 / 64, 64, 0, 255, 8)}, {}, meta)
         >>> [node.op_type for node in build(network).graph.node][:4]

@@ -30,18 +30,27 @@ def placed(graph: Graph, codings: dict[str, Coding]) -> tuple[Graph, dict[str, C
     """The graph without the clamps that codings do themselves, and the coding of every value that is left."""
     codings = dict(codings)
     same: dict[str, str] = {}
+    clamps: dict[str, list[str]] = {}  # activations that the codes of a value do, whatever steps they are in
+
+    def code(name: str, given: Coding) -> None:
+        for function in clamps.get(name, ()):
+            given = _clamped(given, function)
+        codings[name] = given
+
     for node in graph.nodes:
-        if node.op != "Activation" or node.attributes["function"] not in CLAMPS:
+        if not is_clamp(node) or node.outputs[0] == graph.output:
             continue
-        (taken,), (given,) = node.inputs, node.outputs
-        taken_as = _known(same, taken)
-        if given == graph.output:
-            continue
-        codings[given] = _clamped(codings[given], node.attributes["function"])
-        if len(graph.consumers(taken)) == 1 and taken != graph.output:
-            same[given], codings[taken_as] = taken_as, codings.pop(given)
-        elif node.attributes["function"] == "identity":
-            codings[given] = codings[taken_as]
+        (taken,), (given,), function = node.inputs, node.outputs, node.attributes["function"]
+        before = same.get(taken, taken)
+        if len(graph.consumers(taken)) == 1:
+            same[given] = before
+            clamps.setdefault(before, []).append(function)
+            code(before, codings.pop(given))
+        elif function == "identity":
+            codings[given] = codings[before]
+        else:
+            clamps[given] = [function]
+            code(given, codings[given])
     nodes = tuple(node for node in graph.nodes if node.outputs[0] not in same)
     graph = renamed(Graph(nodes, graph.output, graph.shapes), same)
     settled = set()
@@ -49,18 +58,24 @@ def placed(graph: Graph, codings: dict[str, Coding]) -> tuple[Graph, dict[str, C
         if _moves(node) and len(node.outputs) == 1 and node.outputs[0] in codings:
             for name in node.inputs:
                 if len(graph.consumers(name)) == 1:
-                    codings[name] = codings[node.outputs[0]]
+                    code(name, codings[node.outputs[0]])
                     settled.add(name)
     for node in graph.nodes:
         if _moves(node) and len(node.inputs) == 1:
             for name in node.outputs:
                 if name in codings and name not in settled:
-                    codings[name] = codings[node.inputs[0]]
+                    code(name, codings[node.inputs[0]])
     return graph, codings
 
 
-def _known(same: dict[str, str], name: str) -> str:
-    return same.get(name, name)
+def is_clamp(node: Node) -> bool:
+    """Whether a layer is an activation that codes do by where they end.
+
+    Example:
+        >>> is_clamp(Node("Activation", "", {"function": "relu"}, {}, (), ()))
+        True
+    """
+    return node.op == "Activation" and node.attributes["function"] in CLAMPS
 
 
 def _clamped(given: Coding, function: str) -> Coding:

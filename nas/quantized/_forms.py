@@ -75,9 +75,7 @@ def taps(graph: Graph, node: Node, x: np.ndarray, outside: Any) -> Iterator[tupl
     """What every tap of a window sees, `(row, column, [N, H, W, C])`; `outside` stands around the map."""
     kernel, stride, kind = (node.attributes.get(name, "same") for name in ("kernel", "stride", "padding"))
     results = graph.shapes[node.outputs[0]][1:3]
-    pads = [
-        padding(kind, size, result, kernel, stride) for size, result in zip(x.shape[1:3], results, strict=True)
-    ]
+    pads = [padding(kind, size, result, kernel, stride) for size, result in zip(x.shape[1:3], results, strict=True)]
     padded = np.pad(x, ((0, 0), *pads, (0, 0)), constant_values=outside)
     height, width = ((result - 1) * stride + 1 for result in results)
     for row, column in np.ndindex(kernel, kernel):

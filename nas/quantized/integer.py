@@ -1,6 +1,6 @@
 """A network of integers, and the reference that computes with it.
 
-Every value between layers is a code: `x = step * (code - zero_point)`. What multiplies or adds does so in whole numbers:
+Values between layers are codes: `x = step * (code - zero_point)`. What multiplies or adds does so in whole numbers:
 
     Conv, Pointwise, Depthwise, Linear   sums of `(code - zero_point) * weight code`, plus a bias of step s_x * s_w
     Add, HeadSum                         sums of codes, each in its own step
@@ -92,7 +92,8 @@ class Weights(NamedTuple):
         """The weights as float64.
 
         Example:
-            >>> Weights(np.ones((1, 1, 1, 1, 1), np.int8), np.full((1, 1), 0.5), np.zeros((1, 1), int), 8).values().item()
+            >>> codes, step, bias = np.ones((1, 1, 1, 1, 1), np.int8), np.full((1, 1), 0.5), np.zeros((1, 1), int)
+            >>> Weights(codes, step, bias, 8).values().item()
             0.5
         """
         found: np.ndarray = self.codes * self.step.astype(np.float64)[:, :, None, None, None]

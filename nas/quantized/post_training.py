@@ -1,9 +1,9 @@
 """Post-training quantization: from a trained network and a few images to a network of integers.
 
 Normalisations are folded, every value between layers is observed on the images, and both its coding and the codes of
-the weights follow from that. Where rounding and clamping commute with a layer, they are done once: a ReLU is nothing but
-the clamp of the codes before it, and what is only moved or compared (Concat, Maximum, Pool(max), ...) is coded as the
-result is, where nobody else needs it.
+the weights follow from that. Where rounding and clamping commute with a layer, they are done once: a ReLU is the clamp
+of the codes before it, and what is only moved or compared (Concat, Maximum, Pool(max), ...) is coded as the result is,
+where nobody else needs it.
 
 Source: Liang et al. 2021 (survey of pruning and quantization), equations 14 to 20 (in steps, see
 `search_spaces/quantizers/_uniform.py`) and its advice: asymmetric ranges for activations, a step per output channel for
@@ -22,10 +22,10 @@ from hw_models.errors import InputError, whole
 from nas.exporters._graph import INPUT, Graph, Node, record
 from nas.model import Model
 from nas.quantized import _forms, integer
+from nas.quantized._codings import coding, is_clamp, placed
 from nas.quantized.folded import as_layers, fold
 from nas.quantized.integer import Coding, IntegerNetwork, Weights
 from nas.quantized.ranges import Observer, Range, checked, observer
-from nas.quantized._codings import coding, placed
 from search_spaces.quantizers._uniform import symmetric as symmetric_step
 
 WEIGHT_BITS, ACT_BITS = (2, 8), (*range(2, 9), 16)
@@ -52,12 +52,12 @@ def quantize(
         observer: how, a name of `nas.quantized.ranges.OBSERVERS`.
         weight_bits: 2 to 8, of all multiplying layers or by their path (8 where it is not named). 7 is safe on x86
             processors without VNNI, whose sums of two products of 8 bits saturate in ONNX Runtime by default.
-        act_bits: 2 to 8 or 16, of all results of layers or by the path of the layer (8 where it is not named). A layer
-            that only moves values leaves them in the codes that they have.
+        act_bits: 2 to 8 or 16, of all results of layers or by the path of the layer (8 where it is not named). A ReLU
+            that is not named has those of the layer before, one that only moves values leaves their codes alone.
         per_channel: a step per output channel of the weights, instead of one per layer.
         symmetric_acts: activations in signed codes around 0 instead of unsigned ones with a zero point.
-        first_last_bits: of the weights of the first and of the last multiplying layer, where `weight_bits` does not name
-            them, and of the image; None treats them as the others.
+        first_last_bits: of the weights of the first and of the last multiplying layer, where `weight_bits` does not
+            name them, and of the image; None treats them as the others.
         batch: images at a time; `moving_average` weighs batches.
 
     Raises:
@@ -86,8 +86,11 @@ def quantize(
         whole("first_last_bits", first_last_bits, *WEIGHT_BITS)
         named = weight_bits if isinstance(weight_bits, Mapping) else {}
         for_weights |= {path: first_last_bits for path in ends - set(named)}
-    widths = {name: for_acts[node.path] for node in graph.nodes for name in node.outputs if name != graph.output}
-    widths[INPUT] = first_last_bits or (act_bits if isinstance(act_bits, int) else 8)
+    widths = {INPUT: first_last_bits or (act_bits if isinstance(act_bits, int) else 8)}
+    for node in graph.nodes:
+        follows = is_clamp(node) and not (isinstance(act_bits, Mapping) and node.path in act_bits)
+        bits = widths.get(node.inputs[0], 8) if follows else for_acts[node.path]
+        widths |= {name: bits for name in node.outputs if name != graph.output}
     ranges = calibrated(graph, images, model, observer, widths, batch)
     codings = {name: coding(*ranges[name], bits, symmetric_acts) for name, bits in widths.items()}
     graph, codings = placed(graph, codings)
@@ -199,7 +202,7 @@ def _bits(name: str, given: int | Mapping[str, int], paths: list[str], allowed: 
     by_path = dict.fromkeys(paths, 8) if isinstance(given, Mapping) else dict.fromkeys(paths, given)
     for path, bits in given.items() if isinstance(given, Mapping) else ():
         if path not in by_path:
-            raise unknown("layer", path, by_path, f" {name}")
+            raise unknown("layer", path, by_path, name)
         by_path[path] = bits
     for path, bits in by_path.items():
         if isinstance(bits, bool) or bits not in allowed:

@@ -43,7 +43,7 @@ class Averages(NamedTuple):
 
     low: float = 0.0
     high: float = 0.0
-    count: int = 0
+    batches: int = 0
 
 
 class Histogram(NamedTuple):
@@ -104,13 +104,13 @@ def _min_max_seen(state: Range, batch: np.ndarray) -> Range:
 
 def _average_seen(state: Averages, batch: np.ndarray) -> Averages:
     low, high = moved(state.low, float(batch.min())), moved(state.high, float(batch.max()))
-    return Averages(low, high, state.count + 1)
+    return Averages(low, high, state.batches + 1)
 
 
 def _average_limits(state: Averages, bits: int) -> Range:
     # equation 40 starts at 0 and would clip a third of the range after ten batches
-    share = max(1 - DECAY**state.count, 1 - DECAY)
-    return state.low / share, state.high / share
+    share = max(1 - DECAY**state.batches, 1 - DECAY)
+    return min(state.low / share, 0.0), max(state.high / share, 0.0)
 
 
 def _empty() -> Histogram:
@@ -157,15 +157,18 @@ def _least_divergence(state: Histogram, bits: int) -> Range:
 
 
 def _pair(sizes: np.ndarray, bins: int, levels: int) -> tuple[np.ndarray, np.ndarray]:
-    """The distribution saturated after `bins` bins, and that of its codes spread over the bins that are not empty."""
+    """The distribution saturated after `bins` bins, and that of its codes spread over the bins that are not empty.
+
+    What saturates where no code has a value counts as half a value there, so that thin tails have a divergence at all.
+    """
     inside = sizes[:bins].astype(np.float64)
     p = inside.copy()
     p[-1] += sizes[bins:].sum()
     level = np.arange(bins) * levels // bins
     some = inside > 0
     total, used = np.bincount(level, inside, levels), np.bincount(level, some, levels)
-    q = np.where(some, total[level] / np.maximum(used[level], 1), 0.0)
-    return p / p.sum(), q / max(q.sum(), 1e-300)
+    q = np.where(some, total[level] / np.maximum(used[level], 1), np.where(p > 0, 0.5, 0.0))
+    return p / p.sum(), q / q.sum()
 
 
 def checked(name: str, limits: Range) -> Range:
