@@ -65,7 +65,15 @@ def build(model: Model) -> Any:
 
 
 def proto(writer: Writer, meta: Meta, name: str) -> Any:
-    """What `writer` has written as an `onnx.ModelProto` with a description inside, checked."""
+    """What `writer` has written as an `onnx.ModelProto` with a description inside, checked.
+
+    Example:
+        >>> layer = Node("Flatten", "flatten", {}, {}, (INPUT,), ("y",))
+        >>> writer = Writer(Graph((layer,), "y", {INPUT: (1, 1, 2, 1), "y": (1, 2)}))
+        >>> writer.write(np.zeros(1), np.ones(1))
+        >>> proto(writer, Meta("pixels", ("left", "right"), (0.0,), (1.0,)), "pixels").graph.name
+        'pixels'
+    """
     onnx = _package()
     helper, shapes = onnx.helper, writer.graph.shapes
     (_, height, width, channels), (_, classes) = shapes[INPUT], shapes[writer.graph.output]

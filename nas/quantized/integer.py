@@ -34,7 +34,7 @@ Term = tuple[np.ndarray, Any]  # whole numbers, and the step they are in (a scal
 BATCH = 100
 NARROW = 8  # bits of activations that go with sums of 32 bits
 MULTIPLIER_BITS, WIDE_MULTIPLIER_BITS = 31, 21  # sums of wider activations take up to 41 of 62 bits
-SUMS = ("Add", "HeadSum")
+SUMS = ("Add", "HeadSum", "ChannelConv")
 FLOATING = ("Softmax", "Scale", "Multiply", "Variance")
 WEIGHTED = (*MULTIPLYING, "ChannelConv")
 CLAMPS = ("identity", "relu", "relu6")
@@ -133,7 +133,9 @@ class IntegerNetwork(NamedTuple):
         inside = [self.codings.get(name) for name in node.inputs]
         outside = [self.codings.get(name) for name in node.outputs]
         codings = [coding for coding in inside if coding is not None]
-        if len(codings) < len(inside) or not is_integer(node):
+        # without a coding for the result there is nothing to clamp to, nor steps to join or compare in
+        open_ended = outside[0] is None and (node.op == "Activation" or (len(inputs) > 1 and node.op not in SUMS))
+        if len(codings) < len(inside) or not is_integer(node) or open_ended:
             reals = (x if coding is None else coding.values(x) for x, coding in zip(inputs, inside, strict=True))
             found = computed(self.graph, node, tuple(reals))
             return tuple(y if to is None else to.codes(y) for y, to in zip(found, outside, strict=True))
@@ -144,7 +146,7 @@ class IntegerNetwork(NamedTuple):
             filters = weights.codes[0, 0, :, 0].astype(np.int64)
             step = np.float64(weights.step[0, 0])
             terms = [(along_channels(x, each), own * step) for (x, own), each in zip(terms, filters, strict=True)]
-        if node.op in (*SUMS, "ChannelConv"):
+        if node.op in SUMS:
             return (_coded(terms, outside[0], bits),)
         if node.op in MULTIPLYING:
             parts = self._products(node, terms[0][0], codings[0])
@@ -152,8 +154,8 @@ class IntegerNetwork(NamedTuple):
             total, count = pixels(self.graph, node, terms[0][0].astype(np.int64))
             parts = [(total, terms[0][1] / count)]
         else:
-            if len(inputs) > 1:  # what is joined or compared must be in the same steps first
-                to = outside[0] or codings[0]
+            to = outside[0]
+            if len(inputs) > 1 and to is not None:  # what is joined or compared must be in the same steps first
                 terms = [(_coded([term], to, bits) - to.zero_point, np.float64(to.step)) for term in terms]
             centred = tuple(x for x, _ in terms)
             # an activation that is not floating is a clamp, which the coding of its result is

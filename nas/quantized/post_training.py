@@ -20,7 +20,7 @@ import numpy as np
 from hw_models.discover import unknown
 from hw_models.errors import InputError, whole
 from nas.exporters._graph import INPUT, Graph, Node, record
-from nas.model import Model
+from nas.model import Meta, Model
 from nas.quantized import _forms, integer
 from nas.quantized._codings import coding, is_clamp, placed
 from nas.quantized.folded import as_layers, fold
@@ -66,7 +66,6 @@ def quantize(
 
     Example:
         >>> import jax
-        >>> from nas.model import Meta
         >>> from search_spaces.network import fresh
         >>> from search_spaces.spaces import tiny
         >>> space = tiny.space().freeze([0, 0, 0, 0, 0, 0])
@@ -77,6 +76,7 @@ def quantize(
         (dtype('int8'), (8, 10))
     """
     check_images(model, images)
+    whole("batch", batch, 1, 100_000)
     graph = as_layers(fold(record(model.space, model.variables)))
     layers = [node.path for node in graph.nodes if node.op in integer.WEIGHTED]
     ends = {layers[0], layers[-1]} if first_last_bits is not None else set()
@@ -93,20 +93,37 @@ def quantize(
         widths |= {name: bits for name in node.outputs if name != graph.output}
     ranges = calibrated(graph, images, model, observer, widths, batch)
     codings = {name: coding(*ranges[name], bits, symmetric_acts) for name, bits in widths.items()}
-    graph, codings = placed(graph, codings)
+    return assembled(graph, codings, for_weights, model.meta, per_channel)
+
+
+def assembled(
+    graph: Graph, codings: Mapping[str, Coding], weight_bits: Mapping[str, int], meta: Meta, per_channel: bool = True
+) -> IntegerNetwork:
+    """The network of integers of a folded graph, from the coding of every value but the logits and bits by layer.
+
+    Raises:
+        InputError: a layer whose sums 32 bits cannot hold.
+
+    Example:
+        >>> layer = Node("Linear", "logits", {}, {"weight": np.ones((1, 1, 2, 1, 1))}, (INPUT,), ("y",))
+        >>> graph, meta = Graph((layer,), "y", {INPUT: (1, 2), "y": (1, 1)}), Meta("sum", ("a",), (0.0,), (1.0,))
+        >>> network = assembled(graph, {INPUT: coding(0.0, 1.0, 8)}, {"logits": 4}, meta)
+        >>> network.weights["y"].codes.ravel().tolist()
+        [7, 7]
+    """
+    graph, placed_codings = placed(graph, dict(codings))
     weights = {
-        node.outputs[0]: _of_layer(node, codings[node.inputs[0]], for_weights[node.path], per_channel)
+        node.outputs[0]: _of_layer(node, placed_codings[node.inputs[0]], weight_bits[node.path], per_channel)
         for node in graph.nodes
         if node.op in integer.WEIGHTED
     }
-    return IntegerNetwork(graph, codings, weights, model.meta, per_channel)
+    return IntegerNetwork(graph, placed_codings, weights, meta, per_channel)
 
 
 def check_images(model: Model, images: Any) -> None:
     """Raise InputError unless `images` are what the network takes, and the error names the shape.
 
     Example:
-        >>> from nas.model import Meta
         >>> from search_spaces.spaces import tiny
         >>> check_images(Model(tiny.space(), None, Meta("tiny", ("a",), (0.5,), (0.5,))), np.zeros((3, 8, 8)))
         Traceback (most recent call last):
@@ -131,7 +148,6 @@ def calibrated(
         InputError: no such observer, or a value that is no number.
 
     Example:
-        >>> from nas.model import Meta
         >>> graph = Graph((), INPUT, {})
         >>> model = Model(None, None, Meta("n", ("a",), (0.0,), (1.0,)))
         >>> calibrated(graph, np.full((1, 2, 2, 1), 255, np.uint8), model, "min_max", {INPUT: 8}, 10)

@@ -107,6 +107,10 @@ def test_additions_and_joins_rescale_what_is_in_other_steps() -> None:
         103,
         104,
     ]
+    del codings["y"]
+    assert alone("Maximum", codings, ("a", "b"), a, b).ravel().tolist() == [3.0] * 4, "in reals, to the last digit"
+    assert alone("Activation", codings, ("a",), a - 8, function="relu").ravel().tolist() == [0.0] * 4
+    codings["y"] = Coding(1.0, 100, 0, 255, 8)
     assert alone("FitChannels", codings, ("a",), a, features=1).ravel().tolist() == [102] * 4
 
 
