@@ -85,8 +85,6 @@ def onnxruntime_session(model: str | Path | bytes, threads: int = 1) -> Any:
         raise InputError(f"there is no file {model}: give the path of an ONNX model")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    # sums of integer products would otherwise saturate on x86 processors without VNNI
-    options.add_session_config_entry("session.x64quantprecision", "1")
     source = model if isinstance(model, bytes) else str(model)
     try:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

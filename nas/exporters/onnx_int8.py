@@ -7,8 +7,10 @@ and output are as in `model.onnx`. Codes of fewer bits than their type has are r
 opset 21. ONNX Runtime computes layers with either in floats between codes, and on x86 those with signed activations.
 
 On x86 processors with AVX2 or AVX-512 but without VNNI, ONNX Runtime adds pairs of products of unsigned activations and
-8-bit weights in 16 bits, which saturate. The session option `session.x64quantprecision` avoids that
-(onnxruntime_session_options_config_keys.h), and so do weights of 7 bits: 2 * 255 * 63 fits.
+8-bit weights in 16 bits, which saturate. Weights of 7 bits avoid that (2 * 255 * 63 fits), and so does the session
+option `session.x64quantprecision` (onnxruntime_session_options_config_keys.h), at a price: with ONNX Runtime 1.31 on a
+core with VNNI, where both are needless, a network of the space `quickstart` took 99 us with weights of 8 bits, 98 us
+with 7, and 162 us with 8 and the option.
 """
 
 from __future__ import annotations

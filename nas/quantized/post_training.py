@@ -50,14 +50,14 @@ def quantize(
         model: the network; its normalisation statistics are the stored ones.
         images: what ranges of activations are observed on, in batches.
         observer: how, a name of `nas.quantized.ranges.OBSERVERS`.
-        weight_bits: 2 to 8, of all multiplying layers or by their path (8 where it is not named). 7 is safe on x86
-            processors without VNNI, whose sums of two products of 8 bits saturate in ONNX Runtime by default.
+        weight_bits: 2 to 8, of all multiplying layers or by their path (8 where it is not named). 7 for all of them is
+            safe on x86 processors without VNNI, see `nas/exporters/onnx_int8.py`.
         act_bits: 2 to 8 or 16, of all results of layers or by the path of the layer (8 where it is not named). A ReLU
             that is not named has those of the layer before, one that only moves values leaves their codes alone.
         per_channel: a step per output channel of the weights, instead of one per layer.
         symmetric_acts: activations in signed codes around 0 instead of unsigned ones with a zero point.
         first_last_bits: of the weights of the first and of the last multiplying layer, where `weight_bits` does not
-            name them, and of the image; None treats them as the others.
+            name them; None treats them as the others. The image has 8 bits in any case.
         batch: images at a time; `moving_average` weighs batches.
 
     Raises:
@@ -86,7 +86,7 @@ def quantize(
         whole("first_last_bits", first_last_bits, *WEIGHT_BITS)
         named = weight_bits if isinstance(weight_bits, Mapping) else {}
         for_weights |= {path: first_last_bits for path in ends - set(named)}
-    widths = {INPUT: first_last_bits or (act_bits if isinstance(act_bits, int) else 8)}
+    widths = {INPUT: 8}
     for node in graph.nodes:
         follows = is_clamp(node) and not (isinstance(act_bits, Mapping) and node.path in act_bits)
         bits = widths.get(node.inputs[0], 8) if follows else for_acts[node.path]

@@ -10,14 +10,16 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from onnx import numpy_helper
 
 from nas import data_source
 from nas.exporters import onnx_int8 as exporter
 from nas.exporters._emit import EMIT
 from nas.exporters._graph import record
 from nas.exporters._int8 import onnxruntime_logits
-from nas.measure import onnxruntime_session
 from nas.model import Model
 from nas.quantized.integer import IntegerNetwork
 from nas.quantized.post_training import quantize
@@ -67,7 +69,10 @@ def drawn_images(space: SearchSpace, count: int = 12) -> np.ndarray:
 
 
 def logits(network: IntegerNetwork, images: np.ndarray) -> np.ndarray:
-    session = onnxruntime_session(exporter.build(network).SerializeToString())
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")  # weights here have 8 bits
+    proto = exporter.build(network).SerializeToString()
+    session = onnxruntime.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
     pixels = (images.astype(np.float32) / 255).transpose(0, 3, 1, 2)
     return np.asarray(session.run(None, {"images": pixels})[0])
 
@@ -194,8 +199,6 @@ def test_real_images_are_answered_alike(untrained: Any) -> None:
 
 
 def test_what_is_stored_are_the_codes(untrained: Any) -> None:
-    from onnx import numpy_helper
-
     model = untrained(around(FlyNet(3, 2, 2)))
     network = quantize(model, drawn_images(model.space))
     proto = exporter.build(network)
@@ -211,11 +214,9 @@ def test_what_is_stored_are_the_codes(untrained: Any) -> None:
 
 
 def test_onnxruntime_computes_in_integers(untrained: Any, tmp_path: Any) -> None:
-    import onnx
-    import onnxruntime
-
     model = untrained(around(Residual(), 16, 2))
-    network = quantize(model, drawn_images(model.space))
+    network = quantize(model, drawn_images(model.space), weight_bits=7, first_last_bits=None)
+    assert max(np.abs(weights.codes.astype(int)).max() for weights in network.weights.values()) == 63
     assert exporter.export(network, tmp_path) == ("model_int8.onnx",)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")

@@ -76,7 +76,7 @@ def test_bits_of_single_layers(digits: Any) -> None:
     assert (by_path[first].bits, by_path[second].bits, by_path[last].bits) == (6, 3, 2)
     assert np.abs(by_path[second].codes).max() == 3 and np.abs(by_path[last].codes).max() == 1
     (name,) = (name for name, path in paths.items() if path == second)
-    assert network.codings[name].last == 15 and network.codings["images"].last == 63
+    assert network.codings[name].last == 15 and network.codings["images"].last == 255
 
 
 @pytest.mark.parametrize(
