@@ -31,9 +31,11 @@ from nas.exporters._working import PART, publish, working_folder
 from nas.measure import onnxruntime_latency, onnxruntime_session
 from nas.model import Model
 from nas.plain import dumps, plain
+from nas.quantized.own_bits import TooWide, check_widest, has_bits
 from nas.store import versions
 from nas.training.loss import wrong
 from nas.training.recipe import Recipe
+from search_spaces.precision import without_bits
 from search_spaces.space import SearchSpace
 
 REPORT, README = "report.json", "README.md"
@@ -100,6 +102,8 @@ def export(
                 )
         chosen = [load_device(each) if isinstance(each, str) else each for each in devices or device_names()]
         origin = source(network, data, recipe, seed, start, name, teacher, distillation)
+        if quantize == "int8":
+            check_widest(origin.space)  # before the training
         for note in origin.notes:
             watcher.message(note)
         with working_folder(folder) as place:
@@ -187,17 +191,25 @@ def _write(
     """Write every file but the report, which is returned."""
     space, splits = model.space, origin.splits
     watcher.message(f"writing the model and testing it on {len(splits.test_labels):,} images")
-    names = [*native.export(model, folder), *onnx.export(model, folder)]
+    # what ONNX holds of a network with bits is the one of real numbers, and `model_int8.onnx` the one of integers
+    exact = model._replace(space=without_bits(space))
+    names = [*native.export(model, folder), *onnx.export(exact, folder)]
     logits = model.logits(splits.test_images)
-    agreement = _agreement(folder / onnx.FILE, splits.test_images[:compared_images], logits[:compared_images])
+    compared = splits.test_images[:compared_images]
+    expected = exact.logits(compared) if has_bits(space) else logits[:compared_images]
+    agreement = _agreement(folder / onnx.FILE, compared, expected)
     accuracy = 1 - int(wrong(jnp.asarray(logits), jnp.asarray(splits.test_labels))) / len(splits.test_labels)
     readme, notes, integers = _readme(model, splits.name, accuracy), list(origin.notes), {}
-    if quantize == "int8":
+    if quantize == "int8" or has_bits(space):
         watcher.message(f"quantizing it to {onnx_int8.FILE}")
-        integers["int8"], more = _int8.write(model, folder, splits, compared_images, measure_seconds)
-        names.append(onnx_int8.FILE)
-        notes += more
-        readme += _int8.readme(integers["int8"])
+        try:
+            integers["int8"], more = _int8.write(model, folder, splits, compared_images, measure_seconds)
+        except TooWide as error:
+            notes.append(f"no {onnx_int8.FILE}: {error}")
+        else:
+            names.append(onnx_int8.FILE)
+            notes += more
+            readme += _int8.readme(integers["int8"])
     (folder / README).write_text(readme, encoding="utf-8")
     watcher.message("measuring the latency on this machine")
     layers = space.lower()

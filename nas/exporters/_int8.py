@@ -12,8 +12,10 @@ from nas.data import Splits
 from nas.exporters import onnx_int8
 from nas.measure import onnxruntime_latency, onnxruntime_session
 from nas.model import Model
+from nas.quantized.own_bits import has_bits, own_bits
 from nas.quantized.post_training import quantize
 from nas.stratify import drawn
+from search_spaces.precision import without_bits
 
 CHOICES = ("none", "int8")
 CALIBRATION_IMAGES = 256
@@ -38,11 +40,20 @@ def write(
 ) -> tuple[dict[str, Any], list[str]]:
     """Write `model_int8.onnx` into `folder`; the report of it, and notes for a person.
 
-    Ranges are observed on training images. The accuracy is that of ONNX Runtime on all test images; `agreement` is the
-    share of the first `compared_images` of them that it answers as the network of integers does.
+    Ranges are observed on training images. A network that was searched with bits keeps them. The accuracy is that of
+    ONNX Runtime on all test images; `agreement` is the share of the first `compared_images` of them that it answers as
+    the network of integers does.
     """
     images = splits.train_images[drawn(len(splits.train_images), CALIBRATION_IMAGES)]
-    network = quantize(model, images, observer=OBSERVER, weight_bits=WEIGHT_BITS, first_last_bits=None)
+    weight_bits: int | dict[str, int] = WEIGHT_BITS
+    act_bits: int | dict[str, int] = 8
+    if has_bits(model.space):
+        own = own_bits(model)
+        weight_bits, act_bits = {path: min(bits, WEIGHT_BITS) for path, bits in own.weights.items()}, own.acts
+        model = model._replace(space=without_bits(model.space))
+    network = quantize(
+        model, images, observer=OBSERVER, weight_bits=weight_bits, act_bits=act_bits, first_last_bits=None
+    )
     (name,) = onnx_int8.export(network, folder)
     logits = onnxruntime_logits(folder / name, splits.test_images)
     expected = network.logits(splits.test_images[:compared_images])
@@ -56,8 +67,8 @@ def write(
         "measured": {"onnxruntime": {**onnxruntime_latency(folder / name, min_seconds=measure_seconds),
                                      "precision": "int8"}},
         "bytes": (folder / name).stat().st_size,
-        "weight_bits": WEIGHT_BITS,
-        "act_bits": 8,
+        "weight_bits": weight_bits,
+        "act_bits": act_bits,
         "observer": OBSERVER,
         "calibration_images": len(images),
     }  # fmt: skip
@@ -73,7 +84,7 @@ def readme(report: dict[str, Any]) -> str:
     """
     return f"""
 `{onnx_int8.FILE}` takes and gives the same and computes in integers of 8 bits; {report["test_accuracy"]:.2%} of the
-test images are answered correctly. Its weights use 7 of the bits, so that sums fit on processors of all kinds.
+test images are answered correctly. Weights use at most 7 of the bits, so that sums fit on processors of all kinds.
 """
 
 

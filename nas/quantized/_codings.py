@@ -55,13 +55,13 @@ def placed(graph: Graph, codings: dict[str, Coding]) -> tuple[Graph, dict[str, C
     graph = renamed(Graph(nodes, graph.output, graph.shapes), same)
     settled = set()
     for node in reversed(graph.nodes):
-        if _moves(node) and len(node.outputs) == 1 and node.outputs[0] in codings:
+        if moves(node) and len(node.outputs) == 1 and node.outputs[0] in codings:
             for name in node.inputs:
                 if len(graph.consumers(name)) == 1:
                     code(name, codings[node.outputs[0]])
                     settled.add(name)
     for node in graph.nodes:
-        if _moves(node) and len(node.inputs) == 1:
+        if moves(node) and len(node.inputs) == 1:
             for name in node.outputs:
                 if name in codings and name not in settled:
                     code(name, codings[node.inputs[0]])
@@ -88,6 +88,6 @@ def _clamped(given: Coding, function: str) -> Coding:
     return given._replace(first=first, last=last)
 
 
-def _moves(node: Node) -> bool:
+def moves(node: Node) -> bool:
     """Layers whose results are some of their inputs, so that rounding and clamping may come before or after them."""
     return node.op in MOVES or (node.op == "Pool" and not is_mean(node))
