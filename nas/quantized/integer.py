@@ -188,7 +188,8 @@ def layer_differences(network: IntegerNetwork, images: np.ndarray) -> list[Diffe
     """Every layer in integers against the layer in float64 on dequantized values, both on the same codes.
 
     The other form multiplies real weights (`step * code`) with real inputs and rounds the result to the output's
-    codes. `units` are steps of the output; of logits, which have no step, they are steps of their sums.
+    codes. `units` are steps of the output; of logits, which have no step, they are steps of their sums, or of float32
+    where those are coarser.
 
     Example:
         >>> import jax
@@ -207,8 +208,8 @@ def layer_differences(network: IntegerNetwork, images: np.ndarray) -> list[Diffe
     def layer(node: Node, inputs: Arrays) -> Arrays:
         results = network.layer(node, inputs)
         for result, wanted, name in zip(results, _fake(network, node, inputs), node.outputs, strict=True):
-            step = 1.0 if name in network.codings else _logit_step(network, node)
-            apart = np.abs(result - wanted) / step
+            unit = np.ones(()) if name in network.codings else _logit_unit(network, node, result)
+            apart = np.abs(result - wanted) / unit
             found.append(Difference(node.path, node.op, float(apart.max()), float((apart > 0.5).mean())))
         return results
 
@@ -320,6 +321,8 @@ def _fake(network: IntegerNetwork, node: Node, inputs: Arrays) -> Arrays:
     return tuple(y if to is None else to.codes(y) for y, to in zip(found, codings, strict=True))
 
 
-def _logit_step(network: IntegerNetwork, node: Node) -> np.ndarray:
+def _logit_unit(network: IntegerNetwork, node: Node, logits: np.ndarray) -> np.ndarray:
+    """The step of sums, or that of float32 where it is the larger one."""
     step = np.asarray(network.codings[node.inputs[0]].step, np.float64)
-    return step * network.weights[node.outputs[0]].step[0] if node.op in MULTIPLYING else step
+    step = step * network.weights[node.outputs[0]].step[0] if node.op in MULTIPLYING else step
+    return np.maximum(step, np.spacing(np.abs(logits)).astype(np.float64))
