@@ -1,7 +1,7 @@
 """Training of a few networks that share their weights and can be switched between (`nas/training/switches.py`).
 
 In every step each network goes forwards and backwards on the same batch, and the sum of their gradients moves the
-shared weights once. One program of a loop serves any number of networks.
+shared weights once. A step is one program, which grows with the number of networks; judging them is one for all.
 
 Source: Guerra Fernandez, thesis (Monash 2024), Algorithm 3.
 

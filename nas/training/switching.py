@@ -8,13 +8,13 @@ Shape letters: `R` networks, `S` sets of normalisation, `N` images, `C` channels
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from nas.training.loss import self_distilled, soft_cross_entropy
 from nas.training.switches import Switches, check_teacher, joined
@@ -53,19 +53,20 @@ def gradients(of: Switches, distillation: Distillation | None = None) -> Gradien
         >>> losses.shape
         (2,)
     """
-    supernet, genes = of.supernet, jnp.asarray(of.genes)
+
+    def maps_of(shared: Any, own: Any, x: Array, number: int, progress: Array) -> tuple[Array, dict[str, Array]]:
+        # genes known while tracing: only what this network computes is compiled
+        return of.supernet.features(joined(shared, own), x, of.genes[number], "train", progress)
 
     def by_labels(shared: Any, private: Any, x: Array, targets: Array, progress: Array) -> tuple[Array, Any]:
-        def loss_of(shared: Any, own: Any, row: Array) -> Array:
-            return soft_cross_entropy(supernet.apply(joined(shared, own), x, row, "train", progress), targets)
+        def loss_of(shared: Any, own: Any, number: int) -> Array:
+            return soft_cross_entropy(maps_of(shared, own, x, number, progress)[0], targets)
 
-        def body(total: Any, each: Any) -> tuple[Any, Any]:
-            loss, (by_shared, by_own) = jax.value_and_grad(loss_of, (0, 1))(shared, *each)
-            return jax.tree.map(jnp.add, total, by_shared), (loss, by_own)
-
-        start = jax.tree.map(jnp.zeros_like, shared)
-        total, (losses, by_own) = lax.scan(body, start, (_per_network(of, private), genes))
-        return losses, (total, _per_set(of, by_own))
+        derivative = jax.value_and_grad(loss_of, (0, 1))
+        # no loop of the program: a convolution inside one takes XLA seventeen times as long on CPUs
+        found = [derivative(shared, _own(of, private, number), number) for number in range(len(of.genes))]
+        losses, by_each = zip(*found, strict=True)
+        return jnp.stack(losses), (_sum([total for total, _ in by_each]), _per_set(of, [own for _, own in by_each]))
 
     if distillation is None:
         return by_labels
@@ -74,31 +75,26 @@ def gradients(of: Switches, distillation: Distillation | None = None) -> Gradien
     in_use = _channels(of)
 
     def by_the_first(shared: Any, private: Any, x: Array, targets: Array, progress: Array) -> tuple[Array, Any]:
-        def maps_of(shared: Any, own: Any, row: Any) -> tuple[Array, dict[str, Array]]:
-            return supernet.features(joined(shared, own), x, row, "train", progress)
-
-        def loss_of(shared: Any, own: Any, teacher_maps: dict[str, Array], row: Array, used: Any) -> Array:
-            logits, maps = maps_of(shared, own, row)
-            shown = {name: each * used[name] if name in used else each for name, each in teacher_maps.items()}
+        def loss_of(shared: Any, own: Any, teacher_maps: dict[str, Array], number: int) -> Array:
+            logits, maps = maps_of(shared, own, x, number, progress)
+            shown = {
+                name: each * in_use[name][number] if name in in_use else each for name, each in teacher_maps.items()
+            }
             return self_distilled(logits, teacher, maps, shown, output, features)
 
-        def body(total: Any, each: Any) -> tuple[Any, Any]:
-            own, row, used = each
-            loss, (by_shared, by_own, back) = jax.value_and_grad(loss_of, (0, 1, 2))(shared, own, maps, row, used)
-            return jax.tree.map(jnp.add, total, (by_shared, back)), (loss, by_own)
-
-        sets = _per_network(of, private)
-        first, others = (jax.tree.map(lambda leaf, rows=rows: leaf[rows], sets) for rows in (0, slice(1, None)))
-        # genes known while tracing: that one network is compiled, not the space
-        (teacher, maps), pull = jax.vjp(lambda shared, own: maps_of(shared, own, of.genes[0]), shared, first)
+        (teacher, maps), pull = jax.vjp(
+            lambda shared, own: maps_of(shared, own, x, 0, progress), shared, _own(of, private, 0)
+        )
         loss, by_logits = jax.value_and_grad(soft_cross_entropy)(teacher, targets)
-        start = jax.tree.map(jnp.zeros_like, (shared, maps))
-        pupils = (others, genes[1:], {name: rows[1:] for name, rows in in_use.items()})
-        (total, by_maps), (losses, by_others) = lax.scan(body, start, pupils)
-        by_shared, by_first = pull((by_logits, by_maps))
-        by_own = jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), by_first, by_others)
-        losses = jnp.concatenate([loss[None], losses])
-        return losses, (jax.tree.map(jnp.add, total, by_shared), _per_set(of, by_own))
+        losses, by_maps = [loss], [jax.tree.map(jnp.zeros_like, maps)]
+        totals: list[Any] = []
+        owns: list[Any] = []
+        derivative = jax.value_and_grad(loss_of, (0, 1, 2))
+        for number in range(1, len(of.genes)):
+            loss, (total, own, back) = derivative(shared, _own(of, private, number), maps, number)
+            losses, totals, owns, by_maps = [*losses, loss], [*totals, total], [*owns, own], [*by_maps, back]
+        first, own = pull((by_logits, _sum(by_maps)))
+        return jnp.stack(losses), (_sum([first, *totals]), _per_set(of, [own, *owns]))
 
     return by_the_first
 
@@ -113,11 +109,15 @@ def _channels(of: Switches) -> dict[str, Array]:
     return found
 
 
-def _per_network(of: Switches, private: Any) -> Any:
-    """From `[S, ...]` to `[R, ...]`."""
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(of.genes), *leaf.shape[1:])), private)
+def _own(of: Switches, private: Any, number: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[of.place(number)], private)
 
 
-def _per_set(of: Switches, gradient: Any) -> Any:
-    """From `[R, ...]` to `[S, ...]`, summed over the networks that share a set."""
-    return gradient if of.private else jax.tree.map(lambda leaf: leaf.sum(0, keepdims=True), gradient)
+def _per_set(of: Switches, by_network: Sequence[Any]) -> Any:
+    """Gradients `[S, ...]`, summed over the networks that share a set."""
+    rows = by_network if of.private else [_sum(by_network)]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+
+
+def _sum(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: sum(leaves), *trees)

@@ -239,7 +239,7 @@ def test_every_network_starts_as_a_copy_also_of_weights_without_bits(four):
 @pytest.mark.parametrize("distillation", [None, Distillation()], ids=["labels", "distilled"])
 def test_every_network_learns(ranged, digits, distillation):
     data, unseen = digits
-    recipe = Recipe(epochs=5, batch=32, learning_rate=0.1, shift=0, flip=False)
+    recipe = Recipe(epochs=8, batch=32, learning_rate=0.1, shift=0, flip=False)
     said = []
 
     def report(epoch, loss):
@@ -250,8 +250,8 @@ def test_every_network_learns(ranged, digits, distillation):
     )
     found = train(ranged, data, recipe, jax.random.key(0), report=report, distillation=distillation)
     errors = evaluate(ranged, found, unseen)
-    assert (errors < np.minimum(0.5, before - 0.2)).all(), (before, errors)
-    assert [epoch for epoch, _ in said] == list(range(5)) and said[-1][1] < said[0][1]
+    assert (errors < before - 0.35).all(), (before, errors)
+    assert [epoch for epoch, _ in said] == list(range(8)) and said[-1][1] < said[0][1]
 
 
 def test_a_training_goes_on_where_it_was_stopped(four, digits, tmp_path):
