@@ -1,11 +1,12 @@
 """Post-training quantization and training with rounding, judged in integers on the test images of Fashion-MNIST.
 
-    python scripts/judge_quantization.py [--data NAME] [--epochs N] [--tuning N] [--out FOLDER] [--work FOLDER]
+    python scripts/judge_quantization.py [--data NAME] [--train N] [--epochs N] [--tuning N] [--out FOLDER] [--work FOLDER]
 
 One network of the space `quickstart` is trained in float32. It is quantized as it is (settings below), and after a few
 epochs of training with rounding. What is judged is the network of integers (`nas/quantized`), and for int8 the ONNX
 file in ONNX Runtime beside it. Trainings are kept in `--work` and go on from there; results go to
-`FOLDER/quantization.json`. Prints a table in Markdown. About half an hour on one core with all 60,000 images.
+`FOLDER/quantization.json`. Prints a table in Markdown. About twenty minutes on one core; all of the test images are
+judged, whatever is trained on.
 """
 
 from __future__ import annotations
@@ -103,16 +104,18 @@ def main() -> None:
     """Train, quantize, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="fashion_mnist")
-    parser.add_argument("--epochs", type=int, default=10, help="of the training in float32 (%(default)s)")
+    parser.add_argument("--train", type=int, default=20_000, help="images (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=8, help="of the training in float32 (%(default)s)")
     parser.add_argument("--tuning", type=int, default=3, help="epochs with rounding (%(default)s)")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--work", type=Path, default=Path("runs/judge_quantization"))
     asked = parser.parse_args()
-    splits = split(load(asked.data), 2000, 0, None)
+    splits = split(load(asked.data), 2000, 0, asked.train)
     data, space = Images.of(splits), network()
     meta = Meta("quickstart", tuple(map(str, range(10))), tuple(splits.mean.tolist()), tuple(splits.std.tolist()))
     file = asked.out / "quantization.json"
-    settings = {"data": asked.data, "epochs": asked.epochs, "tuning": asked.tuning, "params": space.params}
+    settings = {"data": asked.data, "epochs": asked.epochs, "tuning": asked.tuning, "params": space.params,
+                "train": len(splits.train_labels), "test": len(splits.test_labels)}  # fmt: skip
     kept = json.loads(file.read_text()) if file.is_file() else {}
     rows: dict[str, dict[str, float]] = kept.get("rows", {}) if kept.get("settings") == settings else {}
     began = time.monotonic()

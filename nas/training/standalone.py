@@ -122,6 +122,7 @@ def train(
     first = completed(
         space, first, data.images[:EVALUATION_BATCH], data.mean, data.std, depthwise, anew=variables is None
     )
+    first = {**first, "params": recipe.prepared(first["params"])}
     steps = recipe.epochs * (count // recipe.batch)
     average = first["params"] if recipe.ema else None
     momentum = recipe.started(steps, first["params"])
