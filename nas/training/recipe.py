@@ -52,8 +52,8 @@ class Recipe:
         smoothing: share of a label that goes to all classes.
         shift: pixels, how far images move at most.
         flip: whether half of the images are mirrored.
-        optimizer: `sgd`, `adamw` (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101), or `sphere`: filters turn
-            on unit spheres, for weights of 1 bit (`nas/training/sphere.py`), all else by SGD.
+        optimizer: `sgd`, `adamw` (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101), or `sphere`, for weights
+            of 1 bit: filters turn on unit spheres (`nas/training/sphere.py`), all else follows SGD.
         warmup: share of the steps.
         ema: decay of the exponential moving average of the weights, which is what is evaluated and returned; 0 for
             none.
@@ -141,8 +141,9 @@ class Recipe:
         """Parameters as a training may start from them: with `sphere`, filters of norm 1.
 
         Example:
-            >>> Recipe(optimizer="sphere").prepared({"conv": {"kernel": jnp.array([[3.0], [4.0]])}})["conv"]["kernel"].sum()
-            Array(1.4000001, dtype=float32)
+            >>> layer = {"kernel": jnp.array([[3.0], [4.0]])}
+            >>> round(float(Recipe(optimizer="sphere").prepared({"conv": layer})["conv"]["kernel"].sum()), 3)
+            1.4
         """
         if self.optimizer != "sphere":
             return params
