@@ -1,6 +1,7 @@
 """Post-training quantization and training with rounding, judged in integers on the test images of Fashion-MNIST.
 
-    python scripts/judge_quantization.py [--data NAME] [--train N] [--epochs N] [--tuning N] [--out FOLDER] [--work FOLDER]
+    python scripts/judge_quantization.py [--data NAME] [--train N] [--epochs N] [--tuning N] [--out FOLDER]
+                                         [--work FOLDER]
 
 One network of the space `quickstart` is trained in float32. It is quantized as it is (settings below), and after a few
 epochs of training with rounding. What is judged is the network of integers (`nas/quantized`), and for int8 the ONNX
