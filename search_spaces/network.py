@@ -11,7 +11,7 @@ from hw_models.errors import InputError
 from search_spaces.block import FROZEN
 from search_spaces.block import variable_shapes as block_shapes
 from search_spaces.initial import fill
-from search_spaces.rounding import rounding_of, watched
+from search_spaces.rounded_block import compressed
 from search_spaces.slots import Slot
 from search_spaces.space import SearchSpace
 
@@ -50,8 +50,9 @@ class Network(nn.Module):
         selection = FROZEN._replace(progress=progress, regularise=self.space.params >= REGULARISED_FROM)
         for slot in self.space.slots:
             block, io = slot.cases[0].block, slot.only_io(self.depthwise)
-            with watched(rounding_of(block, io, selection, mode)):
-                x = block.net(io).clone(name=module_name(slot), parent=self)(x, selection, mode)
+            name = module_name(slot)
+            with compressed(block, io, selection, mode, (*self.path, name)):
+                x = block.net(io).clone(name=name, parent=self)(x, selection, mode)
         return x
 
 

@@ -1,7 +1,8 @@
 """Bits of weights and activations as decisions of a space, and the quantizers that round to them.
 
-Every block has the fields `weight_bits` and `act_bits`: None (numbers stay as they are), a number, or a `Choice`. Cost
-models price them as they stand; networks and supernets round by the `Scheme` of the space, with bits as traced operands.
+Every block has the fields `weight_bits` and `act_bits`: None (numbers stay as they are), a number, or a `Choice`.
+Cost models price them as they stand; networks and supernets round by the `Scheme` of the space, with bits as traced
+operands.
 """
 
 from __future__ import annotations

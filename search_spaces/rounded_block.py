@@ -1,11 +1,14 @@
-"""One block of a supernet in one call: rounded where it has bits, by the part of the shared weights that is in use.
+"""One block of a network in one call: pruned and rounded where it has a density or bits, by what is in use of the
+shared weights.
 
-Shape letters: `V` combinations of what decides which part is in use.
+Shape letters: `V` combinations of what decides which part is in use, `K` densities.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -17,7 +20,9 @@ from jax import Array
 
 from search_spaces.block import Block, BlockIO, Selection, variable_shapes
 from search_spaces.channels import is_soft
-from search_spaces.choice import options
+from search_spaces.choice import Choice, options
+from search_spaces.density import kept
+from search_spaces.masking import Mask
 from search_spaces.precision import rounds
 from search_spaces.rounding import rounding_of, watched
 
@@ -27,7 +32,7 @@ WEIGHT_NAMES = ("kernel", "filters")
 def applied(
     block: Block, io: BlockIO, variables: Any, x: Array, selection: Selection, mode: str
 ) -> tuple[Array, dict[str, Any]]:
-    """The output of `block.net(io)`, rounded where the block has bits, and the statistics that it made.
+    """The output of `block.net(io)`, pruned and rounded where the block is, and the statistics that it made.
 
     Example:
         >>> from search_spaces.block import FROZEN
@@ -38,19 +43,31 @@ def applied(
         >>> applied(block, io, variables, x, FROZEN, "calibrate")[1]["batch_stats"]["conv"]["input_high"].tolist()
         [1.0]
     """
-    rounding = None
-    if rounds(block):
-        rounding = rounding_of(block, io, selection, mode, _Parts(block, io, selection).used)
-    with watched(rounding):
+    with compressed(block, io, selection, mode):
         # Statistics are mutable only so that training needs none; the compiler drops what nobody reads.
         y, made = block.net(io).apply(variables, x, selection, mode, mutable=["batch_stats"])
     return y, made
 
 
-class _Parts:
-    """Which part of each shared weight is in use, where widths or masked fields decide it."""
+def compressed(
+    block: Block, io: BlockIO, selection: Selection, mode: str, within: tuple[str, ...] = ()
+) -> AbstractContextManager[Any]:
+    """Within it the layers of `block`, whose module has the path `within`, are called pruned and rounded."""
+    prunes = block.pruning(io) is not None
+    if not prunes and not rounds(block):
+        return watched(None)
+    parts = Parts(block, io, selection, len(within))
+    return watched(rounding_of(block, io, selection, mode, parts.used, parts.mask if prunes else None))
 
-    def __init__(self, block: Block, io: BlockIO, selection: Selection):
+
+class Parts:
+    """Which part of each shared weight is in use, where widths or masked fields decide it, and what of it is kept.
+
+    Paths of layers begin with `outside` names that are not the block's.
+    """
+
+    def __init__(self, block: Block, io: BlockIO, selection: Selection, outside: int = 0):
+        self.block, self.io, self.outside = block, io, outside
         self.table, fields = _sizes(block, io)
         index = selection.width if self.table is not None and not isinstance(io.in_channels, int) else None
         for name, count in fields.items():
@@ -63,12 +80,13 @@ class _Parts:
             else:
                 index = index * count + chosen
         self.index = index
+        self.density = selection.field("density") if len(options(block.density)) > 1 else None
 
     def used(self, path: tuple[str, ...], name: str) -> Array | None:
         """Bool, broadcastable to the weight `name` at `path`; under shares, what any of them uses."""
         if self.table is None or self.index is None:
             return None
-        starts, ends, shape = self.table["/".join((*path, name))]
+        starts, ends, shape = self.table["/".join((*path[self.outside :], name))]
         whole: Array | None = None
         for axis, size in enumerate(shape):
             if (starts[:, axis] == 0).all() and (ends[:, axis] == size).all():
@@ -80,26 +98,87 @@ class _Parts:
             whole = row if whole is None else whole & row
         return whole
 
+    def mask(self, path: tuple[str, ...], name: str) -> Mask | None:
+        """What is kept of the weight `name` at `path`; None where it stays dense."""
+        limits = kept_structures(self.block, self.io).get("/".join((*path[self.outside :], name)))
+        if limits is None:
+            return None
+        assert self.io.sparsity is not None
+        rows = jnp.asarray(limits)
+        if self.index is None:
+            row = rows[0]
+        elif is_soft(self.index):
+            row = (self.index[:, None] * rows).sum(0)  # a matrix product would round on some accelerators
+        else:
+            row = rows[self.index]
+        return Mask(self.io.sparsity, row, self.density)
+
+
+@lru_cache(maxsize=1024)
+def kept_structures(block: Block, io: BlockIO) -> dict[str, np.ndarray]:
+    """How many structures each weight `kernel` keeps, int32 `[V, K]`; those that stay dense in every case are missing.
+
+    Weights of layers that do not mix channels are among them: shapes alone do not say which they are.
+
+    Example:
+        >>> from search_spaces.blocks.conv_norm import ConvNorm
+        >>> from search_spaces.density import Sparsity
+        >>> io = BlockIO(4, 4, 8, 2, sparsity=Sparsity("2:4"))
+        >>> kept_structures(ConvNorm(density=Choice(0.5, 1)), io)["conv/kernel"].tolist()
+        [[2, 4]]
+    """
+    sparsity, densities = io.sparsity, options(block.pruning(io))
+    assert sparsity is not None
+    combinations = [_weights(*each) for each in _combinations(block, io)]
+    found = {}
+    for path in dict.fromkeys(path for row in combinations for path in row):
+        rows, prunes = np.zeros((len(combinations), len(densities)), np.int32), False
+        for number, row in enumerate(combinations):
+            if path not in row or not path.endswith("kernel"):
+                continue
+            *taps, inputs, outputs = row[path]
+            units = sparsity.units(math.prod(taps), inputs, outputs)
+            # of a layer that stays dense no more can be kept than there is
+            rows[number] = [kept(units, density) for density in densities] if units else math.prod(row[path])
+            prunes |= bool((rows[number] < units).any())
+        if prunes:
+            found[path] = rows
+    return found
+
+
+def _combinations(block: Block, io: BlockIO) -> list[tuple[Block, BlockIO]]:
+    """The block with every combination of the pairs of widths of `io` and of what else decides the sizes of weights."""
+    if isinstance(io.in_channels, int) or isinstance(io.out_channels, int):
+        pairs = [(io.in_channels, io.out_channels)]
+    else:
+        pairs = list(zip(io.in_channels, io.out_channels, strict=True))
+    fields = _fields(block, io)
+    return [
+        (
+            block.with_values(**dict(zip(fields, values, strict=True))),
+            replace(io, in_channels=inp, out_channels=out),
+        )
+        for (inp, out), values in itertools.product(pairs, itertools.product(*fields.values()))
+    ]
+
+
+def _fields(block: Block, io: BlockIO) -> dict[str, tuple[Any, ...]]:
+    """The masked fields that `block` still searches, and its density where that is a width."""
+    names = (*block.masked(), *(("density",) if isinstance(block.thinning(io), Choice) else ()))
+    return {name: options(getattr(block, name)) for name in names}
+
 
 @lru_cache(maxsize=1024)
 def _sizes(block: Block, io: BlockIO) -> tuple[dict[str, Any] | None, dict[str, int]]:
     """Of each weight, where the part begins and ends in every combination, `[V, rank]` each, and its whole shape.
 
-    Combinations are those of the pairs of widths of `io` and of the masked fields that `block` still searches, whose
-    numbers of values come second. None where there is one combination only.
+    The numbers of values of the fields among what is combined come second. None where there is one combination only.
     """
-    fields = {name: options(getattr(block, name)) for name in block.masked()}
-    counts = {name: len(values) for name, values in fields.items()}
-    if isinstance(io.in_channels, int) or isinstance(io.out_channels, int):
-        pairs = [(io.in_channels, io.out_channels)]
-    else:
-        pairs = list(zip(io.in_channels, io.out_channels, strict=True))
-    if len(pairs) == 1 and not fields:
+    counts = {name: len(values) for name, values in _fields(block, io).items()}
+    combinations = _combinations(block, io)
+    if len(combinations) == 1 and not counts:
         return None, {}
-    whole, found = _weights(block, io), []
-    for (inp, out), values in itertools.product(pairs, itertools.product(*fields.values())):
-        concrete = block.with_values(**dict(zip(fields, values, strict=True)))
-        found.append(_weights(concrete, replace(io, in_channels=inp, out_channels=out)))
+    whole, found = _weights(block, io), [_weights(*each) for each in combinations]
     table = {}
     for path, shape in whole.items():
         sizes = np.asarray([row.get(path, (0,) * len(shape)) for row in found])

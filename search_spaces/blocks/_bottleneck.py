@@ -31,6 +31,16 @@ def expanded(in_channels: int, expand: float) -> int:
     return in_channels if expand == 1 else make_divisible(in_channels * expand)
 
 
+def thinned(hidden: int, density: float | None) -> int:
+    """The `density` of `hidden` channels, a multiple of 8 and no more than they are; all of them without one.
+
+    Example:
+        >>> thinned(96, 0.5), thinned(96, 0.01), thinned(4, 0.5), thinned(96, None)
+        (48, 8, 4, 96)
+    """
+    return hidden if density is None or density >= 1 else min(hidden, make_divisible(hidden * density))
+
+
 def check_hidden(hidden: int | None, expand: Any) -> None:
     """Raise InputError unless `hidden`, a width given in place of the expanded one, can be used.
 
