@@ -46,7 +46,7 @@ def applied(
     with compressed(block, io, selection, mode):
         # Statistics are mutable only so that training needs none; the compiler drops what nobody reads.
         y, made = block.net(io).apply(variables, x, selection, mode, mutable=["batch_stats"])
-    return y, made
+    return y, dict(made)
 
 
 def compressed(

@@ -26,6 +26,7 @@ from search_spaces import layers
 from search_spaces.blocks._grouped import ElasticGroups
 from search_spaces.channels import is_soft
 from search_spaces.choice import options
+from search_spaces.kept import keep
 from search_spaces.masking import Mask
 from search_spaces.normalisation import NORM_MOMENTUM
 from search_spaces.precision import Scheme, rounded, rounds
@@ -41,19 +42,19 @@ Masks = Callable[[tuple[str, ...], str], Mask | None]
 
 
 class Bits(NamedTuple):
-    """Bits in use: the `values` they may take and a traced `index` or a share for each; None where there is one."""
+    """Bits in use: the `values` they may take and a traced index `in_use` or a share for each; None for one."""
 
     values: tuple[int, ...]
-    index: Array | None
+    in_use: Array | None
 
     def applied(self, function: Callable[[Any], Array]) -> Array:
         """`function(bits)`, or its results mixed by the shares."""
         if len(self.values) == 1:
             return function(self.values[0])
-        assert self.index is not None
-        if is_soft(self.index):
-            return sum(self.index[place] * function(bits) for place, bits in enumerate(self.values))  # type: ignore[return-value]
-        return function(jnp.asarray(self.values, jnp.float32)[self.index])
+        assert self.in_use is not None
+        if is_soft(self.in_use):
+            return sum(self.in_use[place] * function(bits) for place, bits in enumerate(self.values))  # type: ignore[return-value]
+        return function(jnp.asarray(self.values, jnp.float32)[self.in_use])
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +99,8 @@ class Rounding:
         where = self.used(module.path, name)
         if mask is None:
             return self._rounded(module, name, weight, where)
-        return mask.applied(weight, where, lambda weight, kept: self._rounded(module, name, weight, kept))
+        pruned = mask.applied(weight, where, lambda weight, kept: self._rounded(module, name, weight, kept))
+        return keep(pruned)  # small beside activations, and its mask is dear
 
     def _rounded(self, module: nn.Module, name: str, weight: Array, where: Array | None) -> Array:
         bits = self.weight_bits
