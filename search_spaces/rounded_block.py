@@ -13,18 +13,19 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from search_spaces.block import Block, BlockIO, Selection, variable_shapes
+from search_spaces.block import FROZEN, Block, BlockIO, Selection, variable_shapes
 from search_spaces.channels import is_soft
 from search_spaces.choice import Choice, options
 from search_spaces.density import kept
 from search_spaces.masking import Mask
 from search_spaces.precision import rounds
-from search_spaces.rounding import rounding_of, watched
+from search_spaces.rounding import mixes, rounding_of, watched
 
 WEIGHT_NAMES = ("kernel", "filters")
 
@@ -143,6 +144,44 @@ def kept_structures(block: Block, io: BlockIO) -> dict[str, np.ndarray]:
             prunes |= bool((rows[number] < units).any())
         if prunes:
             found[path] = rows
+    return found
+
+
+def pruned(block: Block, io: BlockIO, params: Any) -> Any:
+    """`params` of one block with everything decided, with zeros for the weights that it leaves out.
+
+    Example:
+        >>> from search_spaces.blocks.conv_norm import ConvNorm
+        >>> from search_spaces.density import Sparsity
+        >>> block, io = ConvNorm(kernel=1, density=0.5), BlockIO(4, 4, 2, 1, sparsity=Sparsity("1:2"))
+        >>> params = {"conv": {"kernel": jnp.asarray([[[[3.0], [4.0]]]])}}
+        >>> pruned(block, io, params)["conv"]["kernel"].ravel().tolist()
+        [0.0, 4.0]
+    """
+    if block.pruning(io) is None:
+        return params
+    parts, mixing = Parts(block, io, FROZEN), _mixing(block, io)
+
+    def leaf(path: Any, weight: Any) -> Any:
+        *within, name = (str(part.key) for part in path)
+        mask = parts.mask(tuple(within), name) if (*within, name) in mixing else None
+        return weight if mask is None else mask.applied(jnp.asarray(weight), None, lambda weight, kept: weight)
+
+    return jax.tree_util.tree_map_with_path(leaf, params)
+
+
+def _mixing(block: Block, io: BlockIO) -> set[tuple[str, ...]]:
+    """Paths of the weights of layers that mix channels."""
+    found = set()
+
+    def noted(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if context.method_name == "__call__" and mixes(context.module, block.HEAD):
+            found.add((*context.module.path, "kernel"))
+        return call(*args, **kwargs)
+
+    x = jax.ShapeDtypeStruct((1, io.in_h, io.in_w, io.in_channels), jnp.float32)
+    with nn.intercept_methods(noted):  # the plain form: compiled kernels take the place of some layers
+        jax.eval_shape(lambda x: block.net(replace(io, depthwise="xla")).init({}, x, FROZEN, "train"), x)
     return found
 
 

@@ -124,7 +124,9 @@ def _variants(slot: Slot, case: Case) -> list[tuple[Block, BlockIO]]:
 def _nothing_to_prune(space: SearchSpace, sparsity: Sparsity) -> InputError:
     said = f"sparsity={sparsity.pattern} changes no layer of space {space.name}"
     if sparsity.pattern == CHANNEL:
-        return InputError(f"{said}, whose blocks have no hidden channels: give a pattern of weights, such as 2:4")
+        return InputError(
+            f"{said}, whose blocks have no hidden channels to leave out: give a pattern of weights, such as 2:4"
+        )
     layers: list[Layer] = []
     for slot in space.slots[1:-1]:
         for case in slot.cases:
