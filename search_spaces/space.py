@@ -19,7 +19,7 @@ from jax import Array
 from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces import encoding
-from search_spaces.block import Block
+from search_spaces.block import EVERYWHERE, Block
 from search_spaces.choice import Choice, options, options_at
 from search_spaces.density import Sparsity
 from search_spaces.precision import Scheme
@@ -84,8 +84,10 @@ class SearchSpace:
         for path, stage in (("stem", self.stem), *((f"stages/{i}", s) for i, s in enumerate(self.stages))):
             if not isinstance(stage, Stage):
                 raise InputError(f"{path}: {stage!r} is not allowed: give a Stage")
-        if not isinstance(self.head, Block) or not self.head.HEAD or self.head.searched():
-            raise InputError(f"head={self.head!r} is not allowed: give a Classifier without choices")
+        if not isinstance(self.head, Block) or not self.head.HEAD or set(self.head.searched()) - set(EVERYWHERE):
+            raise InputError(
+                f"head={self.head!r} is not allowed: give a Classifier without choices but of bits and density"
+            )
         if self.widths is not None and not isinstance(self.widths, Rule):
             raise InputError(f"widths={self.widths!r} is not allowed: give ConstantRatio or Exponential")
         if not isinstance(self.residual_additions, bool):
@@ -311,8 +313,8 @@ class SearchSpace:
             )
             for path, (stride, blocks, widths) in stages.items()
         }  # fmt: skip
-        stem = frozen.pop("stem")
-        return dataclasses.replace(self, stem=stem, stages=tuple(frozen.values()), widths=None)
+        stem, head = frozen.pop("stem"), self.slots[-1].cases[0].chosen(self.decisions, array)
+        return dataclasses.replace(self, stem=stem, stages=tuple(frozen.values()), head=head, widths=None)
 
     def lower(self) -> list[Layer]:
         """The plain layers of a frozen space.

@@ -125,7 +125,7 @@ def _nothing_to_prune(space: SearchSpace, sparsity: Sparsity) -> InputError:
     said = f"sparsity={sparsity.pattern} changes no layer of space {space.name}"
     if sparsity.pattern == CHANNEL:
         return InputError(
-            f"{said}, whose blocks have no hidden channels to leave out: give a pattern of weights, such as 2:4"
+            f"{said}, whose blocks have no hidden channels to leave out: give another pattern, such as 2:4"
         )
     layers: list[Layer] = []
     for slot in space.slots[1:-1]:

@@ -91,7 +91,7 @@ def several(**fields):
         Stage(Residual(5, group_width=4), 16, stride=2),
         Stage(FusedInvertedResidual(3, 2), 24),
         Stage(Residual(3, group_width=1, expand=1.5), 16),
-        Stage(Fire(norm=False), 20),
+        Stage(Fire(squeeze=0.5, norm=False), 20),
         Stage(FlyNet(3, 2, residual="conv3x3"), 16),
         Stage(ConvNorm(1), 18),
     )
@@ -129,7 +129,7 @@ def test_zeros_in_the_weights_compute_what_masks_compute(pattern, bits):
     baked = pruned_variables(space, variables)
     x = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
     masked, again, dense, unpruned = (
-        Network(each).apply(weights, x, "eval")
+        jax.jit(Network(each).apply, static_argnums=2)(weights, x, "eval")
         for each, weights in (
             (space, variables), (space, baked), (without_sparsity(space), baked), (without_sparsity(space), variables)
         )
@@ -243,9 +243,8 @@ def test_texts_and_files_name_the_space_again():
     text = space.text(genes)
     assert "[bits=4/8,densities=0.25/0.5/1,sparsity=2:4]:" in text
     again = resolve(text)
-    assert (
-        again.space == space and (again.genes == genes).all() and resolve(text.partition("]:")[0] + "]").genes is None
-    )
+    assert again.space == space and (again.genes == genes).all()
+    assert resolve(text.partition("]:")[0] + "]").genes is None
     for each in (space, space.freeze(genes)):
         assert space_from_json(json.loads(json.dumps(each.to_json()))) == each
 
@@ -256,6 +255,10 @@ def test_every_position_that_can_be_pruned_has_a_gene():
     assert len(names) == 14 and not any(name.startswith(("stem", "head")) for name in names)
     assert len([n for n in quickstart.space(sparsity="kernel", prune_ends=True, input_channels=3).names
                 if n.endswith("density")]) == 1  # fmt: skip
+    ends = tiny.space(sparsity="unstructured", prune_ends=True, bits="4/8", first_last_bits=None)
+    assert {"head/density", "head/weight_bits"} < set(ends.names) and "stem/0/density" not in ends.names  # one channel
+    frozen = ends.freeze([1] * ends.num_decisions)
+    assert frozen.head.density == 0.2 and frozen.head.act_bits == 8
     assert parse_sparsity("4:8")[1] == Choice(0.5, 1.0) and parse_sparsity("none") is None
 
 
@@ -264,11 +267,11 @@ def test_every_position_that_can_be_pruned_has_a_gene():
     ({"sparsity": "kernel"}, "sparsity=kernel changes no layer of space tiny: give another pattern, such as"),
     ({"sparsity": "colum"}, "did you mean 'column'"),
     ({"sparsity": "4:4"}, "sparsity=4:4 is not allowed: give n:m with 1 <= n < m"),
-    ({"sparsity": "2:4", "densities": "0.4/1"}, r"densities=0.4 is not allowed with 2:4: give 0.25, 0.5 or 1 \(nearest: 0.5\)"),
+    ({"sparsity": "2:4", "densities": "0.4/1"}, r"=0.4 is not allowed with 2:4: give 0.25, 0.5 or 1 \(nearest: 0.5\)"),
     ({"sparsity": "column", "densities": "50"}, r"densities=50.0 is out of range: .* \(nearest: 1\)"),
     ({"sparsity": "column", "densities": "0"}, "densities=0.0 is out of range"),
     ({"sparsity": "column", "densities": "half"}, "densities=half is not allowed: give shares such as"),
-    ({"sparsity": "column", "densities": "0.01/1"}, "density=0.01 leaves less than one of the 8 structures .* at least 0.125"),
+    ({"sparsity": "column", "densities": "0.01/1"}, "density=0.01 leaves less than one of the 8 .* at least 0.125"),
     ({"densities": "0.5"}, "densities=0.5 prunes nothing without sparsity: give sparsity as well"),
 ])  # fmt: skip
 def test_what_cannot_be_pruned_is_refused(options, message):
@@ -279,8 +282,8 @@ def test_what_cannot_be_pruned_is_refused(options, message):
 def test_channels_need_a_block_that_has_hidden_ones():
     with pytest.raises(InputError, match="sparsity=channel changes no layer .* no hidden channels"):
         with_sparsity(testing.space_with(ConvNorm(3)), "channel")
-    mixed = with_sparsity(testing.space_with(Choice(ConvNorm(3), Residual())), "channel", "0.5/1", ends=True)
-    assert [name for name in mixed.names if "density" in name] == []  # 8 channels are one tile
+    with pytest.raises(InputError, match="no hidden channels"):
+        with_sparsity(testing.space_with(Residual()), "channel", "0.5/1")  # 8 channels are one tile
     mixed = with_sparsity(testing.space_with(Choice(ConvNorm(3), Residual()), width=16), "channel", "0.5/1")
     assert [name for name in mixed.names if "density" in name] == ["stages/0/0/residual/density"]
     with pytest.raises(InputError, match="density=0.5 says nothing without a pattern"):
