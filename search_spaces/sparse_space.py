@@ -76,7 +76,7 @@ def with_sparsity(
     pruned = dataclasses.replace(space, sparsity=pattern)
     changed = {
         (slot.name, number)
-        for slot in pruned.slots
+        for slot in (pruned.slots if ends else pruned.slots[1:-1])
         for number, case in enumerate(slot.cases)
         if _changes(slot, case, min(options(density)))
     }

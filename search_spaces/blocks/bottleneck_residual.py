@@ -50,7 +50,7 @@ class BottleneckResidual(Block):
 
     def inner_channels(self, out_channels: int, ratio: float | None = None, density: float | None = None) -> int:
         """Channels of the k x k convolution."""
-        return thinned(expanded(out_channels, self.settled("expand", ratio)), density)
+        return thinned(expanded(out_channels, self.settled("expand", ratio)), density, self.settled("group_width"))
 
     def masked(self) -> tuple[str, ...]:
         return _trunk.masked(super().masked(), self.group_width)

@@ -53,10 +53,11 @@ class DenseBottleneck(Block):
     bottleneck: int | Choice = 4
 
     def inner_channels(self, density: float | None = None) -> int:
-        """Channels of the 1x1 convolution, a whole number of at least 1; the `density` of them."""
+        """Channels of the 1x1 convolution; the `density` of them, at least one group."""
         assert isinstance(self.bottleneck, int) and isinstance(self.growth, int)
         inner = self.bottleneck * self.growth
-        return inner if density is None else max(1, round(inner * density))
+        group = self.settled("group_width") or 1
+        return inner if density is None else max(1, round(inner * density / group)) * group
 
     def masked(self) -> tuple[str, ...]:
         return _trunk.masked(super().masked(), self.group_width)

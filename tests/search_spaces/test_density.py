@@ -265,6 +265,7 @@ def test_every_position_that_can_be_pruned_has_a_gene():
 @pytest.mark.parametrize(("options", "message"), [
     ({"sparsity": "2:5"}, r"changes no layer of space tiny: its convolutions have .* none a multiple of 5: .*nearest"),
     ({"sparsity": "kernel"}, "sparsity=kernel changes no layer of space tiny: give another pattern, such as"),
+    ({"sparsity": "kernel", "input_channels": 3}, "sparsity=kernel changes no layer"),  # but of the stem
     ({"sparsity": "colum"}, "did you mean 'column'"),
     ({"sparsity": "4:4"}, "sparsity=4:4 is not allowed: give n:m with 1 <= n < m"),
     ({"sparsity": "2:4", "densities": "0.4/1"}, r"=0.4 is not allowed with 2:4: give 0.25, 0.5 or 1 \(nearest: 0.5\)"),
@@ -282,6 +283,8 @@ def test_what_cannot_be_pruned_is_refused(options, message):
 def test_channels_need_a_block_that_has_hidden_ones():
     with pytest.raises(InputError, match="sparsity=channel changes no layer .* no hidden channels"):
         with_sparsity(testing.space_with(ConvNorm(3)), "channel")
+    grouped = BottleneckResidual(3, 2.0, group_width=16)
+    assert [grouped.inner_channels(48, density=density) for density in (0.1, 0.25, 0.5, 1)] == [16, 32, 48, 96]
     with pytest.raises(InputError, match="no hidden channels"):
         with_sparsity(testing.space_with(Residual()), "channel", "0.5/1")  # 8 channels are one tile
     mixed = with_sparsity(testing.space_with(Choice(ConvNorm(3), Residual()), width=16), "channel", "0.5/1")
