@@ -20,6 +20,7 @@ from jax import Array
 from hw_models.workload import Dtype, Layer, Workload
 from search_spaces.block import Block, BlockIO
 from search_spaces.choice import options
+from search_spaces.density import in_pattern, share
 from search_spaces.precision import FIELDS, in_format
 from search_spaces.quantizers._quantizer import EXACT_BITS
 from search_spaces.slots import Case, Slot
@@ -29,8 +30,8 @@ from search_spaces.space import SearchSpace
 class Variant(NamedTuple):
     """One variant of a slot; `form` and `io` are None where a depth leaves the slot out.
 
-    `form` is the block but for its `bits`, of weights and activations, and `plain` are its layers but for them:
-    variants that differ in nothing else share both.
+    `form` is the block but for its `bits`, of weights and activations, and for a `density` of masks; `plain` are its
+    layers but for them: variants that differ in nothing else share both.
     """
 
     slot: Slot
@@ -38,16 +39,21 @@ class Variant(NamedTuple):
     io: BlockIO | None
     plain: list[Layer]
     bits: tuple[int | None, int | None] = (None, None)
+    density: float | None = None
 
     @property
     def block(self) -> Block | None:
         """The block with everything decided."""
-        return None if self.form is None else self.form.with_values(**dict(zip(FIELDS, self.bits, strict=True)))
+        if self.form is None:
+            return None
+        density = self.form.density if self.density is None else self.density
+        return self.form.with_values(**dict(zip(FIELDS, self.bits, strict=True)), density=density)
 
     @property
     def layers(self) -> list[Layer]:
         """Its layers."""
-        return in_format(self.plain, *self.bits)
+        sparsity, head = self.slot.sparsity, self.form is not None and self.form.HEAD
+        return in_pattern(in_format(self.plain, *self.bits), self.density, sparsity, head)
 
 
 class Variants:
@@ -95,7 +101,9 @@ class Variants:
         counts = {d: len(self.space.decisions[d].values) for _, d in case.decisions}
         counts |= dict(zip(slot.widths.decisions, slot.widths.cardinality, strict=True))
         # innermost, so that what only differs in them is lowered once
-        inner = [d for name, d in case.decisions if name in FIELDS]
+        masks = slot.sparsity is not None and not slot.sparsity.channels
+        names = (*FIELDS, "density") if masks else FIELDS
+        inner = [d for name, d in case.decisions if name in names]
         counts |= {d: counts.pop(d) for d in inner}
         self._starts[slot.index, position] = len(self.rows)
         stride = 1
@@ -104,7 +112,7 @@ class Variants:
             stride *= counts[decision]
         decisions = self.space.decisions
         outer = [d for d in counts if d not in inner]
-        every = [options(getattr(case.block, name)) for name in FIELDS]
+        every = [options(getattr(case.block, name)) for name in names]
         for picked in itertools.product(*(range(counts[d]) for d in outer)):
             genes = dict(zip(outer, picked, strict=True))
             io = slot.io(slot.inp.chosen(decisions, genes), slot.out.chosen(decisions, genes))
@@ -112,8 +120,8 @@ class Variants:
             plain = block.lower(io)
             need = [*common, *((d, frozenset({i})) for d, i in genes.items())]
             places = itertools.product(*(range(counts[d]) for d in inner))
-            for bits, at in zip(itertools.product(*every), places, strict=True):
-                self.rows.append(Variant(slot, block, io, plain, bits))
+            for (weight_bits, act_bits, *density), at in zip(itertools.product(*every), places, strict=True):
+                self.rows.append(Variant(slot, block, io, plain, (weight_bits, act_bits), *density))
                 needs.append([*need, *((d, frozenset({i})) for d, i in zip(inner, at, strict=True))])
 
     def workload(self) -> Workload:
@@ -128,9 +136,25 @@ class Variants:
             whole = values >= EXACT_BITS
             changes[bits] = jnp.where(whole, getattr(work, bits), values)
             changes[dtype] = jnp.where(whole, getattr(work, dtype), float(Dtype.INT))
+        changes |= self._zeros(work.count.shape)
         # what fills the lists up to one length is priced as before
         filled = work.count > 0
         return work._replace(**{name: jnp.where(filled, new, getattr(work, name)) for name, new in changes.items()})
+
+    def _zeros(self, shape: tuple[int, int]) -> dict[str, Array]:
+        """Density and pattern of all layers, `[V, L]` each; none where nothing is masked."""
+        density, pattern = np.ones(shape, np.float32), np.zeros(shape, np.float32)
+        known: dict[tuple[int, float], list[float]] = {}
+        for number, row in enumerate(self.rows):
+            if row.density is None or row.form is None or row.slot.sparsity is None:
+                continue
+            key = id(row.plain), row.density
+            if key not in known:
+                known[key] = [share(layer, row.density, row.slot.sparsity, row.form.HEAD) for layer in row.plain]
+            own = known[key]
+            density[number, : len(own)] = own
+            pattern[number, : len(own)] = np.where(np.asarray(own) < 1, int(row.slot.sparsity.hardware), 0)
+        return {"density": jnp.asarray(density), "pattern": jnp.asarray(pattern)} if known else {}
 
     def index(self, genes: Array) -> Array:
         """The variant that `genes [D]` choose at every slot, int32 `[S]`."""

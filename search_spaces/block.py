@@ -12,7 +12,7 @@ import itertools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -23,117 +23,18 @@ from hw_models.discover import unknown
 from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces import precision
-from search_spaces.channels import Channels, is_soft
 from search_spaces.choice import Choice, options
+from search_spaces.density import check_density, in_pattern, sparse
 from search_spaces.kernels import frame
-from search_spaces.kernels.window import Window
 from search_spaces.layers import ACTIVATIONS
 from search_spaces.options import check as check_type
-from search_spaces.precision import Scheme
 from search_spaces.rounding import rounding_of, watched
+from search_spaces.surroundings import FROZEN as FROZEN
+from search_spaces.surroundings import BlockIO as BlockIO
+from search_spaces.surroundings import Selection as Selection
 
-
-@dataclass(frozen=True)
-class BlockIO:
-    """Where a block sits: the shapes around it.
-
-    `in_channels` and `out_channels` are ints in a frozen network. In a supernet whose widths are searched both are
-    tuples of the same length, one entry for every pair of widths that can occur. `first` says that the block opens a
-    stage. `depthwise` names the implementation of depthwise convolution (see `search_spaces.kernels.depthwise`),
-    `scheme` how blocks with bits are rounded.
-    """
-
-    in_h: int
-    in_w: int
-    in_channels: int | tuple[int, ...]
-    out_channels: int | tuple[int, ...]
-    stride: int = 1
-    group: int = 0
-    first: bool = False
-    depthwise: str = "auto"
-    scheme: Scheme | None = None
-
-    @property
-    def out_h(self) -> int:
-        """Rows after the stride, padding as XLA's SAME."""
-        return -(-self.in_h // self.stride)
-
-    @property
-    def out_w(self) -> int:
-        """Columns after the stride, padding as XLA's SAME."""
-        return -(-self.in_w // self.stride)
-
-
-class Selection(NamedTuple):
-    """What is decided inside a branch, and how far the training is.
-
-    Attributes:
-        width: which pair of input and output width is in use; None in a frozen network. An index, or a probability
-            for each (relaxed execution).
-        fields: the same for the values of the block's elastic and masked fields, by name.
-        progress: share of the training that is done, 0 to 1; None stands for 1.
-        regularise: whether layers that act only as a regulariser of large networks are on.
-    """
-
-    width: Array | None = None
-    fields: dict[str, Array] | None = None
-    progress: Array | None = None
-    regularise: bool = False
-
-    def field(self, name: str) -> Array | None:
-        """What is chosen for an elastic or masked field, None when it is not searched."""
-        return None if self.fields is None else self.fields.get(name)
-
-    def channels(self, io: BlockIO) -> tuple[Channels, Channels]:
-        """Input and output channels of a block at `io`."""
-        inp, out = self.sizes(io)
-        return inp, out
-
-    def sizes(self, io: BlockIO, **fields: Any) -> tuple[Channels, ...]:
-        """Input and output channels of a block at `io`, and the values of masked `fields`, which may be no counts.
-
-        All of them share one index, over every pair of widths with every value of the fields, so that what follows from
-        several of them is computed value by value (`Channels.join`).
-
-        Example:
-            >>> chosen = Selection(fields={"expand": jnp.int32(1)})
-            >>> inp, out, expand = chosen.sizes(BlockIO(8, 8, 8, 16), expand=Choice(3, 6))
-            >>> inp.join(expand, lambda channels, ratio: channels * ratio).active.item()
-            48
-        """
-        widths = [value if isinstance(value, tuple) else (value,) for value in (io.in_channels, io.out_channels)]
-        values = [options(value) for value in fields.values()]
-        rows = [(*pair, *each) for pair in zip(*widths, strict=True) for each in itertools.product(*values)]
-        index = self.width
-        for name, several in zip(fields, values, strict=True):
-            if len(several) > 1:
-                chosen = self.field(name)
-                assert chosen is not None
-                if index is None:
-                    index = chosen
-                elif is_soft(chosen):
-                    index = (index[:, None] * chosen).ravel()
-                else:
-                    index = index * len(several) + chosen
-        return tuple(Channels(column, index) for column in zip(*rows, strict=True))
-
-    def largest(self, name: str, field: Any) -> tuple[int, Window | None]:
-        """The largest of the kernels in `field`, and which is in use (traced or mixed; None where there is only one).
-
-        Example:
-            >>> size, window = Selection(fields={"kernel": jnp.int32(0)}).largest("kernel", Choice(3, 5, 7))
-            >>> size, window.active.item(), FROZEN.largest("kernel", 5)
-            (7, 3, (5, None))
-        """
-        values = options(field)
-        if len(values) == 1:
-            return values[0], None
-        chosen = self.field(name)
-        assert chosen is not None
-        return max(values), Window(values, chosen)
-
-
-FROZEN = Selection()
+EVERYWHERE = (*precision.FIELDS, "density")
+"""Fields of every block: operands inside its branches, as those in `ELASTIC`."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +70,7 @@ class Block(ABC):
 
     weight_bits: int | Choice | None = dataclasses.field(default=None, kw_only=True)
     act_bits: int | Choice | None = dataclasses.field(default=None, kw_only=True)
+    density: float | Choice | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -179,6 +81,8 @@ class Block(ABC):
                 check_type(f"{self.kind}.{field.name}", value, annotation)
                 if field.name in precision.FIELDS:
                     precision.check_bits(f"{self.kind}.{field.name}", value)
+                elif field.name == "density":
+                    check_density(f"{self.kind}.density", value)
 
     @abstractmethod
     def lower(self, io: BlockIO) -> list[Layer]:
@@ -192,9 +96,19 @@ class Block(ABC):
         """
 
     def layers(self, io: BlockIO) -> list[Layer]:
-        """The plain layers of this block in its bits."""
+        """The plain layers of this block in its bits and its density."""
         bits = [self.settled(name) for name in precision.FIELDS]
-        return precision.in_format(self.lower(io), *bits)
+        layers = precision.in_format(self.lower(io), *bits)
+        return in_pattern(layers, self.settled("density"), io.sparsity, self.HEAD)
+
+    def thinning(self, io: BlockIO) -> Any:
+        """The share of hidden channels that this block is built with, which may be a `Choice`; None for all of them."""
+        return self.density if io.sparsity is not None and io.sparsity.channels else None
+
+    def pruning(self, io: BlockIO) -> Any:
+        """The share of weights that masks leave in this block, which may be a `Choice`; None for all of them."""
+        masked = io.sparsity is not None and not io.sparsity.channels and sparse(self.density)
+        return self.density if masked else None
 
     def output_size(self, io: BlockIO) -> tuple[int, int]:
         """Rows and columns of the result."""
@@ -212,6 +126,10 @@ class Block(ABC):
             raise InputError(f"expand={expand!r} is not allowed: give a number from {self.LEAST_EXPAND} to 64")
         if activation not in ACTIVATIONS:
             raise unknown("activation", str(activation), ACTIVATIONS)
+        if self.density is not None and io.sparsity is None:
+            raise InputError(
+                f"density={self.density} says nothing without a pattern: give the space a Sparsity as well"
+            )
 
     def check_elastic(self, io: BlockIO) -> None:  # noqa: B027
         """Raise InputError where this block cannot serve the pairs of widths of `io` at once."""
@@ -354,7 +272,7 @@ def variable_shapes(block: Block, io: BlockIO) -> Any:
 def _variable_shapes(block: Block, io: BlockIO) -> Any:
     zero = jnp.int32(0)
     selection = FROZEN if isinstance(io.in_channels, int) else Selection(zero)
-    names = (*block.ELASTIC, *block.MASKED, *precision.FIELDS)
+    names = (*block.ELASTIC, *block.MASKED, *EVERYWHERE)
     selection = selection._replace(fields={name: zero for name in names})
     net = block.net(io)
 

@@ -82,6 +82,15 @@ class Channels:
         """
         return Channels(tuple(map(function, self.values, other.values)), self.index)
 
+    def combined(self, function: Callable[..., int], *others: Channels) -> Channels:
+        """Channels that depend on these and on several `others` of the same block, value by value.
+
+        Example:
+            >>> Channels((8, 16)).combined(lambda a, b, c: a + b + c, Channels((1, 2)), Channels((0, 1))).values
+            (9, 19)
+        """
+        return Channels(tuple(map(function, self.values, *(other.values for other in others))), self.index)
+
     def mask(self, x: Array) -> Array:
         """`x [..., C]` with inactive channels set to zero; `x` itself when nothing is left to decide."""
         if self.fixed:

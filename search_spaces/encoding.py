@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import operator
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from jax import Array
 from hw_models import discover
 from hw_models.errors import InputError
 from search_spaces.choice import Choice
+from search_spaces.density import Sparsity
 from search_spaces.options import bracketed
 from search_spaces.precision import Scheme
 from search_spaces.widths import RULES
@@ -89,6 +92,7 @@ def space_from_json(tree: dict[str, Any]) -> SearchSpace:
         fields["stem"] = _stage(tree["stem"])
         fields["stages"] = tuple(_stage(stage) for stage in tree["stages"])
         fields["scheme"] = None if tree.get("scheme") is None else Scheme(**tree["scheme"])
+        fields["sparsity"] = None if tree.get("sparsity") is None else Sparsity(**tree["sparsity"])
         fields["options"] = tuple((name, _parsed(value)) for name, value in tree["options"])
         return SearchSpace(**fields)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -98,7 +102,7 @@ def space_from_json(tree: dict[str, Any]) -> SearchSpace:
 
 
 def _stage(tree: dict[str, Any]) -> Any:
-    from search_spaces.space import Stage
+    from search_spaces.stage import Stage
 
     return Stage(**{name: _parsed(value) for name, value in tree.items()})
 
@@ -161,14 +165,36 @@ def split_text(line: str) -> tuple[str, dict[str, str], str, str]:
         ('tiny', {'classes': '5'}, '1.0', '0123abcd')
     """
     body, _, mark = line.partition("#")
-    head, _, genes = body.partition(":")
+    head, genes = head_and_genes(body)
     name, chosen = bracketed(head, f"network text '{line}'")
     return name, chosen, genes.strip(), mark.strip()
 
 
+def head_and_genes(line: str) -> tuple[str, str]:
+    """The parts before and after the colon in front of the genes, which is none of those inside brackets.
+
+    Example:
+        >>> head_and_genes("tiny[sparsity=2:4]:1.0"), head_and_genes("tiny[sparsity=2:4]")
+        (('tiny[sparsity=2:4]', '1.0'), ('tiny[sparsity=2:4]', ''))
+    """
+    head, *rest = re.split(r":(?![^\[\]]*\])", line, maxsplit=1)
+    return head, rest[0] if rest else ""
+
+
+def has_genes(line: str) -> bool:
+    """Whether a network text has a colon in front of genes.
+
+    Example:
+        >>> has_genes("tiny[sparsity=2:4]:1.0"), has_genes("tiny[sparsity=2:4]")
+        (True, False)
+    """
+    return head_and_genes(line)[0] != line
+
+
 def parse(space: SearchSpace, line: str) -> np.ndarray:
     """Genes of a network text; see `SearchSpace.parse`."""
-    name, options, genes, mark = split_text(line) if ":" in line else ("", {}, *_genes_and_mark(line))
+    named = has_genes(line)
+    name, options, genes, mark = split_text(line) if named else ("", {}, *_genes_and_mark(line))
     if name and name != space.name:
         raise InputError(f"network text '{line}' is of space '{name}', not '{space.name}'")
     own = dict(space.options)
@@ -184,6 +210,30 @@ def parse(space: SearchSpace, line: str) -> np.ndarray:
     except ValueError:
         raise InputError(f"genes '{genes}' are not whole numbers joined by dots") from None
     return space.check(values)
+
+
+def validated(space: SearchSpace, genes: Any) -> np.ndarray:
+    """Genes as an int32 array, as they are; see `SearchSpace.validated`."""
+    try:
+        given = list(genes.tolist() if hasattr(genes, "tolist") else genes)
+    except TypeError:
+        raise InputError(f"genes {genes!r} are not allowed: give a list of whole numbers") from None
+    number, wanted = len(given), space.num_decisions
+    if number != wanted:
+        beyond = f", the first missing is {space.names[number]}" if number < wanted else ""
+        if number > wanted > 0:
+            beyond = f", the last is {space.names[-1]}"
+        raise InputError(
+            f"{number} genes given, space {space.name} has {wanted} decisions{beyond}: give one number per decision"
+        )
+    for decision, gene in zip(space.decisions, given, strict=True):
+        last = len(decision.values) - 1
+        if isinstance(gene, bool) or not hasattr(gene, "__index__"):
+            raise InputError(f"gene {decision.name} is {gene!r}: give whole numbers, here 0 to {last}")
+        if not 0 <= operator.index(gene) <= last:
+            listed = ", ".join(map(str, decision.values))
+            raise InputError(f"gene {decision.name} is {gene}: give 0 to {last} (values {listed})")
+    return np.asarray([operator.index(gene) for gene in given], np.int32)
 
 
 def check_mark(space: SearchSpace, mark: str, line: str) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
+import jax
 from jax import Array
 
 from hw_models.errors import InputError
 from search_spaces.block import FROZEN
 from search_spaces.block import variable_shapes as block_shapes
 from search_spaces.initial import fill
-from search_spaces.rounding import rounding_of, watched
+from search_spaces.rounded_block import compressed, pruned
 from search_spaces.slots import Slot
 from search_spaces.space import SearchSpace
 
@@ -50,8 +51,9 @@ class Network(nn.Module):
         selection = FROZEN._replace(progress=progress, regularise=self.space.params >= REGULARISED_FROM)
         for slot in self.space.slots:
             block, io = slot.cases[0].block, slot.only_io(self.depthwise)
-            with watched(rounding_of(block, io, selection, mode)):
-                x = block.net(io).clone(name=module_name(slot), parent=self)(x, selection, mode)
+            name = module_name(slot)
+            with compressed(block, io, selection, mode, (*self.path, name)):
+                x = block.net(io).clone(name=name, parent=self)(x, selection, mode)
         return x
 
 
@@ -68,6 +70,27 @@ def variable_shapes(space: SearchSpace) -> Any:
 def fresh(space: SearchSpace, key: Array) -> Any:
     """New variables `{"params": ..., "batch_stats": ...}` of `Network(space)`; the key is consumed."""
     return fill(key, variable_shapes(space))
+
+
+def pruned_variables(space: SearchSpace, variables: Any) -> Any:
+    """`variables` of `Network(space)` with zeros for the weights that its densities leave out, for export.
+
+    The network computes the same with both, and so does that of `sparse_space.without_sparsity(space)` with these.
+
+    Example:
+        >>> from search_spaces.spaces import tiny
+        >>> space = tiny.space(sparsity="2:4", densities="0.5").freeze([0] * 6)
+        >>> params = pruned_variables(space, fresh(space, jax.random.key(0)))["params"]
+        >>> (params["stages_0_0"]["project"]["kernel"] == 0).mean().item()
+        0.5
+    """
+    blocks = {module_name(slot): (slot.cases[0].block, slot.only_io()) for slot in space.slots}
+
+    @jax.jit
+    def zeroed(params: Any) -> Any:
+        return {name: pruned(*blocks[name], part) if name in blocks else part for name, part in params.items()}
+
+    return {**variables, "params": zeroed(variables["params"])}
 
 
 def inherit(variables: Any, space: SearchSpace, genes: Any) -> Any:

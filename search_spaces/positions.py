@@ -10,6 +10,7 @@ import dataclasses
 
 from hw_models.errors import InputError
 from search_spaces.block import Block, BlockIO
+from search_spaces.encoding import head_and_genes
 from search_spaces.slots import Slot
 from search_spaces.space import SearchSpace
 
@@ -24,7 +25,7 @@ def space_text(space: SearchSpace) -> str:
         >>> space_text(tiny.space(classes=5))
         'tiny[classes=5]'
     """
-    return space.text([0] * space.num_decisions).partition(":")[0]
+    return head_and_genes(space.text([0] * space.num_decisions))[0]
 
 
 def choice_text(block: Block | None) -> str:

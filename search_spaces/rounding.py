@@ -1,7 +1,9 @@
-"""Rounded execution: what the leaf layers of a block do to their inputs and weights when the block has bits.
+"""Rounded and pruned execution: what the leaf layers of a block do to their inputs and weights when it has bits, or
+a density.
 
 Blocks know nothing of it. While a network is called, the calls of its layers with weights are watched, and each is
-given a `Rounding`, which rounds its input and its weights before it computes. So every block can be rounded.
+given a `Rounding` that prunes and rounds its weights, and rounds its input, before it computes. So every block can be
+rounded and pruned, ours and yours. Weights that are left out stay zero, and have no part in the scale of the others.
 
 Ranges of activations are those of the batch in modes `train` and `calibrate`, which stores them in `batch_stats`, and
 the stored ones in mode `eval`, as statistics of normalisation are. Weights are rounded by what they are at the moment;
@@ -22,8 +24,11 @@ from jax import Array
 
 from search_spaces import layers
 from search_spaces.attention import ChannelAttention
+from search_spaces.blocks._grouped import ElasticGroups
 from search_spaces.channels import is_soft
 from search_spaces.choice import options
+from search_spaces.kept import keep
+from search_spaces.masking import Mask
 from search_spaces.normalisation import NORM_MOMENTUM
 from search_spaces.precision import Scheme, rounded, rounds
 from search_spaces.quantizers._quantizer import Quantizer
@@ -31,33 +36,36 @@ from search_spaces.quantizers._quantizer import Quantizer
 if TYPE_CHECKING:
     from search_spaces.block import Block, BlockIO, Selection
 
-WEIGHTED = (layers.Conv, layers.Pointwise, layers.Depthwise, layers.DepthwiseMaximum, layers.Linear)
+MIXING = (layers.Conv, layers.Pointwise, ElasticGroups)  # what is pruned; in the head, linear layers too
+WEIGHTED = (*MIXING, layers.Depthwise, layers.DepthwiseMaximum, layers.Linear)
 Used = Callable[[tuple[str, ...], str, tuple[int, ...]], Array | None]
+Masks = Callable[[tuple[str, ...], str], Mask | None]
 
 
 @dataclass(frozen=True, eq=False)
 class Bits:
-    """Bits in use: the `values` they may take and a traced `index` or a share for each; None where there is one."""
+    """Bits in use: the `values` they may take and a traced index `in_use` or a share for each; None for one."""
 
     values: tuple[int, ...]
-    index: Array | None
+    in_use: Array | None
 
     def applied(self, function: Callable[[Any], Array]) -> Array:
         """`function(bits)`, or its results mixed by the shares."""
         if len(self.values) == 1:
             return function(self.values[0])
-        assert self.index is not None
-        if is_soft(self.index):
-            return sum(self.index[place] * function(bits) for place, bits in enumerate(self.values))  # type: ignore[return-value]
-        return function(jnp.asarray(self.values, jnp.float32)[self.index])
+        assert self.in_use is not None
+        if is_soft(self.in_use):
+            return sum(self.in_use[place] * function(bits) for place, bits in enumerate(self.values))  # type: ignore[return-value]
+        return function(jnp.asarray(self.values, jnp.float32)[self.in_use])
 
 
 @dataclass(frozen=True, eq=False)
 class Rounding:
-    """How the layers of one block round in one call.
+    """How the layers of one block round and prune in one call.
 
-    `used` says which part of the weight `name` of the layer at `path` is in use along the axes that share a scale, as a
-    bool array that can be broadcast, or None for all of it.
+    `used` says which part of the weight `name` of the layer at `path` is in use along some axes, as a bool array that
+    can be broadcast, or None for all of it; `masks` what of that is kept, None where nothing is left out. `head` says
+    that the block is that of a network.
     """
 
     scheme: Scheme
@@ -65,6 +73,8 @@ class Rounding:
     act_bits: Bits | None
     mode: str
     used: Used
+    masks: Masks | None = None
+    head: bool = False
 
     def intercept(self, call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         """For `flax.linen.intercept_methods`."""
@@ -84,13 +94,24 @@ class Rounding:
         return self.act_bits.applied(lambda bits: quantizer(x, bits, known, axes))
 
     def weight(self, module: nn.Module, name: str, weight: Array) -> Array:
-        """The parameter `name` of a layer, rounded; inside its compact method."""
-        if self.weight_bits is None:
+        """The parameter `name` of a layer, pruned and rounded; inside its compact method."""
+        mask = None if self.masks is None or not mixes(module, self.head) else self.masks(module.path, name)
+        if mask is None and self.weight_bits is None:
+            return weight
+        if mask is None:
+            axes = shared_axes(name, weight.ndim, self.scheme.granularity)
+            return self._rounded(module, name, weight, self.used(module.path, name, axes))
+        where = self.used(module.path, name, tuple(range(weight.ndim)))
+        pruned = mask.applied(weight, where, lambda weight, kept: self._rounded(module, name, weight, kept))
+        return keep(pruned)  # small beside activations, and its mask is dear
+
+    def _rounded(self, module: nn.Module, name: str, weight: Array, where: Array | None) -> Array:
+        bits = self.weight_bits
+        if bits is None:
             return weight
         quantizer, axes = self.scheme.weight_quantizer, shared_axes(name, weight.ndim, self.scheme.granularity)
-        known = _learned(module, "weight", quantizer, weight, self.weight_bits, axes)
-        where = self.used(module.path, name, axes)
-        return self.weight_bits.applied(lambda bits: quantizer(weight, bits, known, axes, where))
+        known = _learned(module, "weight", quantizer, weight, bits, axes, where)
+        return bits.applied(lambda bits: quantizer(weight, bits, known, axes, where))
 
     def _observed(self, module: nn.Module, quantizer: Quantizer, x: Array, axes: tuple[int, ...]) -> dict[str, Array]:
         now = quantizer.observed(jax.lax.stop_gradient(x), axes)
@@ -108,14 +129,20 @@ class Rounding:
 
 
 def _learned(
-    module: nn.Module, role: str, quantizer: Quantizer, x: Array, bits: Bits, axes: tuple[int, ...]
+    module: nn.Module,
+    role: str,
+    quantizer: Quantizer,
+    x: Array,
+    bits: Bits,
+    axes: tuple[int, ...],
+    where: Array | None = None,
 ) -> dict[str, Array]:
     """What a quantizer learns besides `x`, as parameters of the layer: vectors, so that weight decay spares them."""
     first = jnp.float32(bits.values[0])
     shapes = jax.eval_shape(lambda x: quantizer.init(x, first, axes), x)
     return {
         name: module.variable(
-            "params", f"{role}_{name}", lambda name=name: quantizer.init(x, first, axes)[name].ravel()
+            "params", f"{role}_{name}", lambda name=name: quantizer.init(x, first, axes, where)[name].ravel()
         ).value.reshape(shape.shape)
         for name, shape in shapes.items()
     }
@@ -147,16 +174,28 @@ def all_of_it(path: tuple[str, ...], name: str, axes: tuple[int, ...]) -> Array 
     return None
 
 
-def rounding_of(block: Block, io: BlockIO, selection: Selection, mode: str, used: Used = all_of_it) -> Rounding | None:
-    """How `block` rounds under `selection`; None where it does not."""
-    if not rounds(block):
+def mixes(module: nn.Module, head: bool) -> bool:
+    """Whether a layer mixes channels, so that a density prunes it; `head` says that it is one of the head.
+
+    Example:
+        >>> mixes(layers.Pointwise(8), False), mixes(layers.Depthwise(3), False), mixes(layers.Linear(8), True)
+        (True, False, True)
+    """
+    return isinstance(module, MIXING) or (head and isinstance(module, layers.Linear))
+
+
+def rounding_of(
+    block: Block, io: BlockIO, selection: Selection, mode: str, used: Used = all_of_it, masks: Masks | None = None
+) -> Rounding | None:
+    """How `block` rounds and prunes under `selection`; None where it does neither."""
+    if not rounds(block) and masks is None:
         return None
 
     def bits(name: str) -> Bits | None:
         value = getattr(block, name)
         return Bits(options(value), selection.field(name)) if rounded(value) else None
 
-    return Rounding(io.scheme or Scheme(), bits("weight_bits"), bits("act_bits"), mode, used)
+    return Rounding(io.scheme or Scheme(), bits("weight_bits"), bits("act_bits"), mode, used, masks, block.HEAD)
 
 
 def watched(rounding: Rounding | None) -> AbstractContextManager[Any]:

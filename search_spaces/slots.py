@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces.block import Block, BlockIO
-from search_spaces.precision import FIELDS, Scheme
+import numpy as np
+
+from search_spaces.block import EVERYWHERE, Block, BlockIO
+from search_spaces.density import Sparsity
+from search_spaces.precision import Scheme
 
 MAX_BRANCHES = 12
 
@@ -79,7 +82,7 @@ class Case:
 
     def elastic_fields(self, traced: tuple[str, ...] = ()) -> tuple[str, ...]:
         """Searched fields that are traced operands inside a branch, those in `traced` among them."""
-        inside = (*self.block.ELASTIC, *FIELDS, *traced)
+        inside = (*self.block.ELASTIC, *EVERYWHERE, *traced)
         return tuple(name for name, _ in self.decisions if name in inside)
 
     def branches(self, traced: tuple[str, ...] = ()) -> tuple[Block, ...]:
@@ -110,6 +113,7 @@ class Slot:
     stride: int
     first: bool = False
     scheme: Scheme | None = None
+    sparsity: Sparsity | None = None
 
     def io(
         self,
@@ -118,9 +122,8 @@ class Slot:
         depthwise: str = "auto",
     ) -> BlockIO:
         """The surroundings of the block for given widths."""
-        return BlockIO(
-            self.in_h, self.in_w, in_channels, out_channels, self.stride, self.index, self.first, depthwise, self.scheme
-        )  # fmt: skip
+        size = self.in_h, self.in_w, in_channels, out_channels, self.stride
+        return BlockIO(*size, self.index, self.first, depthwise, self.scheme, self.sparsity)
 
     def only_io(self, depthwise: str = "auto") -> BlockIO:
         """The surroundings in a frozen space, whose widths have one value."""
@@ -137,3 +140,27 @@ class Slot:
     def branch_count(self) -> int:
         """Branches of the supernet's switch at this slot, skipping included."""
         return sum(len(case.branches()) for case in self.cases) + (self.depth is not None)
+
+
+def interchangeable(slots: Sequence[Slot]) -> list[tuple[np.ndarray, int]]:
+    """Layers of which one that is skipped may stand anywhere: their decisions `[layers, decisions of each]`, the first
+    of which is the kind of block, and the kind that is the identity."""
+    groups = []
+    # a run: neighbours that differ in nothing but their decisions
+    for movable, run in itertools.groupby(slots[:-1], _movable):
+        several = list(run)
+        rows = [[slot.kind_decision, *(d for case in slot.cases for _, d in case.decisions)] for slot in several]
+        own = len({row[0] for row in rows}) == len(rows)  # no decision shared by the whole stage
+        if movable is not None and len(several) > 1 and own:
+            kinds = [case.block.kind for case in several[0].cases]
+            groups.append((np.asarray(rows, np.int32), kinds.index("skip")))
+    return groups
+
+
+def _movable(slot: Slot) -> Any:
+    """What layers have in common that may change places when one is skipped; None for one that may not."""
+    searched = slot.kind_decision is not None and slot.depth is None and not slot.first and slot.inp == slot.out
+    blocks = tuple(case.block for case in slot.cases)
+    if not searched or all(block.kind != "skip" for block in blocks):
+        return None
+    return slot.name.rpartition("/")[0], blocks, slot.inp

@@ -7,8 +7,6 @@ caller's `vmap`.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import operator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,30 +19,16 @@ from jax import Array
 from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces import encoding
-from search_spaces.block import Block
+from search_spaces.block import EVERYWHERE, Block
 from search_spaces.choice import Choice, options, options_at
+from search_spaces.density import Sparsity
 from search_spaces.precision import Scheme
-from search_spaces.slots import Decision, Slot, Width, Widths
+from search_spaces.slots import Decision, Slot, Width, Widths, interchangeable
+from search_spaces.stage import Stage as Stage
 from search_spaces.walk import Ruled, Walk, walk_stage
 from search_spaces.widths import Rule
 
 LARGEST = 2**20  # image sizes, channels and classes; products of them stay finite in float32
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Blocks of one width: the first may change width and stride, its repeats keep both.
-
-    `depth` counts the blocks. With `shared=True` all repeats take the same decisions (factorised, MnasNet), otherwise
-    each has its own (layer-wise, FBNet). `block` and `width` may also be tuples, one entry per repeat. `width=None`
-    leaves the widths to the rule of the space.
-    """
-
-    block: Any
-    width: int | Choice | tuple[int | Choice, ...] | None
-    depth: int | Choice = 1
-    stride: int = 1
-    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +37,8 @@ class SearchSpace:
 
     `input_hw` may be a `Choice` of resolutions; images then come at the largest and are scaled down. `widths` is a rule
     for the widths of stages that leave them open. `residual_additions=False` refuses blocks that add their input to
-    their output, for tool chains without such a sum. `scheme` says how blocks that have bits are rounded.
+    their output, for tool chains without such a sum. `scheme` says how blocks that have bits are rounded,
+    `sparsity` where the zeros of blocks that have a density lie.
 
     Example:
         >>> from search_spaces.blocks.inverted_residual import InvertedResidual
@@ -79,6 +64,7 @@ class SearchSpace:
     widths: Rule | None = None
     residual_additions: bool = True
     scheme: Scheme | None = None
+    sparsity: Sparsity | None = None
 
     def __post_init__(self) -> None:
         self._check_parts()
@@ -98,8 +84,10 @@ class SearchSpace:
         for path, stage in (("stem", self.stem), *((f"stages/{i}", s) for i, s in enumerate(self.stages))):
             if not isinstance(stage, Stage):
                 raise InputError(f"{path}: {stage!r} is not allowed: give a Stage")
-        if not isinstance(self.head, Block) or not self.head.HEAD or self.head.searched():
-            raise InputError(f"head={self.head!r} is not allowed: give a Classifier without choices")
+        if not isinstance(self.head, Block) or not self.head.HEAD or set(self.head.searched()) - set(EVERYWHERE):
+            raise InputError(
+                f"head={self.head!r} is not allowed: give a Classifier without choices but of bits and density"
+            )
         if self.widths is not None and not isinstance(self.widths, Rule):
             raise InputError(f"widths={self.widths!r} is not allowed: give ConstantRatio or Exponential")
         if not isinstance(self.residual_additions, bool):
@@ -107,7 +95,7 @@ class SearchSpace:
 
     @cached_property
     def _walked(self) -> Walk:
-        walk = Walk(self.residual_additions, self.scheme)
+        walk = Walk(self.residual_additions, self.scheme, self.sparsity)
         h = w = self.image_hw
         width = Width((self.input_channels,))
         ruled = Ruled(walk, self.widths)
@@ -231,18 +219,7 @@ class SearchSpace:
 
     @cached_property
     def _interchangeable(self) -> list[tuple[np.ndarray, int]]:
-        """Layers of which one that is skipped may stand anywhere: their decisions `[layers, decisions of each]`, the
-        first of which is the kind of block, and the kind that is the identity."""
-        groups = []
-        # a run: neighbours that differ in nothing but their decisions
-        for movable, run in itertools.groupby(self.slots[:-1], _movable):
-            slots = list(run)
-            rows = [[slot.kind_decision, *(d for case in slot.cases for _, d in case.decisions)] for slot in slots]
-            own = len({row[0] for row in rows}) == len(rows)  # no decision shared by the whole stage
-            if movable is not None and len(slots) > 1 and own:
-                kinds = [case.block.kind for case in slots[0].cases]
-                groups.append((np.asarray(rows, np.int32), kinds.index("skip")))
-        return groups
+        return interchangeable(self.slots)
 
     def sample(self, key: Array) -> Array:
         """Canonical genes, every value of every decision equally likely beforehand; the key is consumed."""
@@ -288,26 +265,7 @@ class SearchSpace:
         Raises:
             InputError: as `check`.
         """
-        try:
-            given = list(genes.tolist() if hasattr(genes, "tolist") else genes)
-        except TypeError:
-            raise InputError(f"genes {genes!r} are not allowed: give a list of whole numbers") from None
-        number, wanted = len(given), self.num_decisions
-        if number != wanted:
-            beyond = f", the first missing is {self.names[number]}" if number < wanted else ""
-            if number > wanted > 0:
-                beyond = f", the last is {self.names[-1]}"
-            raise InputError(
-                f"{number} genes given, space {self.name} has {wanted} decisions{beyond}: give one number per decision"
-            )
-        for decision, gene in zip(self.decisions, given, strict=True):
-            last = len(decision.values) - 1
-            if isinstance(gene, bool) or not hasattr(gene, "__index__"):
-                raise InputError(f"gene {decision.name} is {gene!r}: give whole numbers, here 0 to {last}")
-            if not 0 <= operator.index(gene) <= last:
-                listed = ", ".join(map(str, decision.values))
-                raise InputError(f"gene {decision.name} is {gene}: give 0 to {last} (values {listed})")
-        return np.asarray([operator.index(gene) for gene in given], np.int32)
+        return encoding.validated(self, genes)
 
     def decode(self, genes: Any) -> dict[str, Any]:
         """The chosen value of every live decision, by name.
@@ -355,8 +313,8 @@ class SearchSpace:
             )
             for path, (stride, blocks, widths) in stages.items()
         }  # fmt: skip
-        stem = frozen.pop("stem")
-        return dataclasses.replace(self, stem=stem, stages=tuple(frozen.values()), widths=None)
+        stem, head = frozen.pop("stem"), self.slots[-1].cases[0].chosen(self.decisions, array)
+        return dataclasses.replace(self, stem=stem, stages=tuple(frozen.values()), head=head, widths=None)
 
     def lower(self) -> list[Layer]:
         """The plain layers of a frozen space.
@@ -384,12 +342,3 @@ class SearchSpace:
     def to_json(self) -> dict[str, Any]:
         """The whole tree as plain data; `encoding.space_from_json` is the inverse."""
         return encoding.to_json(self)
-
-
-def _movable(slot: Slot) -> Any:
-    """What layers have in common that may change places when one is skipped; None for one that may not."""
-    searched = slot.kind_decision is not None and slot.depth is None and not slot.first and slot.inp == slot.out
-    blocks = tuple(case.block for case in slot.cases)
-    if not searched or all(block.kind != "skip" for block in blocks):
-        return None
-    return slot.name.rpartition("/")[0], blocks, slot.inp

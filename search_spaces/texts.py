@@ -18,7 +18,15 @@ import numpy as np
 from hw_models import discover
 from hw_models.errors import InputError
 from search_spaces import published
-from search_spaces.encoding import ARCHITECTURE, check_mark, read_architecture, space_from_json, split_text
+from search_spaces.encoding import (
+    ARCHITECTURE,
+    check_mark,
+    has_genes,
+    head_and_genes,
+    read_architecture,
+    space_from_json,
+    split_text,
+)
 from search_spaces.options import annotation_of, typed
 from search_spaces.space import SearchSpace
 
@@ -62,15 +70,15 @@ def resolve(text: str, prefer_space: bool = False) -> Resolved:
         5
     """
     spaces, references = discover.names(SPACES), published.names(built=False)
-    is_path = text.endswith(".json") or "/" in text.partition(":")[0].partition("[")[0]
+    is_path = text.endswith(".json") or "/" in head_and_genes(text)[0].partition("[")[0]
     if is_path or (text not in (*spaces, *references) and os.path.isfile(Path(text) / ARCHITECTURE)):
         return Resolved(text, space_from_json(read_architecture(text)["space"]))
     name, options, genes, mark = split_text(text)
     if prefer_space and name in references and name not in spaces:
         raise InputError(f"'{name}' is a published network, not a space: leave out --space")
-    if name in references and not (name in spaces and (":" in text or prefer_space)):
+    if name in references and not (name in spaces and (has_genes(text) or prefer_space)):
         space = _published(name, options)
-        if ":" in text:
+        if has_genes(text):
             raise InputError(f"'{name}' is a published network and has no genes: drop ':{genes}'")
         check_mark(space, mark, text)
         return Resolved(text, space)
@@ -78,7 +86,7 @@ def resolve(text: str, prefer_space: bool = False) -> Resolved:
         raise discover.unknown("network or space", name, sorted({*spaces, *published.names()}))
     space = _build(discover.load(SPACES, name, "space", "space"), name, options)
     check_mark(space, mark, text)
-    if ":" not in text:
+    if not has_genes(text):
         return Resolved(text, space)
     return Resolved(text, space, space.parse(f"{space.name}:{genes}"))
 

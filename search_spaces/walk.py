@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from hw_models.errors import InputError
 from hw_models.workload import Op
-from search_spaces.block import Block, BlockIO
+from search_spaces.block import EVERYWHERE, Block, BlockIO
 from search_spaces.choice import Choice, options, options_at
-from search_spaces.precision import FIELDS, Scheme
+from search_spaces.density import Sparsity, check_layers
+from search_spaces.precision import Scheme
 from search_spaces.slots import MAX_BRANCHES, Case, Decision, Slot, Width, Widths
 from search_spaces.widths import LARGEST_WIDTH, Rule, searched
 from search_spaces.widths import check as check_rule
 
 if TYPE_CHECKING:
-    from search_spaces.space import Stage
+    from search_spaces.stage import Stage
 
 
 def labels(kinds: Sequence[Block]) -> list[str]:
@@ -41,8 +42,8 @@ def labels(kinds: Sequence[Block]) -> list[str]:
 class Walk:
     """Walks the stages of a space once and collects its decisions and slots."""
 
-    def __init__(self, additions: bool = True, scheme: Scheme | None = None) -> None:
-        self.additions, self.scheme = additions, scheme
+    def __init__(self, additions: bool = True, scheme: Scheme | None = None, sparsity: Sparsity | None = None) -> None:
+        self.additions, self.scheme, self.sparsity = additions, scheme, sparsity
         self.decisions: list[Decision] = []
         self.slots: list[Slot] = []
 
@@ -86,7 +87,7 @@ class Walk:
             # a choice of one value is that value
             kind = kind.with_values(**{n: c.values[0] for n, c in kind.searched().items() if len(c.values) == 1})
             for field, choice in kind.searched().items():
-                if field not in (*kind.BRANCHES, *kind.ELASTIC, *FIELDS):
+                if field not in (*kind.BRANCHES, *kind.ELASTIC, *EVERYWHERE):
                     allowed = ", ".join((*kind.BRANCHES, *kind.ELASTIC)) or "none"
                     raise InputError(f"{prefix}/{field} cannot be searched: block {name} searches {allowed}")
                 decision = self.decide(f"{prefix}/{field}", choice, needs)
@@ -102,12 +103,14 @@ class Walk:
                 f"{slot.name}: {slot.branch_count} branches, at most {MAX_BRANCHES} are allowed: search fewer kinds, "
                 "kernels or expansions there (widths, heads and attention are not branches)"
             )
+        slot = dataclasses.replace(slot, scheme=self.scheme, sparsity=self.sparsity)
         for case in slot.cases:
-            for block in case.branches():
+            for block in _built(case, self.sparsity):
                 for in_channels, out_channels in dict.fromkeys(slot.widths.pairs):
                     io = slot.io(in_channels, out_channels)
                     try:
                         block.check(io)
+                        _check_density(block, io)
                         if len(set(slot.widths.pairs)) > 1:
                             block.check_elastic(slot.elastic_io())
                         if not self.additions:
@@ -119,7 +122,24 @@ class Walk:
                             f"{slot.name}/{case.name}: depth cannot be searched where a block shrinks the map: use "
                             "padding 'same', or fix the depth"
                         )
-        self.slots.append(dataclasses.replace(slot, scheme=self.scheme))
+        self.slots.append(slot)
+
+
+def _built(case: Case, sparsity: Sparsity | None) -> list[Block]:
+    """What is built at a slot: the branches, with every density where that is a width."""
+    densities = options(case.block.density) if sparsity is not None and sparsity.channels else (case.block.density,)
+    return [block.with_values(density=density) for block in case.branches() for density in densities]
+
+
+def _check_density(block: Block, io: BlockIO) -> None:
+    """Raise InputError for a density that the pattern does not have, or that empties a layer."""
+    if io.sparsity is None or block.pruning(io) is None:
+        return
+    first = {name: choice.values[0] for name, choice in block.searched().items()}
+    layers = block.with_values(**first).lower(io)  # the first of other fields stand for all
+    for density in options(block.density):
+        io.sparsity.check("density", density)
+        check_layers(layers, density, io.sparsity, block.HEAD)
 
 
 def _path(slot: Slot, case: Case, said: str) -> str:

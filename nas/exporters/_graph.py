@@ -21,8 +21,9 @@ from flax.errors import FlaxError
 
 from hw_models.errors import InputError
 from search_spaces import layers, normalisation, rearrange
-from search_spaces.network import Network
+from search_spaces.network import Network, pruned_variables
 from search_spaces.space import SearchSpace
+from search_spaces.sparse_space import without_sparsity
 
 LEAVES: tuple[type[nn.Module], ...] = tuple(
     kind
@@ -62,11 +63,13 @@ class Graph:
 
 
 def record(space: SearchSpace, variables: Any) -> Graph:
-    """The graph of `Network(space)` with the weights of `variables`, in mode `eval`.
+    """The graph of `Network(space)` with the weights of `variables`, zeros for those it leaves out, in mode `eval`.
 
     Raises:
         InputError: the space is not frozen, the variables do not fit it, or a block computes outside the leaf layers.
     """
+    if space.sparsity is not None and not space.sparsity.channels:
+        space, variables = without_sparsity(space), pruned_variables(space, variables)
     recorder = _Recorder(variables)
     network = Network(space, depthwise="xla")
 

@@ -5,6 +5,7 @@ The middle (how the expanded channels are filtered) is each block's own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,18 @@ def expanded(in_channels: int, expand: float) -> int:
         (96, 12)
     """
     return in_channels if expand == 1 else make_divisible(in_channels * expand)
+
+
+def thinned(hidden: int, density: float | None, group_width: int | None = None) -> int:
+    """The `density` of `hidden` channels, a multiple of 8 and of `group_width`, no more than they are; or all of them.
+
+    Example:
+        >>> thinned(96, 0.5), thinned(96, 0.01), thinned(4, 0.5), thinned(96, 0.25, 16), thinned(96, None)
+        (48, 8, 4, 32, 96)
+    """
+    if density is None or density >= 1:
+        return hidden
+    return min(hidden, make_divisible(hidden * density, math.lcm(8, group_width or 1)))
 
 
 def check_hidden(hidden: int | None, expand: Any) -> None:

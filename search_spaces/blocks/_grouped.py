@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 
 from search_spaces.channels import Channels, is_soft
-from search_spaces.initial import parameter
-from search_spaces.layers import bias_like
+from search_spaces.layers import bias_like, operands
+
+if TYPE_CHECKING:
+    from search_spaces.rounding import Rounding
 
 
 class ElasticGroups(nn.Module):
@@ -26,8 +28,9 @@ class ElasticGroups(nn.Module):
     bias: bool = False
 
     @nn.compact
-    def __call__(self, x: Array, inputs: Channels, outputs: Channels) -> Array:
-        weight = parameter(self, "kernel", (self.kernel, self.kernel, inputs.size, self.features))
+    def __call__(self, x: Array, inputs: Channels, outputs: Channels, rounding: Rounding | None = None) -> Array:
+        shape = (self.kernel, self.kernel, inputs.size, self.features)
+        x, weight = operands(self, x, "kernel", shape, rounding)
         index, pairs = inputs.index, tuple(zip(inputs.values, outputs.values, strict=True))
         assert index is not None
         if is_soft(index):

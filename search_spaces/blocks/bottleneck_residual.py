@@ -15,7 +15,7 @@ from jax import Array
 from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
 from search_spaces.blocks import _trunk
-from search_spaces.blocks._bottleneck import expanded
+from search_spaces.blocks._bottleneck import expanded, thinned
 from search_spaces.choice import Choice
 from search_spaces.layers import Activation, Pointwise
 from search_spaces.lowering import Plan
@@ -48,9 +48,9 @@ class BottleneckResidual(Block):
     shortcut: str = "projection"
     activation: str = "relu"
 
-    def inner_channels(self, out_channels: int, ratio: float | None = None) -> int:
+    def inner_channels(self, out_channels: int, ratio: float | None = None, density: float | None = None) -> int:
         """Channels of the k x k convolution."""
-        return expanded(out_channels, self.settled("expand", ratio))
+        return thinned(expanded(out_channels, self.settled("expand", ratio)), density, self.settled("group_width"))
 
     def masked(self) -> tuple[str, ...]:
         return _trunk.masked(super().masked(), self.group_width)
@@ -58,14 +58,16 @@ class BottleneckResidual(Block):
     def check(self, io: BlockIO) -> None:
         super().check(io)
         assert isinstance(io.out_channels, int)
-        _trunk.check_group_width(self.group_width, inner=self.inner_channels(io.out_channels))
+        _trunk.check_group_width(
+            self.group_width, inner=self.inner_channels(io.out_channels, density=self.thinning(io))
+        )
         _trunk.check_shortcut(self.shortcut, False)
 
     def lower(self, io: BlockIO) -> list[Layer]:
         require_concrete(self, io)
         assert isinstance(io.out_channels, int)
         plan = Plan(io)
-        inner = self.inner_channels(io.out_channels)
+        inner = self.inner_channels(io.out_channels, density=self.thinning(io))
         y = plan.conv(plan.input, inner)
         y = _trunk.lower_conv(plan, y, inner, kernel=self.kernel, stride=io.stride, group_width=self.group_width)
         y = plan.conv(y, io.out_channels)
@@ -85,9 +87,9 @@ class BottleneckResidualNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, stride = self.block, self.io.stride
-        inp, out, expand = selection.sizes(self.io, expand=block.expand)
+        inp, out, expand, density = selection.sizes(self.io, expand=block.expand, density=block.thinning(self.io))
         kernel, window = selection.largest("kernel", block.kernel)
-        inner = out.join(expand, block.inner_channels)
+        inner = out.combined(block.inner_channels, expand, density)
 
         def activated(y: Array, name: str) -> Array:
             return normalised(y, name, mode, block.activation, inner, self.io.depthwise)

@@ -16,7 +16,6 @@ from hw_models.errors import InputError
 from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
 from search_spaces.blocks import _growth, _trunk
-from search_spaces.channels import Channels
 from search_spaces.choice import Choice
 from search_spaces.layers import Pointwise
 from search_spaces.lowering import Plan
@@ -53,11 +52,12 @@ class DenseBottleneck(Block):
     activation: str = "relu"
     bottleneck: int | Choice = 4
 
-    @property
-    def inner_channels(self) -> int:
-        """Channels of the 1x1 convolution."""
+    def inner_channels(self, density: float | None = None) -> int:
+        """Channels of the 1x1 convolution; the `density` of them, at least one group."""
         assert isinstance(self.bottleneck, int) and isinstance(self.growth, int)
-        return self.bottleneck * self.growth
+        inner = self.bottleneck * self.growth
+        group = self.settled("group_width") or 1
+        return inner if density is None else max(1, round(inner * density / group)) * group
 
     def masked(self) -> tuple[str, ...]:
         return _trunk.masked(super().masked(), self.group_width)
@@ -68,14 +68,14 @@ class DenseBottleneck(Block):
         _trunk.check_count("bottleneck", self.bottleneck, f" to {LARGEST_BOTTLENECK}")
         if self.bottleneck > LARGEST_BOTTLENECK:  # type: ignore[operator]
             raise InputError(f"bottleneck={self.bottleneck} is not allowed: give a whole number from 1 to 64")
-        _trunk.check_group_width(self.group_width, inner=self.inner_channels, new=new)
+        _trunk.check_group_width(self.group_width, inner=self.inner_channels(self.thinning(io)), new=new)
 
     def lower(self, io: BlockIO) -> list[Layer]:
         require_concrete(self, io)
         assert isinstance(self.growth, int)
         plan = Plan(io)
         kept, new = _growth.parts(self.growth, io)
-        y = plan.conv(plan.activation(plan.input, norm=True), self.inner_channels)
+        y = plan.conv(plan.activation(plan.input, norm=True), self.inner_channels(self.thinning(io)))
         y = _trunk.lower_conv(
             plan, y, new, kernel=self.kernel, stride=io.stride, group_width=self.group_width, norm=False
         )
@@ -94,13 +94,13 @@ class DenseBottleneckNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, stride = self.block, self.io.stride
-        inp, out = selection.channels(self.io)
+        inp, out, density = selection.sizes(self.io, density=block.thinning(self.io))
         kernel, window = selection.largest("kernel", block.kernel)
         kept, new = _growth.counts(block.growth, inp, out)  # type: ignore[arg-type]
-        inner = Channels((block.inner_channels,) * len(inp.values), inp.index)
+        inner = density.map(block.inner_channels)
         y = normalised(x, "reduce_norm", mode, block.activation, inp, self.io.depthwise)
         y = Pointwise(inner.size, name="reduce")(y)
-        y = normalised(y, "norm", mode, block.activation, None, self.io.depthwise)
+        y = normalised(y, "norm", mode, block.activation, inner, self.io.depthwise)
         y = _trunk.conv(
             y,
             inner,

@@ -45,10 +45,11 @@ class Fire(Block):
     norm: bool = True
     activation: str = "relu"
 
-    def squeezed(self, out_channels: int, ratio: float | None = None) -> int:
-        """Channels between both stages, by `ratio` where `squeeze` is still searched."""
+    def squeezed(self, out_channels: int, ratio: float | None = None, density: float | None = None) -> int:
+        """Channels between both stages, by `ratio` where `squeeze` is still searched, and the `density` of them."""
         squeeze = self.settled("squeeze", ratio)
-        return max(1, round(squeeze * out_channels))
+        channels = max(1, round(squeeze * out_channels))
+        return channels if density is None else max(1, round(channels * density))
 
     def check(self, io: BlockIO) -> None:
         super().check(io)
@@ -64,7 +65,9 @@ class Fire(Block):
         require_concrete(self, io)
         assert isinstance(io.out_channels, int) and isinstance(self.kernel, int)
         plan, bias = Plan(io), not self.norm
-        squeezed = plan.conv(plan.input, self.squeezed(io.out_channels), norm=self.norm, bias=bias)
+        squeezed = plan.conv(
+            plan.input, self.squeezed(io.out_channels, density=self.thinning(io)), norm=self.norm, bias=bias
+        )
         maps = [
             plan.conv(squeezed, io.out_channels // 2, kernel=kernel, stride=io.stride, norm=self.norm, bias=bias)
             for kernel in (1, self.kernel)
@@ -84,9 +87,9 @@ class FireNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, stride = self.block, self.io.stride
-        _, out, ratio = selection.sizes(self.io, squeeze=block.squeeze)
+        _, out, ratio, density = selection.sizes(self.io, squeeze=block.squeeze, density=block.thinning(self.io))
         kernel, window = selection.largest("kernel", block.kernel)
-        squeezed, half = out.join(ratio, block.squeezed), out.map(lambda channels: channels // 2)
+        squeezed, half = out.combined(block.squeezed, ratio, density), out.map(lambda channels: channels // 2)
         made = partial(unit, norm=block.norm, activation=block.activation, mode=mode, depthwise=self.io.depthwise)
         x = made(x, squeezed, name="squeeze")
         small = made(x, half, name="expand_small", stride=stride)

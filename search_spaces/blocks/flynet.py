@@ -108,12 +108,13 @@ class FlyNet(Block):
     hidden: int | None = None
     quantization_levels: int = 0
 
-    def hidden_channels(self, in_channels: int, ratio: float | None = None) -> int:
-        """Channels after the expansion, by `ratio` where `expand` is still searched."""
+    def hidden_channels(self, in_channels: int, ratio: float | None = None, density: float | None = None) -> int:
+        """Channels after the expansion, by `ratio` where `expand` is still searched, and the `density` of them."""
         expand = self.settled("expand", ratio)
-        if self.hidden is not None and expand != 1:
-            return self.hidden
-        return _bottleneck.expanded(in_channels, expand)
+        if expand == 1:
+            return in_channels
+        hidden = _bottleneck.expanded(in_channels, expand) if self.hidden is None else self.hidden
+        return _bottleneck.thinned(hidden, density)
 
     def check(self, io: BlockIO) -> None:
         super().check(io)
@@ -135,7 +136,7 @@ class FlyNet(Block):
         assert isinstance(io.in_channels, int) and isinstance(io.out_channels, int)
         assert isinstance(self.expand, int | float) and isinstance(self.residual, str)
         plan = Plan(io)
-        hidden = self.hidden_channels(io.in_channels)
+        hidden = self.hidden_channels(io.in_channels, density=self.thinning(io))
         wide = plan.input if self.expand == 1 else plan.conv(plan.input, hidden)
         y = self._lower_filters(plan, wide, io.stride)
         if self.expanded_residual:
@@ -171,8 +172,8 @@ class FlyNetNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, io = self.block, self.io
-        inp, out, expand = selection.sizes(io, expand=block.expand)
-        hidden = inp.join(expand, block.hidden_channels)
+        inp, out, expand, density = selection.sizes(io, expand=block.expand, density=block.thinning(io))
+        hidden = inp.combined(block.hidden_channels, expand, density)
         wide = _bottleneck.widen(x, hidden, expand, block.activation, mode, io)
         y = self._filtered(wide, hidden, selection)
         y = normalised(y, "depthwise_norm", mode, None, hidden, io.depthwise)

@@ -54,10 +54,15 @@ class FusedInvertedResidual(Block):
     squeeze_activation: str = "silu"
     gate: str = "sigmoid"
 
-    def filtered_channels(self, in_channels: int, out_channels: int, ratio: float | None = None) -> int:
-        """Channels after the k x k convolution, by `ratio` where `expand` is still searched."""
+    def filtered_channels(
+        self, in_channels: int, out_channels: int, ratio: float | None = None, density: float | None = None
+    ) -> int:
+        """Channels after the k x k convolution, by `ratio` where `expand` is still searched, and the `density` of them.
+
+        At `expand=1` they are those of the output, all of them.
+        """
         expand = self.settled("expand", ratio)
-        return out_channels if expand == 1 else _bottleneck.expanded(in_channels, expand)
+        return out_channels if expand == 1 else _bottleneck.thinned(_bottleneck.expanded(in_channels, expand), density)
 
     def squeezed(self, in_channels: int, filtered: int) -> int:
         """Channels inside squeeze-and-excitation."""
@@ -76,7 +81,7 @@ class FusedInvertedResidual(Block):
         require_concrete(self, io)
         assert isinstance(io.in_channels, int) and isinstance(io.out_channels, int)
         assert isinstance(self.kernel, int) and isinstance(self.attention, str)
-        filtered = self.filtered_channels(io.in_channels, io.out_channels)
+        filtered = self.filtered_channels(io.in_channels, io.out_channels, density=self.thinning(io))
         plan = Plan(io)
         y = plan.conv(plan.input, filtered, kernel=self.kernel, stride=io.stride)
         y = plan.attention(y, self.attention, self.squeezed(io.in_channels, filtered))
@@ -99,9 +104,8 @@ class FusedInvertedResidualNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, io = self.block, self.io
-        inp, out, expand = selection.sizes(io, expand=block.expand)
-        values = zip(inp.values, out.values, expand.values, strict=True)
-        filtered = Channels(tuple(block.filtered_channels(*each) for each in values), inp.index)
+        inp, out, expand, density = selection.sizes(io, expand=block.expand, density=block.thinning(io))
+        filtered = inp.combined(block.filtered_channels, out, expand, density)
         kernel, window = selection.largest("kernel", block.kernel)
         # Names of their own: the weights of one form are of no use to the other.
         name = "fused" if block.expand == 1 else "expand"

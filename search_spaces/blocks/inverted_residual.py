@@ -59,12 +59,12 @@ class InvertedResidual(Block):
     groups: int = 1
     keep_expansion: bool = False
 
-    def hidden_channels(self, in_channels: int, ratio: float | None = None) -> int:
-        """Channels after the expansion, by `ratio` where `expand` is still searched."""
+    def hidden_channels(self, in_channels: int, ratio: float | None = None, density: float | None = None) -> int:
+        """Channels after the expansion, by `ratio` where `expand` is still searched, and the `density` of them."""
         expand = self.settled("expand", ratio)
-        if self.hidden is not None and expand != 1:
-            return self.hidden
-        return _bottleneck.expanded(in_channels, expand)
+        hidden = _bottleneck.expanded(in_channels, expand) if self.hidden is None or expand == 1 else self.hidden
+        left_out = expand == 1 and not self.keep_expansion
+        return hidden if left_out or self.groups > 1 else _bottleneck.thinned(hidden, density)
 
     def squeezed(self, in_channels: int, hidden: int) -> int:
         """Channels inside squeeze-and-excitation."""
@@ -104,8 +104,8 @@ class InvertedResidual(Block):
         require_concrete(self, io)
         assert isinstance(io.in_channels, int) and isinstance(self.expand, int | float)
         assert isinstance(self.kernel, int) and isinstance(self.attention, str)
-        hidden, kernel, kind = self.hidden_channels(io.in_channels), self.kernel, self.attention
-        squeezed = self.squeezed(io.in_channels, hidden)
+        hidden, kernel = self.hidden_channels(io.in_channels, density=self.thinning(io)), self.kernel
+        kind, squeezed = self.attention, self.squeezed(io.in_channels, hidden)
 
         def middle(plan: Plan, y: Tensor) -> Tensor:
             y = plan.depthwise(y, kernel=kernel, stride=io.stride)
@@ -126,8 +126,8 @@ class InvertedResidualNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, io = self.block, self.io
-        inp, out, expand = selection.sizes(io, expand=block.expand)
-        hidden = inp.join(expand, block.hidden_channels)
+        inp, out, expand, density = selection.sizes(io, expand=block.expand, density=block.thinning(io))
+        hidden = inp.combined(block.hidden_channels, expand, density)
         kernel, window = selection.largest("kernel", block.kernel)
         groups, keep = block.groups, block.keep_expansion
         y = _bottleneck.widen(x, hidden, expand, block.activation, mode, io, groups=groups, keep=keep)

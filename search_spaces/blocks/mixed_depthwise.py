@@ -86,17 +86,17 @@ class MixedDepthwise(Block):
     attention: str | Choice = "none"
     activation: str = "relu6"
 
-    def hidden_channels(self, in_channels: int, ratio: float | None = None) -> int:
-        """Channels after the expansion, by `ratio` where `expand` is still searched."""
+    def hidden_channels(self, in_channels: int, ratio: float | None = None, density: float | None = None) -> int:
+        """Channels after the expansion, by `ratio` where `expand` is still searched, and the `density` of them."""
         expand = self.settled("expand", ratio)
-        return _bottleneck.expanded(in_channels, expand)
+        return in_channels if expand == 1 else _bottleneck.thinned(_bottleneck.expanded(in_channels, expand), density)
 
     def check(self, io: BlockIO) -> None:
         super().check(io)
         check_kernels(self.kernels, io)
         check_kinds(options(self.attention))
         assert isinstance(io.in_channels, int) and isinstance(self.kernels, tuple)
-        hidden = self.hidden_channels(io.in_channels)
+        hidden = self.hidden_channels(io.in_channels, density=self.thinning(io))
         if hidden < len(self.kernels):
             raise InputError(
                 f"kernels={self.kernels!r} needs {len(self.kernels)} channels to share, there are {hidden}: "
@@ -107,7 +107,8 @@ class MixedDepthwise(Block):
         require_concrete(self, io)
         assert isinstance(io.in_channels, int) and isinstance(self.expand, int | float)
         assert isinstance(self.kernels, tuple) and isinstance(self.attention, str)
-        hidden, kernels, kind = self.hidden_channels(io.in_channels), self.kernels, self.attention
+        hidden, kernels = self.hidden_channels(io.in_channels, density=self.thinning(io)), self.kernels
+        kind = self.attention
 
         def middle(plan: Plan, y: Tensor) -> Tensor:
             maps = [y] if len(kernels) == 1 else [plan.part(y, count) for count in even_parts(hidden, len(kernels))]
@@ -129,8 +130,8 @@ class MixedDepthwiseNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, io = self.block, self.io
-        inp, out, expand = selection.sizes(io, expand=block.expand)
-        hidden = inp.join(expand, block.hidden_channels)
+        inp, out, expand, density = selection.sizes(io, expand=block.expand, density=block.thinning(io))
+        hidden = inp.combined(block.hidden_channels, expand, density)
         y = _bottleneck.widen(x, hidden, expand, block.activation, mode, io)
         y = self._filtered(y, hidden, mode)
         attention = ChannelAttention(options(block.attention), implementation=io.depthwise, name="attention")

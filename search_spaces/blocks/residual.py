@@ -16,7 +16,7 @@ from jax import Array
 from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
 from search_spaces.blocks import _trunk
-from search_spaces.blocks._bottleneck import expanded
+from search_spaces.blocks._bottleneck import expanded, thinned
 from search_spaces.choice import Choice
 from search_spaces.layers import Activation
 from search_spaces.lowering import Plan
@@ -56,9 +56,9 @@ class Residual(Block):
     activation: str = "relu"
     preactivation: bool = False
 
-    def inner_channels(self, out_channels: int, ratio: float | None = None) -> int:
+    def inner_channels(self, out_channels: int, ratio: float | None = None, density: float | None = None) -> int:
         """Channels between the two convolutions."""
-        return expanded(out_channels, self.settled("expand", ratio))
+        return thinned(expanded(out_channels, self.settled("expand", ratio)), density, self.settled("group_width"))
 
     def masked(self) -> tuple[str, ...]:
         return _trunk.masked(super().masked(), self.group_width)
@@ -66,7 +66,9 @@ class Residual(Block):
     def check(self, io: BlockIO) -> None:
         super().check(io)
         assert isinstance(io.out_channels, int)
-        _trunk.check_pair(self.kernel, self.group_width, self.inner_channels(io.out_channels), io)
+        _trunk.check_pair(
+            self.kernel, self.group_width, self.inner_channels(io.out_channels, density=self.thinning(io)), io
+        )
         _trunk.check_shortcut(self.shortcut, self.preactivation)
 
     def lower(self, io: BlockIO) -> list[Layer]:
@@ -77,7 +79,7 @@ class Residual(Block):
         y = _trunk.lower_pair(
             plan,
             plan.input if activated is None else activated,
-            self.inner_channels(io.out_channels),
+            self.inner_channels(io.out_channels, density=self.thinning(io)),
             io.out_channels,
             kernel=self.kernel,
             stride=io.stride,
@@ -100,7 +102,7 @@ class ResidualNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, stride = self.block, self.io.stride
-        inp, out, expand = selection.sizes(self.io, expand=block.expand)
+        inp, out, expand, density = selection.sizes(self.io, expand=block.expand, density=block.thinning(self.io))
         kernel, window = selection.largest("kernel", block.kernel)
         activated = None
         if block.preactivation:
@@ -108,7 +110,7 @@ class ResidualNet(nn.Module):
         y = _trunk.pair(
             x if activated is None else activated,
             inp,
-            out.join(expand, block.inner_channels),
+            out.combined(block.inner_channels, expand, density),
             out,
             kernel=kernel,
             window=window,

@@ -14,7 +14,7 @@ from jax import Array
 from hw_models.workload import Layer
 from search_spaces.block import FROZEN, Block, BlockIO, Selection, require_concrete
 from search_spaces.blocks import _trunk
-from search_spaces.blocks._bottleneck import expanded
+from search_spaces.blocks._bottleneck import expanded, thinned
 from search_spaces.choice import Choice
 from search_spaces.layers import Activation, Multiply
 from search_spaces.lowering import Plan
@@ -48,9 +48,9 @@ class SigmoidalResidual(Block):
     group_width: int | None | Choice = None
     activation: str = "relu"
 
-    def inner_channels(self, out_channels: int, ratio: float | None = None) -> int:
+    def inner_channels(self, out_channels: int, ratio: float | None = None, density: float | None = None) -> int:
         """Channels between the two convolutions."""
-        return expanded(out_channels, self.settled("expand", ratio))
+        return thinned(expanded(out_channels, self.settled("expand", ratio)), density, self.settled("group_width"))
 
     def masked(self) -> tuple[str, ...]:
         return _trunk.masked(super().masked(), self.group_width)
@@ -58,13 +58,15 @@ class SigmoidalResidual(Block):
     def check(self, io: BlockIO) -> None:
         super().check(io)
         assert isinstance(io.out_channels, int)
-        _trunk.check_pair(self.kernel, self.group_width, self.inner_channels(io.out_channels), io)
+        _trunk.check_pair(
+            self.kernel, self.group_width, self.inner_channels(io.out_channels, density=self.thinning(io)), io
+        )
 
     def lower(self, io: BlockIO) -> list[Layer]:
         require_concrete(self, io)
         assert isinstance(io.out_channels, int)
         plan = Plan(io)
-        inner = self.inner_channels(io.out_channels)
+        inner = self.inner_channels(io.out_channels, density=self.thinning(io))
         y = _trunk.lower_pair(
             plan, plan.input, inner, io.out_channels, kernel=self.kernel, stride=io.stride, group_width=self.group_width
         )
@@ -86,12 +88,12 @@ class SigmoidalResidualNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, selection: Selection = FROZEN, mode: str = "eval") -> Array:
         block, stride = self.block, self.io.stride
-        inp, out, expand = selection.sizes(self.io, expand=block.expand)
+        inp, out, expand, density = selection.sizes(self.io, expand=block.expand, density=block.thinning(self.io))
         kernel, window = selection.largest("kernel", block.kernel)
         y = _trunk.pair(
             x,
             inp,
-            out.join(expand, block.inner_channels),
+            out.combined(block.inner_channels, expand, density),
             out,
             kernel=kernel,
             window=window,

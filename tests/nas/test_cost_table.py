@@ -13,6 +13,7 @@ from hw_models.errors import InputError
 from hw_models.estimate import apply_precision
 from hw_models.metrics import metrics
 from nas.cost_table import cost_table
+from search_spaces.blocks.inverted_residual import InvertedResidual
 from search_spaces.encoding import one_hot, uniform_gates
 from search_spaces.spaces import quickstart, tiny
 
@@ -77,3 +78,29 @@ def test_counts_are_those_of_the_layers():
 def test_a_batch_out_of_range_is_named(batch):
     with pytest.raises(InputError, match=f"batch {batch} is not allowed: give 1 to"):
         cost_table(tiny.space(), load_device("a100"), batch=batch)
+
+
+@pytest.mark.parametrize(("name", "options"), [
+    ("a100", {"sparsity": "2:4", "bits": "8/32"}),
+    ("pixel_3", {"sparsity": "unstructured", "prune_ends": True}),
+    ("raspberry_pi_4", {"sparsity": "channel"}),
+])  # fmt: skip
+def test_densities_are_priced_without_lowering_anew(name, options, monkeypatch):
+    lowered = []
+    lower = InvertedResidual.lower
+    monkeypatch.setattr(InvertedResidual, "lower", lambda self, io: lowered.append(self) or lower(self, io))
+    space, device = tiny.space(**options), load_device(name)
+    lowered.clear()
+    table = cost_table(space, device)
+    shapes = 4 * (4 if options["sparsity"] == "channel" else 1)  # kernels and expansions, and widths where it is one
+    assert len(lowered) == shapes
+    exact, expected, seen = jax.jit(table.exact), jax.jit(table.expected), set()
+    for seed in range(6):
+        genes = space.sample(jax.random.key(seed))
+        want = direct(space, device, genes)
+        for field in Costs._fields:
+            reference = float(getattr(want, field))
+            assert float(getattr(exact(genes), field)) == pytest.approx(reference, rel=1e-5), (field, seed)
+            assert float(getattr(expected(one_hot(space, genes)), field)) == pytest.approx(reference, rel=1e-5)
+        seen.add(float(want.weight_bytes))
+    assert len(seen) > 3
