@@ -62,7 +62,7 @@ class ChannelGroup(NamedTuple):
 
 
 class Coupling(NamedTuple):
-    """All groups of a network; of every value the group of each channel, -1 for none, and its number there, `[2, C]`."""
+    """All groups of a network; of the channels of every value the group, -1 for none, and the number there: `[2, C]`."""
 
     groups: tuple[ChannelGroup, ...]
     values: dict[str, np.ndarray]
@@ -188,7 +188,7 @@ def coupled(graph: Graph) -> Coupling:
         >>> from search_spaces.spaces import tiny
         >>> found = coupling_of(tiny.space().freeze([0] * 6))
         >>> [(group.name, group.size, len(group.members)) for group in found.groups if not group.fixed][:2]
-        [('stem_0/conv', 8, 12), ('stages_0_0/expand', 16, 12)]
+        [('stem_0/conv', 8, 12), ('stages_0_0/expand', 16, 11)]
     """
     wiring = _Wiring(graph)
     wiring.value(INPUT)
@@ -210,17 +210,18 @@ def coupled(graph: Graph) -> Coupling:
         form = tuple((key, len(where)) for key, where in found.items())
         alike.setdefault((form, channel in fixed, channel in ordered), []).append(channel)
     active = {node.path: label[wiring.value(node.outputs[0])] for node in graph.nodes if node.op == "Activation"}
-    groups, number_of = [], np.full((2, wiring.count), -1)
-    for (_, is_fixed, is_ordered), channels in alike.items():
+    groups: list[ChannelGroup] = []
+    number_of = np.full((2, wiring.count), -1)
+    for (_, is_fixed, is_ordered), own in alike.items():
         members = tuple(
-            Member(path, name, axis, np.asarray([places[c][key] for c in channels]), reads)
-            for key in places[channels[0]]
+            Member(path, name, axis, np.asarray([places[c][key] for c in own]), reads)
+            for key in places[own[0]]
             for _, path, name, axis, reads in (key,)
         )
-        number_of[:, channels] = np.full(len(channels), len(groups)), np.arange(len(channels))
-        held = tuple(filter(None, (_held(path, seen, channels) for path, seen in active.items())))
+        number_of[:, own] = np.full(len(own), len(groups)), np.arange(len(own))
+        held = tuple(filter(None, (_held(path, seen, own) for path, seen in active.items())))
         first = next((m.path for m in members if not m.reads), INPUT)
-        groups.append(ChannelGroup(first, len(channels), members, held, is_fixed, is_ordered))
+        groups.append(ChannelGroup(first, len(own), members, held, is_fixed, is_ordered))
     values = {name: number_of[:, label[channels]] for name, channels in wiring.values.items()}
     return Coupling(_named(groups), values)
 

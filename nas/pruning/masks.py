@@ -162,7 +162,7 @@ def check_density(density: Any, found: Sequence[Target]) -> None:
         return
     if density == 0:
         least = min(found, key=lambda target: target.structure.count)
-        raise InputError(f"density=0 leaves {least.name} empty: give above 0 and at most 1 (one structure is "
+        raise InputError(f"density={density} leaves {least.name} empty: give above 0 and at most 1 (one structure is "
                          f"{1 / least.structure.count:.3g})")  # fmt: skip
     check_range("density", density, 0, 1)
 

@@ -25,7 +25,7 @@ from hw_models.errors import InputError
 from nas.pruning.coupling import STATISTICS, ChannelGroup, coupling_of, graph_of
 from nas.pruning.masks import applied
 from nas.pruning.targets import SUMS, leaf_of, skippable
-from nas.pruning.widths import expresses, inner, resized
+from nas.pruning.widths import RATIO, expresses, next_inner, resized
 from search_spaces.block import Block
 from search_spaces.blocks.skip import Skip
 from search_spaces.network import module_name, variable_shapes
@@ -52,8 +52,7 @@ def shrinkable(space: SearchSpace) -> tuple[ChannelGroup, ...]:
     return tuple(
         group
         for group in coupling_of(space).groups
-        if not (group.fixed or group.ordered)
-        and all(able[member.path.partition("/")[0]] for member in group.members)
+        if not (group.fixed or group.ordered) and all(able[member.path.partition("/")[0]] for member in group.members)
     )
 
 
@@ -152,13 +151,13 @@ def _kept(space: SearchSpace, masks: Any) -> list[np.ndarray]:
         for member in group.members:
             if member.leaf in STATISTICS:
                 continue
-            mask = leaf_of(masks, member.path, member.leaf)
-            if mask is None:
+            given = leaf_of(masks, member.path, member.leaf)
+            if given is None:
                 used[:] = True
                 break
-            mask = np.asarray(mask)
+            mask = np.asarray(given)
             others = tuple(axis for axis in range(mask.ndim) if axis != member.axis)
-            used |= mask.any(others)[member.places].any(1)
+            used |= np.asarray(mask.any(others))[member.places].any(1)
         keeps.append(used)
     return keeps
 
@@ -181,10 +180,10 @@ def _smaller(space: SearchSpace, keeps: list[np.ndarray]) -> SearchSpace:
     for slot in space.slots:
         name, block, out = module_name(slot), slot.cases[0].block, ends[slot.name]
         io = dataclasses.replace(slot.only_io(), in_channels=before, out_channels=out)
-        for each in inner(block):
-            value = writes[f"{name}/{each.layer}"]
-            wanted = each.next(count(value), out)
-            while wanted is not None and count(value) < wanted and _one_more(coupling, keeps, value):
+        inside = [writes[f"{name}/{layer}"] for layer in RATIO.get(block.kind, ())]
+        wanted = next_inner(max(map(count, inside), default=1), out) or 0
+        for value in inside:
+            while count(value) < wanted and _one_more(coupling, keeps, value):
                 pass
         blocks[slot.name] = resized(block, io, lambda layer, name=name: count(writes[f"{name}/{layer}"]))  # type: ignore[misc]
         before = out

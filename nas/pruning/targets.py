@@ -141,7 +141,9 @@ def _of_group(space: SearchSpace, group: ChannelGroup) -> Target:
             continue
         shape = leaf_of(shapes, member.path, member.leaf).shape
         weight = member.leaf in WEIGHTS.values()
-        parts.append(Part(member.path, member.leaf, shape, None, member.axis, member.places, weight and not member.reads))
+        parts.append(
+            Part(member.path, member.leaf, shape, None, member.axis, member.places, weight and not member.reads)
+        )
         size += math.prod(shape) // shape[member.axis] * member.places.shape[1] if weight else 0
     return Target(group.name, Structure(CHANNELS, (max(size, 1), group.size)), tuple(parts), group)
 
@@ -197,4 +199,3 @@ def leaf_of(tree: Any, path: str, leaf: str) -> Any:
     for name in path.split("/"):
         tree = tree[name]
     return tree[leaf]
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from hw_models.errors import InputError
 from search_spaces.block import Block, BlockIO
@@ -12,17 +11,10 @@ from search_spaces.blocks._trunk import LEAST_EXPAND
 
 WIDEST_EXPAND = 64
 HIDDEN = ("inverted_residual", "flynet")
-# the layer that writes the channels inside a block, where those follow from a ratio of the output width
-RATIO = {"residual": "conv_1", "sigmoidal_residual": "conv_1", "bottleneck_residual": "reduce"}
+# the layers that write the channels inside a block, where those follow from a ratio of the output width
+RATIO = {"residual": ("conv_1",), "sigmoidal_residual": ("conv_1",), "bottleneck_residual": ("reduce", "conv")}
 PLAIN = ("conv_norm", "depthwise_separable", "skip", "pool", "transition")
 KINDS = (*HIDDEN, *RATIO, *PLAIN, "dense", "classifier")
-
-
-class Inner(NamedTuple):
-    """A width inside a block: the layer that writes the channels, and the next count that fields can express."""
-
-    layer: str
-    next: Callable[[int, int], int | None]  # of (channels at least, output width)
 
 
 def ratio_of(channels: int, base: int) -> float | None:
@@ -37,21 +29,14 @@ def ratio_of(channels: int, base: int) -> float | None:
     return ratio if fits else None
 
 
-def _next(channels: int, base: int) -> int | None:
-    return next((count for count in range(channels, channels + 8) if ratio_of(count, base) is not None), None)
-
-
-def inner(block: Block) -> tuple[Inner, ...]:
-    """The widths inside a block that its fields set.
+def next_inner(channels: int, base: int) -> int | None:
+    """The least number of inner channels, from `channels` on, that a ratio of the width `base` makes.
 
     Example:
-        >>> from search_spaces.blocks.residual import Residual
-        >>> [(each.layer, each.next(19, 48)) for each in inner(Residual())]
-        [('conv_1', 24)]
+        >>> next_inner(19, 48), next_inner(19, 20)
+        (24, 20)
     """
-    if block.kind in RATIO:
-        return (Inner(RATIO[block.kind], _next),)
-    return ()
+    return next((count for count in range(channels, channels + 8) if ratio_of(count, base) is not None), None)
 
 
 def expresses(block: Block) -> bool:
@@ -89,7 +74,7 @@ def resized(block: Block, io: BlockIO, width: Callable[[str], int]) -> Block:
         expand = 2 if block.settled("expand") == 1 else block.settled("expand")
         return block.with_values(expand=expand, hidden=width("depthwise"))
     if block.kind in RATIO:
-        channels = width(RATIO[block.kind])
+        channels = width(RATIO[block.kind][0])
         ratio = ratio_of(channels, io.out_channels)
         if ratio is None:
             raise InputError(f"{block.kind} of width {io.out_channels} cannot have {channels} inner channels: give the "
@@ -99,8 +84,6 @@ def resized(block: Block, io: BlockIO, width: Callable[[str], int]) -> Block:
         return block.with_values(growth=width("conv"))
     if block.kind == "classifier":
         features = getattr(block, "features", 0) and width("conv")
-        hidden = tuple(
-            width(f"hidden_{n}" if n else "hidden") for n in range(len(getattr(block, "hidden_layers", ())))
-        )
+        hidden = tuple(width(f"hidden_{n}" if n else "hidden") for n in range(len(getattr(block, "hidden_layers", ()))))
         return block.with_values(features=features, hidden=hidden)
     return block

@@ -140,9 +140,9 @@ def train(
     done, kept = 0, None
     if checkpoint is not None:
         shares = distillation if teacher is not None else 0.0
-        sample = normalise(jnp.asarray(data.images[:TEACHER_SAMPLE]), mean, std)
+        shown = normalise(jnp.asarray(data.images[:TEACHER_SAMPLE]), mean, std)
         guide = guides.teacher
-        said = None if guide is None else np.asarray(jax.jit(lambda guide, x: guide(x))(guide, sample))
+        said = None if guide is None else np.asarray(jax.jit(lambda guide, x: guide(x))(guide, shown))
         devices = 1 if over.mesh is None else over.mesh.size
         runs = f"{devices} x {jax.default_backend()}, depthwise {select()[0] if depthwise == 'auto' else depthwise}"
         runs += said_of(constrain, penalty, renew)
