@@ -62,7 +62,7 @@ class ChannelGroup(NamedTuple):
 
 
 class Coupling(NamedTuple):
-    """All groups of a network; of the channels of every value the group, -1 for none, and the number there: `[2, C]`."""
+    """All groups; of the channels of every value `[2, C]` the number of their group, -1 for none, and that inside."""
 
     groups: tuple[ChannelGroup, ...]
     values: dict[str, np.ndarray]
