@@ -250,7 +250,7 @@ def _named(groups: list[ChannelGroup]) -> tuple[ChannelGroup, ...]:
     return tuple(made)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def graph_of(space: SearchSpace) -> Graph:
     """The graph of a frozen space with weights of zero: all that depends on the form of the network.
 

@@ -139,7 +139,9 @@ def prune(
         gradients = gradients_of(space, known, data, recipe.batch) if "gradient" in needs else None
         activations = activations_of(space, known, data) if "activations" in needs else None
         scores = scores_of(found, way.criterion, params, gradients, activations, score_key)
-        if way.overall and way.structure != "weight":
+        if way.structure == LAYERS:  # by weight, or large blocks would always stay
+            scores = [None if s is None else s / t.structure.sizes for s, t in zip(scores, found, strict=True)]
+        elif way.overall and way.structure != "weight":
             scores = normalised(way.criterion, scores)
         return masks_of(space, of, decided(found, scores, density, way.overall))
 

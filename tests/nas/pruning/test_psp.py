@@ -18,8 +18,7 @@ from search_spaces.blocks.residual import Residual
 from search_spaces.network import Network
 
 X = np.random.default_rng(3).normal(size=(2, 8, 8, 1)).astype(np.float32)
-KINDS = ("weight", "column", "input_channel", "output_channel", "kernel", "horizontal_slice", "vertical_slice", "split",
-         "layer", "connection", "block")  # fmt: skip
+KINDS = ("weight", "column", "input_channel", "output_channel", "kernel", "vertical_slice", "split", "layer")
 
 
 def _drawn(space, of, variables, seed=0):
