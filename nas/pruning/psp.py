@@ -5,6 +5,10 @@ is below a threshold (`search_spaces.sparsity.structure_parameters`). Penalties 
 decay acts on weights alone, as without gates. With `latency` the loss has the expected latency as well: the share of
 each layer that its gates keep, times what the layer takes on a device, over the latency of all.
 
+Where a normalisation follows, the loss does not depend on the scale of an output channel or of a whole layer: the exact
+gradient of such a gate is zero, and the penalty alone moves all of them alike, until a whole network is below the
+threshold at once. Columns, input channels and kernels do not have that.
+
 Source: Schindler, dissertation (Heidelberg 2021), chapter 6. Its table 6.1 counts FLOPs as MACs for the baseline; here
 MACs are multiply-accumulates.
 """

@@ -73,9 +73,23 @@ def test_only_gates_are_penalised_and_weights_decay_as_before(network, lively, i
     start["params"][GATES][name] = jnp.full(8, 0.05)
     after = train(space, images, recipe, jax.random.key(0), start, constrain=in_use(space, of))
     grown = np.abs(np.asarray(after["params"][GATES][name]))
-    assert (grown >= of.eps).any() and fold(space, of, after).kept.kept_params > fold(
-        space, of, start
-    ).count.kept_params
+    before, now = (fold(space, of, each).kept.kept_params for each in (start, after))
+    assert (grown >= of.eps).any() and now > before
+
+
+@pytest.mark.parametrize(("kind", "moves"), [("output_channel", False), ("layer", False), ("column", True)])
+def test_a_normalisation_hides_the_size_of_what_it_follows(network, lively, kind, moves):
+    """The loss does not depend on the scale of an output channel or a layer, so that its gate has no gradient."""
+    space, of = network(ConvNorm(), (8,)), Parameterization((kind,))
+    variables = with_gates(space, of, lively(space))
+
+    def loss(gates):
+        params = in_use(space, of)({**variables["params"], GATES: gates})
+        logits, _ = Network(space, "xla").apply({**variables, "params": params}, X, "train", mutable=["batch_stats"])
+        return jnp.square(logits).sum()
+
+    largest = jnp.abs(jax.grad(loss)(variables["params"][GATES])[f"stages_0_0/conv:{kind}"]).max()
+    assert largest > 0.1 if moves else largest < 0.02
 
 
 def test_the_expected_latency_follows_the_kept_share(network, lively):
