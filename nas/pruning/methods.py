@@ -123,6 +123,16 @@ def prune(
     Raises:
         InputError: an unknown method, structure or layer, a density that leaves a layer empty, channels that cannot be
             divided, a criterion that does not serve the structure, `rewind` without initial values.
+
+    Example:
+        >>> import numpy as np
+        >>> from search_spaces.spaces import tiny
+        >>> space = tiny.space().freeze([0] * 6)
+        >>> data = Images(np.zeros((8, 8, 8, 1), np.uint8), np.zeros(8, np.int32), np.zeros(1), np.ones(1))
+        >>> variables, plain = fresh(space, jax.random.key(0)), Recipe(epochs=0, batch=8)
+        >>> made = prune(space, variables, data, "magnitude", 0.25, recipe=plain, key=jax.random.key(1))
+        >>> made.kept.layers[1].kept_weights, made.kept.layers[1].weights
+        (32, 128)
     """
     way = _chosen(method, structure, overall, strength)
     if rewind and variables is not None and initial is None:
@@ -130,7 +140,6 @@ def prune(
     start_key, train_key, score_key, tune_key = jax.random.split(key, 4)
     found = _found(space, way.structure, ends, to_shrink)
     check_density(density, found)
-
     writing = tuple(target._replace(parts=tuple(part for part in target.parts if part.scored)) for target in found)
 
     def masks_at(params: Any, statistics: Any, density: Any, of: tuple[Target, ...] = found) -> Any:

@@ -271,6 +271,14 @@ def train_parameterized(
 
     Raises:
         InputError: as of `nas.training.standalone.train`, `penalty_of` and `gates_of`.
+
+    Example:
+        >>> from search_spaces.spaces import tiny
+        >>> space = tiny.space().freeze([0] * 6)
+        >>> data = Images(np.zeros((8, 8, 8, 1), np.uint8), np.zeros(8, np.int32), np.zeros(1), np.ones(1))
+        >>> plain = Recipe(epochs=0, batch=8)
+        >>> train_parameterized(space, data, plain, jax.random.key(0), Parameterization()).kept.macs_share
+        1.0
     """
     start_key, run_key = jax.random.split(key)
     start = with_gates(space, of, fresh(space, start_key) if variables is None else variables)
