@@ -5,8 +5,9 @@
 The network is a residual network in the style of CIFAR (16, 32 and 64 channels, `--depth` blocks each: ResNet-8 or
 ResNet-14, padded shortcuts) on 28x28 images. Judged are
 
-    dense         trained for `--epochs`
-    psp/<kind>    parameterized structured pruning, weights and gates from scratch for `--epochs`
+    dense         trained for `--epochs`, and then fine-tuned like the others; the lower error counts for the goal
+    psp/<kind>    parameterized structured pruning, weights and gates from scratch for `--epochs`, then, gates folded
+                  and zeros kept, fine-tuned for `--tuning` as the others are; the error before that is given too
     <method>/<d>  filters of the dense network pruned to density d, fine-tuned for `--tuning` epochs
 
 Every task adds its row to `FOLDER/pruning.json` (docs/results), so that a run that was stopped goes on, and
@@ -30,6 +31,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 
 from hw_models.errors import InputError
 from nas import disk
@@ -38,6 +40,7 @@ from nas.data_source import load
 from nas.evaluators.standalone import count_mistakes
 from nas.plain import arrays_of, tree_from
 from nas.pruning.counting import counted
+from nas.pruning.masks import applied
 from nas.pruning.methods import METHODS, prune
 from nas.pruning.psp import Parameterization, train_parameterized
 from nas.pruning.shrink import shrink
@@ -57,9 +60,10 @@ FILTERS = ("filter_l1", "filter_l2", "network_slimming", "group_lasso", "apoz", 
            "snip", "random")  # fmt: skip
 DENSITIES = (0.5, 0.25)
 # The exponent by which gates shrink over a whole training if nothing holds them: the sum of the learning rates over
-# 1 - momentum, times l2. The dissertation's l2 of 1e-4 gives 6 in 300 epochs of CIFAR (it does not say how many it
-# takes); a shorter training needs a larger l2.
-DECAY = 6.0
+# 1 - momentum, times l2, which is what l2 is chosen by. Of columns six epochs leave 83, 23, 13 and 9 % of the parameters
+# at exponents of 1.5, 2.2, 3.5 and 6; at eps=0.2 a gate that nothing holds is gone from 1.6 on.
+DECAY = 2.2
+TUNING_RATE, FIRST_RATE = 0.02, 0.05  # of fine-tuning, and of the training of a method before it prunes
 GOAL_SHARE, GOAL_POINTS = 0.25, 0.5
 
 
@@ -109,7 +113,7 @@ def gates_of(kind: str, settings: Settings) -> Parameterization:
 
     Example:
         >>> round(gates_of("column", Settings()).l2, 6)
-        0.00367
+        0.001346
     """
     recipe, steps = recipe_of(settings.epochs), settings.epochs * (settings.images // BATCH)
     moved = recipe.learning_rate / 2 * steps / (1 - recipe.momentum)
@@ -131,25 +135,32 @@ def dense(space: SearchSpace, data: Images, settings: Settings, scratch: Path) -
 def row(task: str, space: SearchSpace, splits: Splits, settings: Settings, scratch: Path) -> dict[str, Any]:
     """One network: error in percent, what is left of it, seconds."""
     data, began, key = Images.of(splits), time.monotonic(), jax.random.key(1)
-    small, whole = space, counted(space, None)
+    small, whole, before = space, counted(space, None), None
     if task == "dense":
         variables, left = dense(space, data, settings, scratch), whole
+        before = count_mistakes(space, variables, splits.test_images, splits.test_labels, data)
+        variables = train(space, data, recipe_of(settings.tuning, TUNING_RATE), jax.random.key(2), variables)
     elif task.startswith("psp/"):
         of = gates_of(task.removeprefix("psp/"), settings)
         made = train_parameterized(space, data, recipe_of(settings.epochs), key, of)
-        variables, left = made.variables, made.kept
+        left, within = made.kept, Partial(applied, made.masks)
+        before = count_mistakes(space, made.variables, splits.test_images, splits.test_labels, data)
+        variables = train(
+            space, data, recipe_of(settings.tuning, TUNING_RATE), jax.random.key(2), made.variables, constrain=within
+        )
     else:
         method, _, density = task.partition("/")
-        start, tuning = dense(space, data, settings, scratch), recipe_of(settings.tuning, 0.02)
+        start, tuning = dense(space, data, settings, scratch), recipe_of(settings.tuning, TUNING_RATE)
         pruned = prune(
             space, start, data, method, float(density), recipe=tuning, key=key, structure="output_channel",
-            first=recipe_of(settings.tuning, 0.05),
+            first=recipe_of(settings.tuning, FIRST_RATE),
         )  # fmt: skip
         small, variables = shrink(space, pruned.variables, pruned.masks)
         left = counted(small, None)
     wrong = count_mistakes(small, variables, splits.test_images, splits.test_labels, data)
     return {
         "error_percent": round(100 * wrong / len(splits.test_labels), 3),
+        "before_percent": None if before is None else round(100 * before / len(splits.test_labels), 3),
         "params": left.kept_params,
         "macs": left.kept_macs,
         "params_share": round(left.kept_params / whole.params, 4),
@@ -171,17 +182,17 @@ def page(rows: dict[str, Any], settings: Settings) -> str:
         f"{settings.images:,} training images, {settings.epochs} epochs of training, {settings.tuning} of fine-tuning, "
         "one seed. Written by `scripts/judge_pruning.py`.",
         "",
-        "| network | test error, % | parameters | MACs | share of parameters | factors | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| network | test error, % | before tuning | parameters | MACs | share of parameters | factors | seconds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for task, of in rows.items():
+        left = f"{of['params']:,} | {of['macs']:,} | {of['params_share']:.1%}"
         factors = f"{1 / of['params_share']:.2f} / {1 / of['macs_share']:.2f}"
-        lines.append(
-            f"| {task} | {of['error_percent']:.2f} | {of['params']:,} | {of['macs']:,} | {of['params_share']:.1%} | "
-            f"{factors} | {of['seconds']:.0f} |"
-        )
+        before = "" if of["before_percent"] is None else f"{of['before_percent']:.2f}"
+        lines.append(f"| {task} | {of['error_percent']:.2f} | {before} | {left} | {factors} | {of['seconds']:.0f} |")
     if "dense" in rows and "psp/column" in rows:
-        above = rows["psp/column"]["error_percent"] - rows["dense"]["error_percent"]
+        whole = (rows["dense"]["error_percent"], rows["dense"]["before_percent"])
+        above = rows["psp/column"]["error_percent"] - min(error for error in whole if error is not None)
         share = rows["psp/column"]["params_share"]
         said = "met" if above <= GOAL_POINTS and share <= GOAL_SHARE else "missed"
         lines += ["", f"Columns: {share:.1%} of the parameters at {above:+.2f} points; the goal, at most "

@@ -10,7 +10,15 @@ import pytest
 from hw_models.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("scripts_by_name")
-ROW = {"error_percent": 12.0, "params": 100, "macs": 1000, "params_share": 1.0, "macs_share": 1.0, "seconds": 3.0}
+ROW = {
+    "error_percent": 12.0,
+    "before_percent": None,
+    "params": 100,
+    "macs": 1000,
+    "params_share": 1.0,
+    "macs_share": 1.0,
+    "seconds": 3.0,
+}
 
 
 @pytest.fixture
@@ -26,7 +34,7 @@ def test_a_run_that_was_stopped_goes_on(script, tmp_path, monkeypatch, capsys):
     script.main(options)
     assert asked == script.tasks(["filter_l1"])
     assert list(json.loads((tmp_path / "pruning.json").read_text())["rows"]) == asked
-    assert "| psp/kernel | 12.00 | 100 | 1,000 | 100.0% | 1.00 / 1.00 | 3 |" in (tmp_path / "pruning.md").read_text()
+    assert "| psp/kernel | 12.00 |  | 100 | 1,000 | 100.0% | 1.00 / 1.00 | 3 |" in (tmp_path / "pruning.md").read_text()
     with pytest.raises(InputError, match="holds results of"):
         script.main([*options, "--epochs", "3"])
     with pytest.raises(InputError, match="unknown methods filter_l3"):
