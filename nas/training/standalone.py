@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.tree_util import Partial
 
 from hw_models.errors import InputError, check_range
 from nas.data import Splits
 from nas.stratify import drawn
 from nas.training.batches import feed
 from nas.training.checkpoints import Checkpoints, identity
+from nas.training.constraints import Guides, said_of
 from nas.training.epoch import Clock, Diverged, run_epoch
 from nas.training.images import EVALUATION_BATCH, augment, normalise
 from nas.training.loss import smoothed, soft_cross_entropy, taught
@@ -79,6 +79,9 @@ def train(
     resumed: Callable[[int], None] | None = None,
     placement: str = "auto",
     depthwise: str = "auto",
+    constrain: Callable[[Any], Any] | None = None,
+    penalty: Callable[[Any], Array] | None = None,
+    renew: Callable[[float, Any], Callable[[Any], Any]] | None = None,
 ) -> Any:
     """Variables of `Network(space)` after training; the key is consumed.
 
@@ -104,6 +107,7 @@ def train(
         resumed: is told once how many epochs are done, where the training goes on from a checkpoint.
         placement: where the images wait, see `nas.training.batches.feed`.
         depthwise: implementation of depthwise convolution, see `search_spaces.kernels.depthwise`.
+        constrain, penalty, renew: what is trained besides or within limits, see `nas.training.constraints`.
 
     Raises:
         InputError: images that do not fit the network; labels that do not fit the images or the classes; fewer images
@@ -128,20 +132,22 @@ def train(
     momentum = recipe.started(steps, first["params"])
     state = over.copied(Trained(first["params"], first["batch_stats"], momentum, average))
     jitted = _step(space, recipe, steps, distillation, depthwise, over)
-    guide = teacher if teacher is None or isinstance(teacher, Partial) else Partial(teacher)
+    guides = Guides.of(teacher, constrain, penalty)
     mean, std = over.placed((jnp.asarray(data.mean), jnp.asarray(data.std)))
 
     def step(state: Trained, images: Array, labels: Array, key: Array, clock: Clock) -> tuple[Trained, Array]:
-        return jitted(state, images, labels, mean, std, key, clock, guide)
+        return jitted(state, images, labels, mean, std, key, clock, guides)
 
     source = feed(data.images, data.labels, over, placement)
     done, kept = 0, None
     if checkpoint is not None:
         shares = distillation if teacher is not None else 0.0
-        sample = normalise(jnp.asarray(data.images[:TEACHER_SAMPLE]), mean, std)
-        said = None if guide is None else np.asarray(jax.jit(lambda guide, x: guide(x))(guide, sample))
+        shown = normalise(jnp.asarray(data.images[:TEACHER_SAMPLE]), mean, std)
+        guide = guides.teacher
+        said = None if guide is None else np.asarray(jax.jit(lambda guide, x: guide(x))(guide, shown))
         devices = 1 if over.mesh is None else over.mesh.size
         runs = f"{devices} x {jax.default_backend()}, depthwise {select()[0] if depthwise == 'auto' else depthwise}"
+        runs += said_of(constrain, penalty, renew)
         kept = Checkpoints(checkpoint, identity(space, data, recipe, key, variables, shares, said, runs))
         done, state = kept.restored(state)
         if done and resumed is not None:
@@ -149,6 +155,8 @@ def train(
     saved = done
     began = last = time.monotonic()
     for epoch in range(done, recipe.epochs):
+        if renew is not None:
+            guides = Guides.of(teacher, renew(epoch / recipe.epochs, state.params), penalty)
         # what a step is given it overwrites, and the last good state should outlive a loss that is not finite
         try:
             state, average_loss = run_epoch(
@@ -169,7 +177,8 @@ def train(
             report(epoch, average_loss)
     trained = {"params": state.average if recipe.ema else state.params, "batch_stats": state.statistics}
     rows = drawn(count, min(count, SETTLING_IMAGES))
-    return settle(space, trained, data._replace(images=data.images[rows], labels=data.labels[rows]), depthwise)
+    settling = data._replace(images=data.images[rows], labels=data.labels[rows])
+    return {**trained, **settle(space, guides.used(trained), settling, depthwise), "params": trained["params"]}
 
 
 def check_data(space: SearchSpace, data: Images) -> None:
@@ -210,27 +219,27 @@ def _step(
     network, parts = Network(space, depthwise), recipe.accumulate
 
     def gradient_of(
-        params: Any, statistics: Any, x: Array, targets: Array, progress: Array, teacher: Any
+        params: Any, statistics: Any, x: Array, targets: Array, progress: Array, guides: Guides
     ) -> tuple[Any, Any]:
-        goal = targets if teacher is None else taught(targets, teacher(x), distillation)
+        goal = targets if guides.teacher is None else taught(targets, guides.teacher(x), distillation)
 
         def loss_of(params: Any) -> tuple[Array, Any]:
-            variables = {"params": params, "batch_stats": statistics}
+            variables = guides.used({"params": params, "batch_stats": statistics})
             narrow = x.astype(recipe.precision)
             logits, updated = network.apply(variables, narrow, "train", progress, mutable=["batch_stats"])
-            return soft_cross_entropy(logits, goal), updated["batch_stats"]
+            return guides.penalised(soft_cross_entropy(logits, goal), params), updated["batch_stats"]
 
         return jax.value_and_grad(loss_of, has_aux=True)(params)
 
     def looped(
-        params: Any, statistics: Any, x: Array, targets: Array, progress: Array, teacher: Any
+        params: Any, statistics: Any, x: Array, targets: Array, progress: Array, guides: Guides
     ) -> tuple[Any, Any]:
         """As `gradient_of`, over the parts of a batch; statistics move with each of them."""
         cut = tuple(over.rows(a.reshape(parts, len(a) // parts, *a.shape[1:]), 1) for a in (x, targets))
 
         def body(carry: Any, part: Any) -> tuple[Any, None]:
             total, losses, statistics = carry
-            (loss, statistics), gradient = gradient_of(params, statistics, part[0], part[1], progress, teacher)
+            (loss, statistics), gradient = gradient_of(params, statistics, part[0], part[1], progress, guides)
             return (jax.tree.map(lambda a, b: a + b / parts, total, gradient), losses + loss / parts, statistics), None
 
         start = (jax.tree.map(jnp.zeros_like, params), jnp.float32(0), statistics)
@@ -238,13 +247,13 @@ def _step(
         return (loss, statistics), total
 
     def step(
-        state: Trained, images: Array, labels: Array, mean: Array, std: Array, key: Array, clock: Clock, teacher: Any
+        state: Trained, images: Array, labels: Array, mean: Array, std: Array, key: Array, clock: Clock, guides: Guides
     ) -> tuple[Trained, Array]:
         x = normalise(over.rows(images), mean, std)
         x, targets = augment(key, x, smoothed(labels, space.classes, recipe.smoothing), recipe)
         x = over.rows(x)
         compute = gradient_of if parts == 1 else looped
-        (loss, statistics), gradient = compute(state.params, state.statistics, x, targets, clock.progress, teacher)
+        (loss, statistics), gradient = compute(state.params, state.statistics, x, targets, clock.progress, guides)
         params, momentum = recipe.updated(steps, state.params, state.momentum, gradient)
         return Trained(params, statistics, momentum, recipe.averaged(state.average, params, clock.step)), loss
 

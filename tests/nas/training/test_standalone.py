@@ -4,13 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
 from hw_models.errors import InputError
 from nas.data import split
 from nas.data_source import load
 from nas.model import Meta, Model
+from nas.training import standalone
 from nas.training.images import shift_and_flip
 from nas.training.loss import wrong
+from nas.training.parallel import spread
 from nas.training.recipe import Recipe
 from nas.training.standalone import Images, pooled_statistics, settle, train
 from search_spaces.network import Network, fresh
@@ -125,3 +128,47 @@ def test_images_and_labels_that_do_not_fit_are_named(network, images, labels, sa
 def test_recipe_limits():
     with pytest.raises(InputError, match="epochs=-1"):
         Recipe(epochs=-1)
+
+
+def test_what_is_constrained_is_what_runs_and_settles(network):
+    """A gate beside the weights: the parameters come back as they were trained, statistics those of what ran."""
+    training, _ = digits()
+    recipe = Recipe(epochs=2, batch=64, learning_rate=0.05, shift=0, flip=False)
+    start = fresh(network, jax.random.key(1))
+    start = {**start, "params": {**start["params"], "gate": jnp.ones(1)}}
+    shares = []
+
+    def constrain(params):
+        stem = params["stem_0"]
+        conv = {"kernel": stem["conv"]["kernel"] * params["gate"]}
+        return {**{n: t for n, t in params.items() if n != "gate"}, "stem_0": {**stem, "conv": conv}}
+
+    def renew(share, params):
+        shares.append((share, params["gate"].item()))
+        return constrain
+
+    made = train(network, training, recipe, jax.random.key(0), start, penalty=lambda p: 5 * p["gate"][0], renew=renew)
+    assert [share for share, _ in shares] == [0.0, 0.5] and shares[1][1] < shares[0][1] == 1.0
+    gate = made["params"]["gate"].item()
+    used = {"params": constrain(made["params"]), "batch_stats": made["batch_stats"]}
+    again = settle(network, used, training)["batch_stats"]["stem_0"]["norm"]["mean"]
+    np.testing.assert_allclose(made["batch_stats"]["stem_0"]["norm"]["mean"], again, atol=0.05)
+    assert gate < shares[1][1]
+
+
+def test_other_masks_compile_nothing_and_another_constraint_is_another_checkpoint(network, tmp_path):
+    training, _ = digits()
+    part = training._replace(images=training.images[:128], labels=training.labels[:128])
+    recipe = Recipe(epochs=1, batch=64, learning_rate=0.05, shift=0, flip=False)
+    guides = [Partial(_scaled, jnp.float32(factor)) for factor in (0.5, 1.0)]
+    for number, guide in enumerate(guides):
+        train(network, part, recipe, jax.random.key(0), constrain=guide, checkpoint=tmp_path / str(number))
+    steps = recipe.epochs * 2
+    compiled = standalone._step(network, recipe, steps, 0.5, "auto", spread(recipe))
+    assert compiled._cache_size() == 1
+    with pytest.raises(InputError, match="runs is .* constrained by _scaled"):
+        train(network, part, recipe, jax.random.key(0), constrain=guides[0], checkpoint=tmp_path / "1")
+
+
+def _scaled(factor, params):
+    return jax.tree.map(lambda leaf: leaf * factor, params)

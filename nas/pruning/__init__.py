@@ -1,0 +1,1 @@
+"""Pruning of trained networks: what goes together, masks, fine-tuning within masks, and smaller networks."""
