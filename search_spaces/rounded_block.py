@@ -11,13 +11,13 @@ from functools import lru_cache
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from search_spaces.block import Block, BlockIO, Selection, variable_shapes
 from search_spaces.channels import is_soft
 from search_spaces.choice import options
+from search_spaces.kernels.rounding import Box
 from search_spaces.precision import rounds
 from search_spaces.rounding import rounding_of, watched
 
@@ -30,6 +30,7 @@ def applied(
     """The output of `block.net(io)`, rounded where the block has bits, and the statistics that it made.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from search_spaces.block import FROZEN
         >>> from search_spaces.blocks.conv_norm import ConvNorm
         >>> block, io, x = ConvNorm(act_bits=2), BlockIO(4, 4, 1, 2), jnp.linspace(0, 1, 16).reshape(1, 4, 4, 1)
@@ -64,26 +65,17 @@ class _Parts:
                 index = index * count + chosen
         self.index = index
 
-    def used(self, path: tuple[str, ...], name: str) -> Array | None:
-        """Bool, broadcastable to the weight `name` at `path`; under shares, what any of them uses."""
+    def used(self, path: tuple[str, ...], name: str) -> Box | None:
+        """The part of the weight `name` at `path`, None for all of it; under shares, what any of them uses."""
         if self.table is None or self.index is None:
             return None
-        starts, ends, shape = self.table["/".join((*path, name))]
-        whole: Array | None = None
-        for axis, size in enumerate(shape):
-            if (starts[:, axis] == 0).all() and (ends[:, axis] == size).all():
-                continue
-            place = jnp.arange(size)
-            inside = (place >= starts[:, axis, None]) & (place < ends[:, axis, None])  # [V, size]
-            row = (self.index @ inside.astype(jnp.float32)) > 0 if is_soft(self.index) else inside[self.index]
-            row = row.reshape([size if other == axis else 1 for other in range(len(shape))])
-            whole = row if whole is None else whole & row
-        return whole
+        edges, shape, whole = self.table["/".join((*path, name))]
+        return None if whole else Box(edges, shape, self.index)
 
 
 @lru_cache(maxsize=1024)
 def _sizes(block: Block, io: BlockIO) -> tuple[dict[str, Any] | None, dict[str, int]]:
-    """Of each weight, where the part begins and ends in every combination, `[V, rank]` each, and its whole shape.
+    """Of each weight, the box in use in every combination, `[V, 2, rank]`, its shape, and whether that is always all.
 
     Combinations are those of the pairs of widths of `io` and of the masked fields that `block` still searches, whose
     numbers of values come second. None where there is one combination only.
@@ -96,17 +88,18 @@ def _sizes(block: Block, io: BlockIO) -> tuple[dict[str, Any] | None, dict[str, 
         pairs = list(zip(io.in_channels, io.out_channels, strict=True))
     if len(pairs) == 1 and not fields:
         return None, {}
-    whole, found = _weights(block, io), []
+    largest, found = _weights(block, io), []
     for (inp, out), values in itertools.product(pairs, itertools.product(*fields.values())):
         concrete = block.with_values(**dict(zip(fields, values, strict=True)))
         found.append(_weights(concrete, replace(io, in_channels=inp, out_channels=out)))
     table = {}
-    for path, shape in whole.items():
+    for path, shape in largest.items():
         sizes = np.asarray([row.get(path, (0,) * len(shape)) for row in found])
         starts = np.zeros_like(sizes)
         if len(shape) == 4:  # kernels keep their centre
             starts[:, :2] = (np.asarray(shape[:2]) - sizes[:, :2]) // 2
-        table[path] = (starts, starts + sizes, shape)
+        whole = bool((starts == 0).all() and (sizes == shape).all())
+        table[path] = (np.stack([starts, starts + sizes], axis=1), shape, whole)
     return table, counts
 
 

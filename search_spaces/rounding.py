@@ -23,39 +23,60 @@ from jax import Array
 from search_spaces import layers
 from search_spaces.channels import is_soft
 from search_spaces.choice import options
+from search_spaces.kernels.rounding import Box
 from search_spaces.normalisation import NORM_MOMENTUM
 from search_spaces.precision import Scheme, rounded, rounds
+from search_spaces.quantizers import _compiled
 from search_spaces.quantizers._quantizer import Quantizer
 
 if TYPE_CHECKING:
     from search_spaces.block import Block, BlockIO, Selection
 
 WEIGHTED = (layers.Conv, layers.Pointwise, layers.Depthwise, layers.DepthwiseMaximum, layers.Linear)
-Used = Callable[[tuple[str, ...], str], Array | None]
+Used = Callable[[tuple[str, ...], str], Box | None]
 
 
 class Bits(NamedTuple):
-    """Bits in use: the `values` they may take and a traced `index` or a share for each; None where there is one."""
+    """Bits in use: the `values` they may take, and the one in use, float32 `[]`, or a share for each, `[V]`.
+
+    One value is known, and needs nothing besides.
+    """
 
     values: tuple[int, ...]
-    index: Array | None
+    chosen: Array | None
 
     def applied(self, function: Callable[[Any], Array]) -> Array:
         """`function(bits)`, or its results mixed by the shares."""
         if len(self.values) == 1:
             return function(self.values[0])
-        assert self.index is not None
-        if is_soft(self.index):
-            return sum(self.index[place] * function(bits) for place, bits in enumerate(self.values))  # type: ignore[return-value]
-        return function(jnp.asarray(self.values, jnp.float32)[self.index])
+        assert self.chosen is not None
+        if is_soft(self.chosen):
+            return sum(self.chosen[place] * function(bits) for place, bits in enumerate(self.values))  # type: ignore[return-value]
+        return function(self.chosen)
+
+
+def bits_in_use(values: tuple[int, ...], index: Array | None) -> Bits:
+    """The bits at `index`, traced, or under a share for each of `values`.
+
+    Example:
+        >>> bits_in_use((4, 8), jnp.int32(1)).chosen.item(), bits_in_use((4,), None).chosen
+        (8.0, None)
+    """
+    if len(values) == 1 or index is None or is_soft(index):
+        return Bits(values, index)
+    # once for all layers of a block, and in one operation: an index in brackets is six of them
+    (chosen,) = jax.lax.dynamic_slice(
+        jnp.asarray(values, jnp.float32), (index,), (1,), allow_negative_indices=False
+    )
+    return Bits(values, chosen)
 
 
 @dataclass(frozen=True, eq=False)
 class Rounding:
     """How the layers of one block round in one call.
 
-    `used` says which part of the weight `name` of the layer at `path` is in use, as a bool array that can be broadcast,
-    or None for all of it.
+    `used` says which part of the weight `name` of the layer at `path` is in use, None for all of it. `implementation` is
+    that of the depthwise convolutions, and decides whether compiled kernels round as well.
     """
 
     scheme: Scheme
@@ -63,6 +84,7 @@ class Rounding:
     act_bits: Bits | None
     mode: str
     used: Used
+    implementation: str = "auto"
 
     def intercept(self, call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         """For `flax.linen.intercept_methods`."""
@@ -75,11 +97,12 @@ class Rounding:
         if self.act_bits is None:
             return x
         quantizer, axes = self.scheme.act_quantizer, tuple(range(x.ndim))
-        if not quantizer.learns and not jax.eval_shape(lambda x: quantizer.observed(x, axes), x):
+        if not quantizer.learns and not quantizer.observes:
             axes = axes[1:]  # what neither learns nor stores its scale takes that of each image: none depends on others
         known = _learned(module, "act", quantizer, x, self.act_bits, axes)
         known |= self._observed(module, quantizer, x, axes)
-        return self.act_bits.applied(lambda bits: quantizer(x, bits, known, axes))
+        by = self.implementation
+        return self.act_bits.applied(lambda bits: _compiled.rounded(quantizer, x, bits, known, axes, None, by))
 
     def weight(self, module: nn.Module, name: str, weight: Array) -> Array:
         """The parameter `name` of a layer, rounded; inside its compact method."""
@@ -87,11 +110,13 @@ class Rounding:
             return weight
         quantizer, axes = self.scheme.weight_quantizer, shared_axes(name, weight.ndim, self.scheme.granularity)
         known = _learned(module, "weight", quantizer, weight, self.weight_bits, axes)
-        where = self.used(module.path, name)
-        return self.weight_bits.applied(lambda bits: quantizer(weight, bits, known, axes, where))
+        box, by = self.used(module.path, name), self.implementation
+        return self.weight_bits.applied(lambda bits: _compiled.rounded(quantizer, weight, bits, known, axes, box, by))
 
     def _observed(self, module: nn.Module, quantizer: Quantizer, x: Array, axes: tuple[int, ...]) -> dict[str, Array]:
-        now = quantizer.observed(jax.lax.stop_gradient(x), axes)
+        if not quantizer.observes:
+            return {}
+        now = _compiled.observed(quantizer, jax.lax.stop_gradient(x), axes, self.implementation)
         found = {}
         for name, value in now.items():
             stored = module.variable("batch_stats", f"input_{name}", jnp.zeros, (value.size,), jnp.float32)
@@ -109,6 +134,8 @@ def _learned(
     module: nn.Module, role: str, quantizer: Quantizer, x: Array, bits: Bits, axes: tuple[int, ...]
 ) -> dict[str, Array]:
     """What a quantizer learns besides `x`, as parameters of the layer: vectors, so that weight decay spares them."""
+    if not quantizer.learns:
+        return {}
     first = jnp.float32(bits.values[0])
     shapes = jax.eval_shape(lambda x: quantizer.init(x, first, axes), x)
     return {
@@ -135,7 +162,7 @@ def shared_axes(name: str, ndim: int, granularity: str) -> tuple[int, ...]:
     return tuple(range(ndim - 1))
 
 
-def all_of_it(path: tuple[str, ...], name: str) -> Array | None:
+def all_of_it(path: tuple[str, ...], name: str) -> Box | None:
     """`Rounding.used` where every weight is in use whole.
 
     Example:
@@ -152,9 +179,9 @@ def rounding_of(block: Block, io: BlockIO, selection: Selection, mode: str, used
 
     def bits(name: str) -> Bits | None:
         value = getattr(block, name)
-        return Bits(options(value), selection.field(name)) if rounded(value) else None
+        return bits_in_use(options(value), selection.field(name)) if rounded(value) else None
 
-    return Rounding(io.scheme or Scheme(), bits("weight_bits"), bits("act_bits"), mode, used)
+    return Rounding(io.scheme or Scheme(), bits("weight_bits"), bits("act_bits"), mode, used, io.depthwise)
 
 
 def watched(rounding: Rounding | None) -> AbstractContextManager[Any]:
