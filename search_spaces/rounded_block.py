@@ -45,7 +45,7 @@ def applied(
     with watched(rounding):
         # Statistics are mutable only so that training needs none; the compiler drops what nobody reads.
         y, made = block.net(io).apply(variables, x, selection, mode, mutable=["batch_stats"])
-    return y, made
+    return y, dict(made)
 
 
 class _Parts:
@@ -104,6 +104,8 @@ def _sizes(block: Block, io: BlockIO) -> tuple[dict[str, Any] | None, dict[str, 
 
 
 def _weights(block: Block, io: BlockIO) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(variable_shapes(block, io)["params"])
+    # bits change no shape of a weight, and to trace what rounds takes longer than all else
+    plain = block.with_values(weight_bits=None, act_bits=None)
+    leaves = jax.tree_util.tree_leaves_with_path(variable_shapes(plain, replace(io, scheme=None))["params"])
     named = (("/".join(str(part.key) for part in path), leaf.shape) for path, leaf in leaves)
     return {path: shape for path, shape in named if path.rpartition("/")[2] in WEIGHT_NAMES}

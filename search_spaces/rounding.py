@@ -1,7 +1,8 @@
 """Rounded execution: what the leaf layers of a block do to their inputs and weights when the block has bits.
 
-Blocks know nothing of it. While a network is called, the calls of its layers with weights are watched, and each is given
-a `Rounding` that rounds its input and its weights before it computes. So every block can be rounded, ours and yours.
+Blocks know nothing of it. While a network is called, the calls of its layers with weights are watched, and each is
+given a `Rounding` that rounds its input and its weights before it computes. So every block can be rounded, ours and
+yours. On CPUs the default quantizers are compiled calls (`search_spaces/quantizers/_compiled.py`).
 
 Ranges of activations are those of the batch in modes `train` and `calibrate`, which stores them in `batch_stats`, and
 the stored ones in mode `eval`, as statistics of normalisation are. Weights are rounded by what they are at the moment;
@@ -65,9 +66,7 @@ def bits_in_use(values: tuple[int, ...], index: Array | None) -> Bits:
     if len(values) == 1 or index is None or is_soft(index):
         return Bits(values, index)
     # once for all layers of a block, and in one operation: an index in brackets is six of them
-    (chosen,) = jax.lax.dynamic_slice(
-        jnp.asarray(values, jnp.float32), (index,), (1,), allow_negative_indices=False
-    )
+    (chosen,) = jax.lax.dynamic_slice(jnp.asarray(values, jnp.float32), (index,), (1,), allow_negative_indices=False)
     return Bits(values, chosen)
 
 
@@ -75,8 +74,8 @@ def bits_in_use(values: tuple[int, ...], index: Array | None) -> Bits:
 class Rounding:
     """How the layers of one block round in one call.
 
-    `used` says which part of the weight `name` of the layer at `path` is in use, None for all of it. `implementation` is
-    that of the depthwise convolutions, and decides whether compiled kernels round as well.
+    `used` says which part of the weight `name` of the layer at `path` is in use, None for all of it. `implementation`
+    is that of the depthwise convolutions, and decides whether compiled kernels round as well.
     """
 
     scheme: Scheme

@@ -1,9 +1,9 @@
 // Rounding to integers of equal steps ("fake quantization"), for XLA's CPU backend: activations over their range, and
 // weights by the largest absolute value of each channel, or of all, in the part of them that is in use.
 //
-// The same operations as search_spaces/quantizers/affine.py and symmetric.py, to the last bit. XLA compiles some fifty of
-// them for every layer of every branch of a supernet, and again for the gradient, where here is one call. The first axes
-// of all operands are those of the bits: problems that `jax.vmap` joined.
+// The numbers are those of search_spaces/quantizers/affine.py and symmetric.py as XLA compiles them, to the last bit.
+// XLA compiles some fifty operations for every layer of every branch of a supernet, and again for the gradient, where
+// here is one call. The first axes of all operands are those of the bits: problems that `jax.vmap` joined.
 
 #include <algorithm>
 #include <cmath>
@@ -98,7 +98,7 @@ ffi::Error activations(ffi::ThreadPool& pool, const Any& x, const Floats& bits, 
 // One axis and the part of it that is in use.
 struct Axis {
   int64_t size, start, end;
-  bool whole() const { return start <= 0 && end >= size; }
+  bool whole() const { return start == 0 && end == size; }
 };
 
 // Axes joined into fewer: one that is in use whole belongs to the entries of the one before it.
@@ -107,9 +107,9 @@ std::vector<Axis> joined(const Axis* from, const Axis* to) {
   for (const Axis* axis = to; axis-- != from;) {
     if (!found.empty() && found.back().whole()) {
       const int64_t size = found.back().size;
-      found.back() = {axis->size * size, std::max<int64_t>(0, axis->start) * size, std::min(axis->size, axis->end) * size};
+      found.back() = {axis->size * size, axis->start * size, axis->end * size};
     } else {
-      found.push_back({axis->size, std::max<int64_t>(0, axis->start), std::min(axis->size, axis->end)});
+      found.push_back(*axis);
     }
   }
   if (found.empty()) found.push_back({1, 0, 1});
@@ -143,8 +143,9 @@ Weights::Part part_of(std::vector<Axis> axes, int64_t shared, float bits) {
   return part;
 }
 
-// `edges` are starts and ends of every axis in each of several boxes, one box after another; none at all: everything is in
-// use. `which` says which box it is, or how much of a share each has: then what lies in any of them is in use.
+// `edges` are starts and ends of every axis in each of several boxes, one box after another; none at all: everything is
+// in use. `which` says which box it is, or how much of a share each has: then what lies in any of them is in use, axis
+// by axis.
 ffi::Error weights(ffi::ThreadPool& pool, const Floats& w, const Floats& bits, const Any& which, Floats& y,
                    ffi::Span<const int64_t> edges, int64_t shared) {
   const int64_t problems = static_cast<int64_t>(bits.element_count());
@@ -166,15 +167,16 @@ ffi::Error weights(ffi::ThreadPool& pool, const Floats& w, const Floats& bits, c
   p.blocks = ceil_div(p.columns, p.block);
   for (int64_t problem = 0; problem < problems; ++problem) {
     std::vector<Axis> axes;
-    for (int64_t axis = 0; axis < rank; ++axis)
-      axes.push_back({sizes[before + axis], boxes > 0 ? sizes[before + axis] : 0, boxes > 0 ? 0 : sizes[before + axis]});
+    for (int64_t axis = before; axis < before + rank; ++axis)
+      axes.push_back({sizes[axis], boxes > 0 ? sizes[axis] : 0, boxes > 0 ? 0 : sizes[axis]});
     for (int64_t box = 0; box < boxes; ++box) {
       const bool counts = soft ? static_cast<const float*>(which.untyped_data())[problem * boxes + box] > 0
                                : std::clamp<int64_t>(static_cast<const int32_t*>(which.untyped_data())[problem], 0,
                                                      boxes - 1) == box;
       for (int64_t axis = 0; counts && axis < rank; ++axis) {
-        axes[axis].start = std::min(axes[axis].start, edges[2 * rank * box + axis]);
-        axes[axis].end = std::max(axes[axis].end, edges[2 * rank * box + rank + axis]);
+        const int64_t start = edges[2 * rank * box + axis], end = edges[2 * rank * box + rank + axis];
+        axes[axis].start = std::min(axes[axis].start, std::max<int64_t>(0, start));
+        axes[axis].end = std::max(axes[axis].end, std::min(axes[axis].size, end));
       }
     }
     p.parts.push_back(part_of(std::move(axes), first_kept, bits.typed_data()[problem]));

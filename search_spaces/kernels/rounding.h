@@ -8,9 +8,9 @@
 
 namespace flynas {
 
-constexpr int64_t kNumbers = 16384;    // of an activation in one task
-constexpr int64_t kColumns = 512;      // of a weight in one task
-constexpr float kLeastStep = 1e-12f;   // `LEAST_STEP` in quantizers/_uniform.py
+constexpr int64_t kNumbers = 16384;   // of an activation in one task
+constexpr int64_t kColumns = 512;     // of a weight in one task
+constexpr float kLeastStep = 1e-12f;  // `LEAST_STEP` in quantizers/_uniform.py
 
 // Integers of equal steps: `step * (code - zero_point)`, codes from 0 to `last`.
 struct Levels {

@@ -26,10 +26,9 @@ class Box:
     """The part of an array that is in use: one of several boxes, or all that some of them contain.
 
     Attributes:
-        edges: where each box begins and ends on each axis, `[V, 2, rank]`.
+        edges: where each box begins and ends on each axis, `[V, 2, rank]`; on every axis one lies within the other.
         shape: of the whole array.
-        index: traced, of the box, int32 `[]`, or a share for each, float32 `[V]`: those above 0 count, and each axis by
-            itself.
+        index: traced, of the box, int32 `[]`, or a share for each, float32 `[V]`: those above 0 count, axis by axis.
     """
 
     edges: np.ndarray
@@ -50,7 +49,7 @@ class Box:
                 continue
             place = np.arange(size)
             inside = jnp.asarray((place >= starts[:, None]) & (place < ends[:, None]))  # [V, size]
-            row = inside[self.index] if self.index.ndim == 0 else (self.index > 0) @ inside
+            row = inside[self.index] if self.index.ndim == 0 else (inside & (self.index > 0)[:, None]).any(0)
             whole = whole & row.reshape([size if other == axis else 1 for other in range(len(self.shape))])
         return whole
 

@@ -1,4 +1,5 @@
-// The arithmetic of rounding for one instruction set; depthwise_tasks.h includes it and says what NAMESPACE and TARGET are.
+// The arithmetic of rounding for one instruction set; depthwise_tasks.h includes it and says what NAMESPACE and TARGET
+// are.
 //
 // The operations are those of the quantizers in JAX as XLA compiles them, so that results are the same to the last bit:
 // rounding half to even, -0 below 0, and what is not a number staying so. To divide many numbers by one, XLA multiplies
@@ -127,7 +128,8 @@ struct StepOfColumn {
   INLINE void at(int64_t c) const {
     using M = Numbers<N>;
     using V = typename M::V;
-    const V least = V{} + kLeastStep, some = M::L::load(step + c) * inverse_last, by = M::L::choose(some < least, least, some);
+    const V least = V{} + kLeastStep, some = M::L::load(step + c) * inverse_last;
+    const V by = M::L::choose(some < least, least, some);
     M::L::store(step + c, by);
     M::L::store(inverse + c, 1.0f / by);
   }
@@ -163,7 +165,8 @@ TARGET inline void round_weights(const Weights& p, int64_t task) {
   float *steps = room.data(), *inverses = steps + count;  // of the columns from `from` on
   for (const int64_t row : part.rows)
     for (const Columns& each : part.columns)
-      over_channels(ReachOfRow{w + row + from, steps}, std::max(from, each.begin) - from, std::min(to, each.end) - from);
+      over_channels(ReachOfRow{w + row + from, steps}, std::max(from, each.begin) - from,
+                    std::min(to, each.end) - from);
   if (p.together || p.columns == 1) {
     float reach = 0;
     for (int64_t c = 0; c < count; ++c) reach = reach >= steps[c] || reach != reach ? reach : steps[c];
