@@ -110,6 +110,10 @@ def report_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "agreement" in report:
         found = report["agreement"]
         rows.append(("ONNX against JAX", f"{found['max_relative_difference']:.1e} on {found['images']} images"))
+    if "int8" in report:
+        found = report["int8"]
+        rows.append(("test accuracy in int8", f"{found['test_accuracy']:.2%}".replace("%", " %")))
+        rows.append(("int8 measured here, onnxruntime", _measured(found["measured"]["onnxruntime"])))
     return rows
 
 

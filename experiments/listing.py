@@ -213,6 +213,23 @@ def kernels() -> list[Row]:
     return [{"name": row["name"], "description": row["reason"], **row} for row in status()]
 
 
+def quantizers() -> list[Row]:
+    """Quantizers of weights and activations: the bits that they know, what they serve, their options.
+
+    Example:
+        >>> [row["bits"] for row in quantizers() if row["name"] == "symmetric"]
+        ['2 to 16']
+    """
+    package, rows = "search_spaces.quantizers", []
+    for name in discover.names(package):
+        kind = discover.load(package, name, "quantizer")
+        least, most = kind.BITS
+        known = str(least) if least == most else f"{least} to {most}"
+        facts = {"bits": known, "serves": ", ".join(kind.SERVES), "learns": kind().learns}
+        rows.append({**_described(package, name), **facts, "options": _options(kind)})
+    return rows
+
+
 def configs() -> list[Row]:
     """Shipped configurations for `flynas search`.
 
@@ -242,5 +259,6 @@ KINDS: dict[str, Callable[[], list[Row]]] = {
     "datasets": datasets,
     "references": references,
     "kernels": kernels,
+    "quantizers": quantizers,
     "configs": configs,
 }

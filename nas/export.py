@@ -2,6 +2,7 @@
 
     architecture.json, weights.safetensors   FlyNAS' own, read by `nas.exporters.native.load`
     model.onnx                               for ONNX Runtime and embedded tool chains
+    model_int8.onnx                          the same in integers of 8 bits, where asked for
     report.json                              accuracy, predicted and measured latency, where everything comes from
     README.md                                how to run model.onnx
 
@@ -23,20 +24,22 @@ from hw_models import Device, Workload, device_names, estimate, load_device
 from hw_models.errors import InputError
 from hw_models.estimate import apply_precision, fits
 from nas.disk import explained
-from nas.exporters import native, onnx
+from nas.exporters import _int8, native, onnx, onnx_int8
 from nas.exporters._source import Source, source
 from nas.exporters._training import Progress, Silent, trained
 from nas.exporters._working import PART, publish, working_folder
 from nas.measure import onnxruntime_latency, onnxruntime_session
 from nas.model import Model
 from nas.plain import dumps, plain
+from nas.quantized.own_bits import TooWide, check_widest, has_bits
 from nas.store import versions
 from nas.training.loss import wrong
 from nas.training.recipe import Recipe
+from search_spaces.precision import without_bits
 from search_spaces.space import SearchSpace
 
 REPORT, README = "report.json", "README.md"
-FILES = (native.ARCHITECTURE, native.WEIGHTS, onnx.FILE, REPORT, README)
+FILES = (native.ARCHITECTURE, native.WEIGHTS, onnx.FILE, onnx_int8.FILE, REPORT, README)
 TOLERANCE = 1e-4
 SCHEMA = 1
 
@@ -53,6 +56,7 @@ def export(
     teacher: str = "none",
     distillation: float | None = None,
     name: str | None = None,
+    quantize: str = "none",
     compared_images: int = 256,
     measure_seconds: float = 0.5,
     progress: Progress | None = None,
@@ -77,6 +81,7 @@ def export(
         teacher: "none", or "supernet": the largest network of the weights that the search shared teaches.
         distillation: share of the loss that follows the teacher in place of the labels; 0.5 unless given.
         name: what the files call the network; its text, or that of the space, unless given.
+        quantize: "none", or "int8": `model_int8.onnx` as well, calibrated on training images, and a key of the report.
         compared_images: number of test images on which ONNX Runtime is compared with JAX.
         measure_seconds: least time that the latency on this machine is measured for.
         progress: is told what happens.
@@ -89,6 +94,7 @@ def export(
     try:
         folder = Path(out).resolve()
         check_out(folder)
+        _int8.check_choice(quantize)
         for package in ("onnx", "onnxruntime"):  # before the training: a missing package should not cost it
             if find_spec(package) is None:
                 raise InputError(
@@ -96,12 +102,15 @@ def export(
                 )
         chosen = [load_device(each) if isinstance(each, str) else each for each in devices or device_names()]
         origin = source(network, data, recipe, seed, start, name, teacher, distillation)
+        if quantize == "int8":
+            check_widest(origin.space)  # before the training
         for note in origin.notes:
             watcher.message(note)
         with working_folder(folder) as place:
             done = trained(origin, place, watcher, relay=progress is not None)
             with explained(folder, again="the same command exports it again"):
-                report = _write(done.model, place / PART, origin, chosen, compared_images, measure_seconds, watcher)
+                numbers = (compared_images, measure_seconds)
+                report = _write(done.model, place / PART, origin, chosen, quantize, *numbers, watcher)
                 report["training"] = done.about
                 report["notes"] += done.notes
                 (place / PART / REPORT).write_text(dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -174,6 +183,7 @@ def _write(
     folder: Path,
     origin: Source,
     devices: list[Device],
+    quantize: str,
     compared_images: int,
     measure_seconds: float,
     watcher: Progress,
@@ -181,11 +191,26 @@ def _write(
     """Write every file but the report, which is returned."""
     space, splits = model.space, origin.splits
     watcher.message(f"writing the model and testing it on {len(splits.test_labels):,} images")
-    names = (*native.export(model, folder), *onnx.export(model, folder))
+    # what ONNX holds of a network with bits is the one of real numbers, and `model_int8.onnx` the one of integers
+    exact = model._replace(space=without_bits(space))
+    names = [*native.export(model, folder), *onnx.export(exact, folder)]
     logits = model.logits(splits.test_images)
-    agreement = _agreement(folder / onnx.FILE, splits.test_images[:compared_images], logits[:compared_images])
+    compared = splits.test_images[:compared_images]
+    expected = exact.logits(compared) if has_bits(space) else logits[:compared_images]
+    agreement = _agreement(folder / onnx.FILE, compared, expected)
     accuracy = 1 - int(wrong(jnp.asarray(logits), jnp.asarray(splits.test_labels))) / len(splits.test_labels)
-    (folder / README).write_text(_readme(model, splits.name, accuracy), encoding="utf-8")
+    readme, notes, integers = _readme(model, splits.name, accuracy), list(origin.notes), {}
+    if quantize == "int8" or has_bits(space):
+        watcher.message(f"quantizing it to {onnx_int8.FILE}")
+        try:
+            integers["int8"], more = _int8.write(model, folder, splits, compared_images, measure_seconds)
+        except TooWide as error:
+            notes.append(f"no {onnx_int8.FILE}: {error}")
+        else:
+            names.append(onnx_int8.FILE)
+            notes += more
+            readme += _int8.readme(integers["int8"])
+    (folder / README).write_text(readme, encoding="utf-8")
     watcher.message("measuring the latency on this machine")
     layers = space.lower()
     return {
@@ -199,6 +224,7 @@ def _write(
         "predicted": predict(space, devices),
         "measured": {"onnxruntime": onnxruntime_latency(folder / onnx.FILE, min_seconds=measure_seconds)},
         "agreement": agreement,
+        **integers,
         "data": {
             "name": splits.name,
             "source": splits.source,
@@ -207,7 +233,7 @@ def _write(
             "test": len(splits.test_labels),
             "seed": origin.seed,
         },
-        "notes": list(origin.notes),
+        "notes": notes,
         "files": {name: (folder / name).stat().st_size for name in (*names, README)},
         "versions": {**versions(), **_runtime_versions()},
     }

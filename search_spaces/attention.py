@@ -7,6 +7,7 @@ CPUs the compiled kernel does all of it in one call, and only what is selected (
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
@@ -19,6 +20,9 @@ from search_spaces.initial import parameter
 from search_spaces.kernels import attention as compiled
 from search_spaces.layers import ACTIVATIONS, Activation, ChannelConv, GlobalPool, Linear, Scale, Softmax
 from search_spaces.rearrange import Deinterleave, Interleave
+
+if TYPE_CHECKING:
+    from search_spaces.rounding import Rounding
 
 KINDS = ("none", "se", "eca")
 HEAD_KINDS = ("none", "se", "eca", "eca_softmax", "mean_variance", "mean_variance_softmax")
@@ -114,7 +118,8 @@ class ChannelAttention(nn.Module):
     """Scale the channels of `x` by the attention kind that `index` selects among `kinds`.
 
     `reduced` are the channels of the bottleneck of squeeze-and-excitation, a quarter of those of `x` unless given.
-    `implementation` is that of depthwise convolutions: where it is the compiled kernel, attention is a kernel too.
+    `implementation` is that of depthwise convolutions: where it is the compiled kernel, attention is a kernel too,
+    unless there is a `rounding`, which the plain layers inside are given as well.
     """
 
     kinds: tuple[str, ...]
@@ -124,12 +129,18 @@ class ChannelAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, channels: Channels, index: Array | None = None, reduced: Channels | None = None
+        self,
+        x: Array,
+        channels: Channels,
+        index: Array | None = None,
+        reduced: Channels | None = None,
+        rounding: Rounding | None = None,
     ) -> Array:
         if self.kinds == ("none",):
             return x
         squeezed = channels.map(squeeze_channels) if reduced is None else reduced
-        if compiled.available(x, self.implementation) and not (is_soft(index) or squeezed.soft):
+        plain = rounding is not None or is_soft(index) or squeezed.soft
+        if compiled.available(x, self.implementation) and not plain:
             weights = self._weights(x.shape[-1], squeezed.size)
             return compiled.attended(x, self.kinds, index, weights, squeezed.active, self.inner, self.gate)
         mean = GlobalPool()(x)

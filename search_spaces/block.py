@@ -39,8 +39,8 @@ class BlockIO:
 
     `in_channels` and `out_channels` are ints in a frozen network. In a supernet whose widths are searched both are
     tuples of the same length, one entry for every pair of widths that can occur. `first` says that the block opens a
-    stage. `depthwise` names the implementation of depthwise convolution (see `search_spaces.kernels.depthwise`), `scheme`
-    how blocks with bits are rounded.
+    stage. `depthwise` names the implementation of depthwise convolution (see `search_spaces.kernels.depthwise`),
+    `scheme` how blocks with bits are rounded.
     """
 
     in_h: int

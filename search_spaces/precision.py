@@ -1,7 +1,7 @@
 """Bits of weights and activations as decisions of a space, and the quantizers that round to them.
 
 Every block has the fields `weight_bits` and `act_bits`: None (numbers stay as they are), a number, or a `Choice`. Cost
-models price them as they stand; networks and supernets round by the `Scheme` of the space, with bits as traced operands.
+models price them as they stand; networks and supernets round by the `Scheme` of the space, bits as traced operands.
 """
 
 from __future__ import annotations
@@ -166,10 +166,13 @@ def with_bits(
     if chosen is None:
         return space
     pinned = chosen if first_last is None else (first_last, first_last)
-    for both in (chosen, pinned):
+    for option, both in (("bits", chosen), ("first_last_bits", pinned)):
         for quantizer, field in zip((scheme.weight_quantizer, scheme.act_quantizer), both, strict=True):
             for value in options(field):
-                quantizer.check_bits(value)
+                try:
+                    quantizer.check_bits(value)
+                except InputError as error:
+                    raise InputError(f"{option}: {error}") from None
 
     def on(block: Any, both: tuple[Any, Any]) -> Any:
         if isinstance(block, Choice):

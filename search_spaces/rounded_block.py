@@ -24,9 +24,7 @@ from search_spaces.rounding import rounding_of, watched
 WEIGHT_NAMES = ("kernel", "filters")
 
 
-def applied(
-    block: Block, io: BlockIO, variables: Any, x: Array, selection: Selection, mode: str
-) -> tuple[Array, dict[str, Any]]:
+def applied(block: Block, io: BlockIO, variables: Any, x: Array, selection: Selection, mode: str) -> tuple[Array, Any]:
     """The output of `block.net(io)`, rounded where the block has bits, and the statistics that it made.
 
     Example:
@@ -45,14 +43,15 @@ def applied(
     with watched(rounding):
         # Statistics are mutable only so that training needs none; the compiler drops what nobody reads.
         y, made = block.net(io).apply(variables, x, selection, mode, mutable=["batch_stats"])
-    return y, dict(made)
+    return y, made
 
 
 class _Parts:
     """Which part of each shared weight is in use, where widths or masked fields decide it."""
 
     def __init__(self, block: Block, io: BlockIO, selection: Selection):
-        self.table, fields = _sizes(block, io)
+        tensor = io.scheme is not None and io.scheme.granularity == "tensor"
+        self.table, fields = _sizes(block, io, block.ELASTIC if tensor else ())
         index = selection.width if self.table is not None and not isinstance(io.in_channels, int) else None
         for name, count in fields.items():
             chosen = selection.field(name)
@@ -65,22 +64,25 @@ class _Parts:
                 index = index * count + chosen
         self.index = index
 
-    def used(self, path: tuple[str, ...], name: str) -> Box | None:
-        """The part of the weight `name` at `path`, None for all of it; under shares, what any of them uses."""
+    def used(self, path: tuple[str, ...], name: str, axes: tuple[int, ...]) -> Box | None:
+        """The part along `axes` of the weight `name` at `path`, None for all of it; under shares, what any uses."""
         if self.table is None or self.index is None:
             return None
-        edges, shape, whole = self.table["/".join((*path, name))]
-        return None if whole else Box(edges, shape, self.index)
+        edges, shape = self.table["/".join((*path, name))]
+        full = np.stack([np.zeros(len(shape), int), np.asarray(shape)])
+        edges = np.where(np.isin(np.arange(len(shape)), axes), edges, full)
+        return None if (edges == full).all() else Box(edges, shape, self.index)
 
 
 @lru_cache(maxsize=1024)
-def _sizes(block: Block, io: BlockIO) -> tuple[dict[str, Any] | None, dict[str, int]]:
-    """Of each weight, the box in use in every combination, `[V, 2, rank]`, its shape, and whether that is always all.
+def _sizes(block: Block, io: BlockIO, elastic: tuple[str, ...]) -> tuple[dict[str, Any] | None, dict[str, int]]:
+    """Of each weight, the box in use in every combination, `[V, 2, rank]`, and its whole shape.
 
-    Combinations are those of the pairs of widths of `io` and of the masked fields that `block` still searches, whose
-    numbers of values come second. None where there is one combination only.
+    Combinations are those of the pairs of widths of `io` and of the masked and `elastic` fields that `block` still
+    searches, whose numbers of values come second. None where there is one combination only.
     """
-    fields = {name: options(getattr(block, name)) for name in block.masked()}
+    names = (*block.masked(), *(name for name in block.searched() if name in elastic))
+    fields = {name: options(getattr(block, name)) for name in names}
     counts = {name: len(values) for name, values in fields.items()}
     if isinstance(io.in_channels, int) or isinstance(io.out_channels, int):
         pairs = [(io.in_channels, io.out_channels)]
@@ -88,18 +90,17 @@ def _sizes(block: Block, io: BlockIO) -> tuple[dict[str, Any] | None, dict[str, 
         pairs = list(zip(io.in_channels, io.out_channels, strict=True))
     if len(pairs) == 1 and not fields:
         return None, {}
-    largest, found = _weights(block, io), []
+    whole, found = _weights(block, io), []
     for (inp, out), values in itertools.product(pairs, itertools.product(*fields.values())):
         concrete = block.with_values(**dict(zip(fields, values, strict=True)))
         found.append(_weights(concrete, replace(io, in_channels=inp, out_channels=out)))
     table = {}
-    for path, shape in largest.items():
+    for path, shape in whole.items():
         sizes = np.asarray([row.get(path, (0,) * len(shape)) for row in found])
         starts = np.zeros_like(sizes)
         if len(shape) == 4:  # kernels keep their centre
             starts[:, :2] = (np.asarray(shape[:2]) - sizes[:, :2]) // 2
-        whole = bool((starts == 0).all() and (sizes == shape).all())
-        table[path] = (np.stack([starts, starts + sizes], axis=1), shape, whole)
+        table[path] = (np.stack([starts, starts + sizes], axis=1), shape)
     return table, counts
 
 

@@ -1,8 +1,8 @@
 """Rounded execution: what the leaf layers of a block do to their inputs and weights when the block has bits.
 
 Blocks know nothing of it. While a network is called, the calls of its layers with weights are watched, and each is
-given a `Rounding` that rounds its input and its weights before it computes. So every block can be rounded, ours and
-yours. On CPUs the default quantizers are compiled calls (`search_spaces/quantizers/_compiled.py`).
+given a `Rounding`, which rounds its input and its weights before it computes. So every block can be rounded. On CPUs
+the default quantizers are compiled calls (`search_spaces/quantizers/_compiled.py`).
 
 Ranges of activations are those of the batch in modes `train` and `calibrate`, which stores them in `batch_stats`, and
 the stored ones in mode `eval`, as statistics of normalisation are. Weights are rounded by what they are at the moment;
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from search_spaces import layers
+from search_spaces.attention import ChannelAttention
 from search_spaces.channels import is_soft
 from search_spaces.choice import options
 from search_spaces.kernels.rounding import Box
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
     from search_spaces.block import Block, BlockIO, Selection
 
 WEIGHTED = (layers.Conv, layers.Pointwise, layers.Depthwise, layers.DepthwiseMaximum, layers.Linear)
-Used = Callable[[tuple[str, ...], str], Box | None]
+Used = Callable[[tuple[str, ...], str, tuple[int, ...]], Box | None]
 
 
-class Bits(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Bits:
     """Bits in use: the `values` they may take, and the one in use, float32 `[]`, or a share for each, `[V]`.
 
     One value is known, and needs nothing besides.
@@ -74,8 +76,8 @@ def bits_in_use(values: tuple[int, ...], index: Array | None) -> Bits:
 class Rounding:
     """How the layers of one block round in one call.
 
-    `used` says which part of the weight `name` of the layer at `path` is in use, None for all of it. `implementation`
-    is that of the depthwise convolutions, and decides whether compiled kernels round as well.
+    `used` says which part of the weight `name` of the layer at `path` is in use along the axes that share a scale, None
+    for all of it. `implementation` is that of the depthwise convolutions, and decides whether compiled kernels round.
     """
 
     scheme: Scheme
@@ -87,7 +89,7 @@ class Rounding:
 
     def intercept(self, call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         """For `flax.linen.intercept_methods`."""
-        if context.method_name == "__call__" and isinstance(context.module, WEIGHTED):
+        if context.method_name == "__call__" and isinstance(context.module, (*WEIGHTED, ChannelAttention)):
             kwargs = {**kwargs, "rounding": self}
         return call(*args, **kwargs)
 
@@ -109,7 +111,7 @@ class Rounding:
             return weight
         quantizer, axes = self.scheme.weight_quantizer, shared_axes(name, weight.ndim, self.scheme.granularity)
         known = _learned(module, "weight", quantizer, weight, self.weight_bits, axes)
-        box, by = self.used(module.path, name), self.implementation
+        box, by = self.used(module.path, name, axes), self.implementation
         return self.weight_bits.applied(lambda bits: _compiled.rounded(quantizer, weight, bits, known, axes, box, by))
 
     def _observed(self, module: nn.Module, quantizer: Quantizer, x: Array, axes: tuple[int, ...]) -> dict[str, Array]:
@@ -161,11 +163,11 @@ def shared_axes(name: str, ndim: int, granularity: str) -> tuple[int, ...]:
     return tuple(range(ndim - 1))
 
 
-def all_of_it(path: tuple[str, ...], name: str) -> Box | None:
+def all_of_it(path: tuple[str, ...], name: str, axes: tuple[int, ...]) -> Box | None:
     """`Rounding.used` where every weight is in use whole.
 
     Example:
-        >>> all_of_it(("conv",), "kernel") is None
+        >>> all_of_it(("conv",), "kernel", (0, 1, 2)) is None
         True
     """
     return None

@@ -89,9 +89,36 @@ class Supernet:
                 net, rest = self._at(genes)
                 return net.apply(variables, net.fitted(x), rest, mode, progress)
             return self._resized(variables, x, genes, mode, progress)
+        return self._through(variables, x, genes, mode, progress)[0]
+
+    def features(
+        self, variables: Any, x: Array, genes: Array, mode: str = "train", progress: Array | None = None
+    ) -> tuple[Array, dict[str, Array]]:
+        """As `apply`, and what each slot but the last hands on, `[N, h, w, C]` by its name.
+
+        Channels past the width in use are zero; a slot that is left out hands on what it was given.
+
+        Raises:
+            InputError: as `apply`; a space whose resolution is searched, where these maps have no one size.
+        """
+        if self._sizes:
+            raise InputError(
+                f"maps of space {self.space.name} differ in size with input_hw, which is searched: fix input_hw"
+            )
+        self._check_images(x)
+        self._check_genes(genes)
+        return self._through(variables, x, genes, mode, progress)
+
+    def _through(
+        self, variables: Any, x: Array, genes: Array, mode: str, progress: Array | None
+    ) -> tuple[Array, dict[str, Array]]:
+        maps = {}
         for program in self.programs:
-            x = program.run(variables[program.slot.name], x, program.pick(genes, progress), mode)
-        return x
+            maps[program.slot.name] = x = program.run(
+                variables[program.slot.name], x, program.pick(genes, progress), mode
+            )
+        del maps[self.programs[-1].slot.name]
+        return x, maps
 
     def relaxed(
         self, variables: Any, x: Array, gates: Array, mode: str = "train", progress: Array | None = None

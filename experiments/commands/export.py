@@ -30,6 +30,7 @@ def command(
     distillation: Annotated[
         float | None, typer.Option(help="Share of the loss that follows the teacher, 0 to 1; 0.5 unless given.")
     ] = None,
+    quantize: Annotated[str, typer.Option(help="Write integers of 8 bits as well (int8), or not (none).")] = "none",
     data: Annotated[str | None, typer.Option(help="Data set; the run's own unless given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
 ) -> None:
@@ -42,14 +43,17 @@ def command(
     flynas export runs/quickstart --pick best --under latency=2ms --out model
     flynas export runs/quickstart --pick 3 --set epochs=40 --out model
     flynas export runs/quickstart --teacher supernet --out model
+    flynas export runs/quickstart --quantize int8 --out model
     """
     from experiments.final import chosen_network, chosen_recipe, report_rows
     from experiments.output import print_table
     from experiments.process import prepare
     from experiments.progress_view import export_watcher
     from nas.export import check_out, export
+    from nas.exporters._int8 import check_choice
 
     check_out(out)
+    check_choice(quantize)
     source, final, threads = chosen_network(network, pick, under or (), data, start)
     recipe = chosen_recipe(final, set_ or ())
     name: Any = getattr(source, "network", network)
@@ -66,6 +70,7 @@ def command(
             start=start,
             teacher=teacher,
             distillation=distillation,
+            quantize=quantize,
             progress=view,
         )
     finally:

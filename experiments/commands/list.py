@@ -17,6 +17,7 @@ COLUMNS = {
     "datasets": ("found", "images"),
     "references": ("params", "paper_params", "params_difference", "macs", "paper_macs", "macs_difference"),
     "kernels": ("available", "selected"),
+    "quantizers": ("bits", "serves", "learns"),
     "configs": ("space", "device", "minimize"),
 }
 
@@ -29,7 +30,7 @@ def command(
         bool, typer.Option("--json", help="Print JSON: an array, or without KIND an object of arrays.")
     ] = False,
 ) -> None:
-    """List spaces, blocks, strategies, evaluators, devices, tables, data sets, networks, kernels, configurations.
+    """List spaces, blocks, strategies, evaluators, devices, tables, data sets, networks, kernels, quantizers, configs.
 
     Examples:
 

@@ -13,20 +13,13 @@ import numpy as np
 
 from hw_models.errors import InputError
 from nas.exporters._graph import Node
-from search_spaces.normalisation import NORM_EPSILON
+from nas.quantized.folded import affine
 
 if TYPE_CHECKING:
     from nas.exporters.onnx import Writer
 
 SIMPLE = {"relu": "Relu", "hard_swish": "HardSwish", "sigmoid": "Sigmoid"}
 END = np.iinfo(np.int64).max  # a slice to the end of an axis
-
-
-def affine(norm: Node) -> tuple[np.ndarray, np.ndarray]:
-    """Stored statistics of a normalisation as `x * factor + offset`, both `[C]`, in float64."""
-    scale, bias, mean, var = (norm.params[name].astype(np.float64) for name in ("scale", "bias", "mean", "var"))
-    factor = scale / np.sqrt(var + NORM_EPSILON)
-    return factor, bias - mean * factor
 
 
 def per_channel(vector: np.ndarray) -> np.ndarray:
@@ -123,7 +116,7 @@ def _channel_conv(writer: Writer, node: Node) -> None:
         for number, value in enumerate(writer.values(node))
     ]
     joined = rows[0] if len(rows) == 1 else writer.add("Concat", rows, f"{output}/rows", axis=1)
-    filters = writer.constant(f"{output}/weight", weight.T[None])
+    filters = writer.filters(node, output, weight.T[None])
     pads = list(padding("same", length, length, len(weight), 1))
     filtered = writer.add("Conv", [joined, filters], f"{output}/filtered", kernel_shape=[len(weight)], pads=pads)
     writer.reshape(filtered, [0, -1, 1, 1], output)
@@ -241,7 +234,7 @@ def _deinterleave(writer: Writer, node: Node) -> None:
         writer.same(node.outputs[0], node.inputs[0])
         return
     stacked = writer.reshape(writer.values(node)[0], [0, -1, heads, 1], f"{node.outputs[0]}/stacked")
-    writer.add("Split", [stacked], list(node.outputs), axis=2)
+    writer.split(stacked, list(node.outputs), axis=2)
 
 
 def _softmax(writer: Writer, node: Node) -> None:
@@ -253,10 +246,10 @@ def _softmax(writer: Writer, node: Node) -> None:
     shares = writer.add("Softmax", [stacked], f"{first}/shares", axis=2)
     shape = writer.graph.shapes[first]
     if len(shape) == 2:
-        writer.add("Split", [shares], list(node.outputs), axis=2)
+        writer.split(shares, list(node.outputs), axis=2)
         return
     parts = [f"{output}/share" for output in node.outputs]
-    writer.add("Split", [shares], parts, axis=2)
+    writer.split(shares, parts, axis=2)
     for part, output in zip(parts, node.outputs, strict=True):
         writer.reshape(part, [0, shape[3], shape[1], shape[2]], output)
 

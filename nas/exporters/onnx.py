@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 
 from hw_models.errors import InputError
-from nas.exporters._emit import EMIT, affine, per_channel
+from nas.exporters._emit import EMIT, per_channel
 from nas.exporters._graph import INPUT, Graph, Node, record
-from nas.model import Model
+from nas.model import Meta, Model
+from nas.quantized.folded import fold
 
 FILE = "model.onnx"
 OPSET = 17
 IR_VERSION = 10
 OUTPUT = "logits"
-LINEAR = ("Conv", "Pointwise", "Depthwise", "Linear")
 
 
 def export(model: Model, folder: str | Path) -> tuple[str, ...]:
@@ -58,24 +58,34 @@ def build(model: Model) -> Any:
         >>> [value.name for value in (*proto.graph.input, *proto.graph.output)]
         ['images', 'logits']
     """
-    try:
-        import onnx
-        from onnx import TensorProto, helper
-    except ModuleNotFoundError as error:
-        raise InputError("the ONNX export needs the package onnx, which is not installed: pip install onnx") from error
-    space, meta = model.space, model.meta
-    writer = Writer(record(space, model.variables), helper, onnx.numpy_helper)
-    writer.write(np.asarray(meta.mean, np.float32), np.asarray(meta.std, np.float32))
-    shape = ("batch", space.input_channels, space.image_hw, space.image_hw)
+    space = model.space
+    writer = Writer(fold(record(space, model.variables)))
+    writer.write(np.asarray(model.meta.mean, np.float32), np.asarray(model.meta.std, np.float32))
+    return proto(writer, model.meta, space.name)
+
+
+def proto(writer: Writer, meta: Meta, name: str) -> Any:
+    """What `writer` has written as an `onnx.ModelProto` with a description inside, checked.
+
+    Example:
+        >>> layer = Node("Flatten", "flatten", {}, {}, (INPUT,), ("y",))
+        >>> writer = Writer(Graph((layer,), "y", {INPUT: (1, 1, 2, 1), "y": (1, 2)}))
+        >>> writer.write(np.zeros(1), np.ones(1))
+        >>> proto(writer, Meta("pixels", ("left", "right"), (0.0,), (1.0,)), "pixels").graph.name
+        'pixels'
+    """
+    onnx = _package()
+    helper, shapes = onnx.helper, writer.graph.shapes
+    (_, height, width, channels), (_, classes) = shapes[INPUT], shapes[writer.graph.output]
     graph = helper.make_graph(
         writer.nodes,
-        space.name,
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ("batch", space.classes))],
+        name,
+        [helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, ("batch", channels, height, width))],
+        [helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, ("batch", classes))],
         writer.constants,
     )
-    opset = [helper.make_opsetid("", OPSET)]
-    proto = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="flynas")
+    versions = [helper.make_opsetid("", writer.opset)]
+    made = helper.make_model(graph, opset_imports=versions, ir_version=IR_VERSION, producer_name="flynas")
     properties = {
         "network": meta.network,
         "class_names": json.dumps(list(meta.class_names), ensure_ascii=False),
@@ -83,40 +93,43 @@ def build(model: Model) -> Any:
         "mean": json.dumps(list(meta.mean)),
         "std": json.dumps(list(meta.std)),
     }
-    helper.set_model_props(proto, properties)
-    onnx.checker.check_model(proto, full_check=True)
-    return proto
+    helper.set_model_props(made, properties)
+    onnx.checker.check_model(made, full_check=True)
+    return made
+
+
+def _package() -> Any:
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise InputError("the ONNX export needs the package onnx, which is not installed: pip install onnx") from error
+    return onnx
 
 
 class Writer:
-    """Turns a graph into ONNX nodes and constants; what single layers become is in `nas/exporters/_emit.py`."""
+    """Turns a folded graph into ONNX nodes and constants; what single layers become is in `nas/exporters/_emit.py`."""
 
-    def __init__(self, graph: Graph, helper: Any, arrays: Any):
+    opset = OPSET
+
+    def __init__(self, graph: Graph):
+        onnx = _package()
         self.graph = graph
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
-        self._helper, self._arrays = helper, arrays
+        self._helper, self._arrays = onnx.helper, onnx.numpy_helper
         self._same: dict[str, str] = {}  # values that need no node of their own, and what they are
-        # float64 until everything is folded, so that folding costs no precision
-        self._weights = {node.path: _weights(node) for node in graph.nodes if node.op in LINEAR}
-        self._biases: dict[str, np.ndarray | None] = {
-            node.path: node.params["bias"].astype(np.float64) if "bias" in node.params else None
-            for node in graph.nodes
-            if node.op in LINEAR
-        }
 
     def write(self, mean: np.ndarray, std: np.ndarray) -> None:
         centred = self.add("Sub", [INPUT, self.constant("mean", per_channel(mean))], "centred")
         self._same[INPUT] = self.add("Div", [centred, self.constant("std", per_channel(std))], "normalised")
-        folded = {node.outputs[0] for node in self.graph.nodes if node.op == "Norm" and self._fold(node)}
         for node in self.graph.nodes:
-            if node.outputs[0] in folded:
-                self.same(node.outputs[0], node.inputs[0])
-            elif node.op in EMIT:
-                EMIT[node.op](self, node)
-            else:
-                raise InputError(f"{node.path}: layer {node.op} has no ONNX form: add one to nas/exporters/_emit.py")
+            self.layer(node)
         self.add("Flatten", [self.value(self.graph.output)], OUTPUT, axis=1)
+
+    def layer(self, node: Node) -> None:
+        if node.op not in EMIT:
+            raise InputError(f"{node.path}: layer {node.op} has no ONNX form: add one to nas/exporters/_emit.py")
+        EMIT[node.op](self, node)
 
     def value(self, name: str) -> str:
         """The name of a value as written, after what was folded away."""
@@ -151,47 +164,18 @@ class Writer:
         names = [self.constant(f"{output}/{name}", np.asarray(row, np.int64)) for name, row in limits.items()]
         return self.add("Slice", [value, *names], output)
 
+    def split(self, value: str, outputs: list[str], axis: int) -> None:
+        """Equal parts."""
+        number = {"num_outputs": len(outputs)} if self.opset >= 18 else {}
+        self.add("Split", [value], outputs, axis=axis, **number)
+
+    def filters(self, node: Node, output: str, weight: np.ndarray) -> str:
+        """The weights of a layer without a bias."""
+        return self.constant(f"{output}/weight", weight)
+
     def convolve(self, node: Node, value: str, output: str, head: int = 0, **attributes: Any) -> None:
-        weight = self._weights[node.path][head].astype(np.float32)
+        weight = node.params["weight"][head].astype(np.float32)
         inputs = [value, self.constant(f"{output}/weight", weight)]
-        bias = self._biases[node.path]
-        if bias is not None:
-            inputs.append(self.constant(f"{output}/bias", bias.astype(np.float32)))
+        if "bias" in node.params:
+            inputs.append(self.constant(f"{output}/bias", node.params["bias"].astype(np.float32)))
         self.add("Conv", inputs, output, kernel_shape=weight.shape[2:], **attributes)
-
-    def _fold(self, norm: Node) -> bool:
-        """Fold a normalisation into the convolution before or after it; False where neither is possible."""
-        factor, offset = affine(norm)
-        before = next((node for node in self.graph.nodes if norm.inputs[0] in node.outputs), None)
-        if before is not None and self._foldable(before, norm.inputs[0]) and len(before.outputs) == 1:
-            (weight,) = self._weights[before.path]
-            self._weights[before.path] = [weight * factor[:, None, None, None]]
-            bias = self._biases[before.path]
-            self._biases[before.path] = offset if bias is None else bias * factor + offset
-            return True
-        after = self.graph.consumers(norm.outputs[0])
-        if len(after) == 1 and after[0].op == "Pointwise" and self._calls(after[0].path) == 1:
-            (weight,) = self._weights[after[0].path]
-            bias = self._biases[after[0].path]
-            moved = weight[:, :, 0, 0] @ offset
-            self._weights[after[0].path] = [weight * factor[None, :, None, None]]
-            self._biases[after[0].path] = moved if bias is None else bias + moved
-            return True
-        return False
-
-    def _foldable(self, before: Node, value: str) -> bool:
-        alone = len(self.graph.consumers(value)) == 1 and value != self.graph.output
-        return before.op in LINEAR and alone and self._calls(before.path) == 1
-
-    def _calls(self, path: str) -> int:
-        return sum(node.path == path for node in self.graph.nodes)
-
-
-def _weights(node: Node) -> list[np.ndarray]:
-    """Weights in the order of ONNX, `[out, in, kh, kw]`, one array per head."""
-    if node.op == "Conv":
-        return [node.params["kernel"].astype(np.float64).transpose(3, 2, 0, 1)]
-    if node.op == "Depthwise":
-        filters = node.params["filters"].astype(np.float64)  # [kh, kw, C, heads]
-        return [filters[..., head].transpose(2, 0, 1)[:, None] for head in range(filters.shape[-1])]
-    return [node.params["kernel"].astype(np.float64).T[:, :, None, None]]

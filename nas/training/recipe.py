@@ -14,11 +14,12 @@ from jax import Array
 
 from hw_models.discover import unknown
 from hw_models.errors import InputError, check_range
+from nas.training.sphere import is_weight, on_sphere, sphere_rule
 from search_spaces.kernels import sgd
 from search_spaces.options import check
 
 LARGEST_NORM = 5.0  # of the gradient over all weights
-CHOICES = {"optimizer": ("sgd", "adamw"), "precision": ("float32", "bfloat16")}
+CHOICES = {"optimizer": ("sgd", "adamw", "sphere"), "precision": ("float32", "bfloat16")}
 LIMITS: dict[str, tuple[float, float]] = {
     "epochs": (0, 10_000),
     "batch": (1, 65_536),
@@ -51,7 +52,8 @@ class Recipe:
         smoothing: share of a label that goes to all classes.
         shift: pixels, how far images move at most.
         flip: whether half of the images are mirrored.
-        optimizer: `sgd` or `adamw` (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101).
+        optimizer: `sgd`, `adamw` (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101), or `sphere`, for weights
+            of 1 bit: filters turn on unit spheres (`nas/training/sphere.py`), all else follows SGD.
         warmup: share of the steps.
         ema: decay of the exponential moving average of the weights, which is what is evaluated and returned; 0 for
             none.
@@ -122,6 +124,9 @@ class Recipe:
             >>> _ = rule.init({"w": jnp.zeros((2, 2))})
         """
         rate, is_matrix, clip = self.schedule(steps), _is_matrix, optax.clip_by_global_norm(LARGEST_NORM)
+        if self.optimizer == "sphere":
+            others = optax.sgd(rate, self.momentum, nesterov=True)
+            return optax.chain(clip, sphere_rule(rate, others, optax.trace(self.momentum), on=_on_sphere))
         if self.optimizer == "adamw":
             return optax.chain(
                 clip, optax.adamw(rate, b1=self.momentum, weight_decay=self.weight_decay, mask=is_matrix)
@@ -131,6 +136,18 @@ class Recipe:
             optax.add_decayed_weights(self.weight_decay, mask=is_matrix),
             optax.sgd(rate, self.momentum, nesterov=True),
         )
+
+    def prepared(self, params: Any) -> Any:
+        """Parameters as a training may start from them: with `sphere`, filters of norm 1.
+
+        Example:
+            >>> layer = {"kernel": jnp.array([[3.0], [4.0]])}
+            >>> round(float(Recipe(optimizer="sphere").prepared({"conv": layer})["conv"]["kernel"].sum()), 3)
+            1.4
+        """
+        if self.optimizer != "sphere":
+            return params
+        return jax.tree.map(lambda leaf, unit, on: unit if on else leaf, params, on_sphere(params), _on_sphere(params))
 
     def started(self, steps: int, params: Any) -> Any:
         """The state of `update_rule(steps)` before its first step: all of its arrays are zero.
@@ -185,6 +202,11 @@ class Recipe:
 
 def _is_matrix(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def _on_sphere(params: Any) -> Any:
+    """Weights inside the network: the first and the last layer keep their bits."""
+    return is_weight(params, exclude=("stem_0", "head"))
 
 
 @functools.lru_cache(maxsize=64)

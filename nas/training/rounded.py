@@ -36,8 +36,8 @@ def completed(
         return variables
     if anew:
         variables = {**variables, "params": _without(variables["params"], ("weight_", "act_"))}
-    wanted = jax.tree.structure(variable_shapes(space))
-    if jax.tree.structure({name: variables[name] for name in ("params", "batch_stats")}) == wanted:
+    have = {name: variables[name] for name in ("params", "batch_stats")}
+    if str(jax.tree.structure(have)) == str(jax.tree.structure(variable_shapes(space))):
         return variables
     network = Network(space, depthwise)
 

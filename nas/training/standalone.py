@@ -110,7 +110,7 @@ def train(
             than a batch; a batch that the devices cannot share; an unknown name; a checkpoint of something else.
         Diverged: a loss that is not finite (an InputError as well).
     """
-    _check_data(space, data)
+    check_data(space, data)
     count = len(data.images)
     if count < recipe.batch:
         raise InputError(f"{count} training images are fewer than a batch of {recipe.batch}: lower the batch")
@@ -119,8 +119,10 @@ def train(
     over = spread(recipe)
     start_key, run_key = jax.random.split(key)
     first = fresh(space, start_key) if variables is None else variables
-    sample = data.images[:EVALUATION_BATCH]
-    first = completed(space, first, sample, data.mean, data.std, depthwise, anew=variables is None)
+    first = completed(
+        space, first, data.images[:EVALUATION_BATCH], data.mean, data.std, depthwise, anew=variables is None
+    )
+    first = {**first, "params": recipe.prepared(first["params"])}
     steps = recipe.epochs * (count // recipe.batch)
     average = first["params"] if recipe.ema else None
     momentum = recipe.started(steps, first["params"])
@@ -170,8 +172,14 @@ def train(
     return settle(space, trained, data._replace(images=data.images[rows], labels=data.labels[rows]), depthwise)
 
 
-def _check_data(space: SearchSpace, data: Images) -> None:
-    """Raise InputError for what indexing and one-hot labels inside jit would take in silence."""
+def check_data(space: SearchSpace, data: Images) -> None:
+    """Raise InputError for what indexing and one-hot labels inside jit would take in silence.
+
+    Example:
+        >>> from search_spaces.spaces import tiny
+        >>> grey, labels = np.zeros((1, 8, 8, 1), np.uint8), np.zeros(1, np.int32)
+        >>> check_data(tiny.space(), Images(grey, labels, np.zeros(1), np.ones(1)))
+    """
     wanted, labels = (space.image_hw, space.image_hw, space.input_channels), np.asarray(data.labels)
     if data.images.dtype != np.uint8 or data.images.ndim != 4:
         raise InputError(

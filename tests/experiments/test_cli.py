@@ -88,6 +88,7 @@ print(*sorted({"jax", "numpy", "flax", "pandas", "matplotlib", "ray"} & set(sys.
         (["export", "mobilenet_v2", "--pick", "best", "--out", "x"], "--pick"),
         (["export", "mobilenet_v2", "--data", "digits", "--out", "x", "--start", "inherited"], "--start inherited"),
         (["export", "mobilenet_v2", "--data", "digits", "--out", "x", "--start", "frsh"], "did you mean 'fresh'"),
+        (["export", "mobilenet_v2", "--data", "digits", "--out", "x", "--quantize", "int9"], "did you mean 'int8'"),
         (["export", "mobilenet_v2", "--data", "digits", "--out", __file__], "is a file"),
         (["export", "mobilenet_v2", "--data", "digits", "--out", str(Path(__file__).parent)], "not an exported"),
         (["data", "--download", "digts"], "did you mean 'digits'"),
@@ -223,3 +224,13 @@ def test_lists_name_everything_and_are_json(call: Callable[..., Any], strict: Ca
     assert "quickstart" in call("list", "spaces").stdout
     data = {row["name"]: row for row in strict(call("data", "--json").stdout)}
     assert data["fashion_mnist_10k"]["found"] is True and "fashion_mnist_10k" in call("data").stdout
+
+
+def test_an_export_in_integers(call: Callable[..., Any], strict: Callable[..., Any], tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    words = ("export", "tiny:0.0.0.0.0.0", "--data", "digits", "--set", "epochs=1", "--quantize", "int8")
+    result = call(*words, "--out", str(out))
+    assert result.exit_code == 0, result.output
+    report = strict((out / "report.json").read_text())["int8"]
+    assert f"{report['test_accuracy']:.2%}"[:-1] in result.stdout and "int8 measured here" in result.stdout
+    assert str(out / "model_int8.onnx") in result.stdout and (out / "model_int8.onnx").is_file()

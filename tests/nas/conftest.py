@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from nas.loop import search
+from nas.model import Meta, Model
 from nas.objectives import Objective
 from nas.run import Run
 from nas.strategies import nsga2
 from nas.toy import ToySpace, toy_evaluator, toy_objective
 from nas.types import Evaluator, Strategy
+from search_spaces.network import fresh
+from search_spaces.space import SearchSpace
 
 CONFIG = {"seed": 7, "steps": 4}
 
@@ -71,3 +76,28 @@ def copied(finished: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def resume(toy_search: ToySearch) -> Callable[[Path], Run]:
     return lambda out: toy_search(out, config=CONFIG)
+
+
+@pytest.fixture(scope="session")
+def untrained() -> Callable[..., Model]:
+    """Networks of frozen spaces whose statistics and scales (negative ones too) are far from those of fresh ones."""
+
+    def made(space: SearchSpace, seed: int = 0) -> Model:
+        rng = np.random.default_rng(seed)
+        drawn = {
+            "var": lambda shape: rng.uniform(0.3, 2.0, shape),
+            "scale": lambda shape: rng.uniform(0.5, 1.5, shape) * rng.choice((-1, 1, 1), shape),
+            "bias": lambda shape: rng.normal(0, 0.4, shape),
+            "mean": lambda shape: rng.normal(0, 0.4, shape),
+        }
+
+        def leaf(path: Any, value: Any) -> Any:
+            draw = drawn.get(path[-1].key)
+            return value if draw is None else jnp.asarray(draw(value.shape), jnp.float32)
+
+        variables = jax.tree_util.tree_map_with_path(leaf, fresh(space, jax.random.key(seed)))
+        names = tuple(str(label) for label in range(space.classes))
+        channels = space.input_channels
+        return Model(space, variables, Meta(space.name, names, (0.4,) * channels, (0.3,) * channels))
+
+    return made

@@ -150,6 +150,25 @@ def test_a_trained_pair_is_exported_as_it_is_and_replaces_an_earlier_export(trai
     assert (out / "notes.txt").read_text() == "mine"
 
 
+def test_integers_are_written_where_asked_for(trained: Any, tmp_path: Path) -> None:
+    folder, plain, _ = trained
+    model, digits, out = native.load(folder), load("digits"), tmp_path / "out"
+    report = export(model, out, data="digits", quantize="int8", **QUICK)
+    assert "int8" not in plain and {path.name for path in out.iterdir()} == {*FILES, "model_int8.onnx"}
+    found = report["int8"]
+    assert report["files"]["model_int8.onnx"] == found["bytes"] == (out / "model_int8.onnx").stat().st_size
+    assert found["agreement"]["same_answers"] >= 0.995 and found["agreement"]["images"] == 256
+    assert found["measured"]["onnxruntime"]["precision"] == "int8"
+    assert found["measured"]["onnxruntime"]["latency_s"] > 0 and found["calibration_images"] == 256
+    pixels = (digits.test_images.astype(np.float32) / 255).transpose(0, 3, 1, 2)
+    (logits,) = onnxruntime_session(out / "model_int8.onnx").run(None, {"images": pixels})
+    assert (logits.argmax(1) == digits.test_labels).mean() == pytest.approx(found["test_accuracy"], abs=1e-9)
+    assert found["test_accuracy"] > report["test_accuracy"] - 0.02
+    assert f"{found['test_accuracy']:.2%}" in (out / "README.md").read_text()
+    export(model, out, data="digits", **QUICK)
+    assert {path.name for path in out.iterdir()} == FILES, "an earlier file is not left behind"
+
+
 def test_a_failure_leaves_what_was_there(trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, _, _ = trained
     model, watcher = native.load(folder), Watcher()
@@ -275,6 +294,7 @@ def test_bad_arguments_are_named_before_anything_is_trained(tmp_path: Path) -> N
         ((small(), None), tmp_path / "out", {"data": "digits", "start": "inherit"}, "did you mean 'inherited'"),
         ((small(), None), tmp_path / "out", {"data": "digits", "devices": ["zcu"]}, "zcu102"),
         ("tiny", tmp_path / "out", {"data": "digits"}, "nothing to export"),
+        ((small(), None), tmp_path / "out", {"data": "digits", "quantize": "int4"}, "did you mean 'int8'"),
     ]
     for network, out, options, message in cases:
         with pytest.raises(InputError, match=message):
