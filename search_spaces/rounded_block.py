@@ -23,6 +23,7 @@ from search_spaces.block import FROZEN, Block, BlockIO, Selection, variable_shap
 from search_spaces.channels import is_soft
 from search_spaces.choice import Choice, options
 from search_spaces.density import kept
+from search_spaces.kernels.rounding import Box
 from search_spaces.masking import Mask
 from search_spaces.precision import rounds
 from search_spaces.rounding import mixes, rounding_of, watched
@@ -81,22 +82,14 @@ class Parts:
         self.index = index
         self.density = selection.field("density") if len(options(block.density)) > 1 else None
 
-    def used(self, path: tuple[str, ...], name: str, axes: tuple[int, ...]) -> Array | None:
-        """Bool along `axes`, broadcastable to the weight `name` at `path`; under shares, what any of them uses."""
+    def used(self, path: tuple[str, ...], name: str, axes: tuple[int, ...]) -> Box | None:
+        """The part along `axes` of the weight `name` at `path`, None for all of it; under shares, what any uses."""
         if self.table is None or self.index is None:
             return None
-        starts, ends, shape = self.table["/".join((*path[self.outside :], name))]
-        whole: Array | None = None
-        for axis in axes:
-            size = shape[axis]
-            if (starts[:, axis] == 0).all() and (ends[:, axis] == size).all():
-                continue
-            place = jnp.arange(size)
-            inside = (place >= starts[:, axis, None]) & (place < ends[:, axis, None])  # [V, size]
-            row = (self.index @ inside.astype(jnp.float32)) > 0 if is_soft(self.index) else inside[self.index]
-            row = row.reshape([size if other == axis else 1 for other in range(len(shape))])
-            whole = row if whole is None else whole & row
-        return whole
+        edges, shape = self.table["/".join((*path[self.outside :], name))]
+        full = np.stack([np.zeros(len(shape), int), np.asarray(shape)])
+        edges = np.where(np.isin(np.arange(len(shape)), axes), edges, full)
+        return None if (edges == full).all() else Box(edges, shape, self.index)
 
     def mask(self, path: tuple[str, ...], name: str) -> Mask | None:
         """What is kept of the weight `name` at `path`; None where it stays dense."""
@@ -213,7 +206,7 @@ def _fields(block: Block, io: BlockIO) -> dict[str, tuple[Any, ...]]:
 
 @lru_cache(maxsize=1024)
 def _sizes(block: Block, io: BlockIO) -> tuple[dict[str, Any] | None, dict[str, int]]:
-    """Of each weight, where the part begins and ends in every combination, `[V, rank]` each, and its whole shape.
+    """Of each weight, the box in use in every combination, `[V, 2, rank]`, and its whole shape.
 
     The numbers of values of the fields among what is combined come second. None where there is one combination only.
     """
@@ -228,11 +221,13 @@ def _sizes(block: Block, io: BlockIO) -> tuple[dict[str, Any] | None, dict[str, 
         starts = np.zeros_like(sizes)
         if len(shape) == 4:  # kernels keep their centre
             starts[:, :2] = (np.asarray(shape[:2]) - sizes[:, :2]) // 2
-        table[path] = (starts, starts + sizes, shape)
+        table[path] = (np.stack([starts, starts + sizes], axis=1), shape)
     return table, counts
 
 
 def _weights(block: Block, io: BlockIO) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(variable_shapes(block, io)["params"])
+    # bits change no shape of a weight, and to trace what rounds takes longer than all else
+    plain = block.with_values(weight_bits=None, act_bits=None)
+    leaves = jax.tree_util.tree_leaves_with_path(variable_shapes(plain, replace(io, scheme=None))["params"])
     named = (("/".join(str(part.key) for part in path), leaf.shape) for path, leaf in leaves)
     return {path: shape for path, shape in named if path.rpartition("/")[2] in WEIGHT_NAMES}

@@ -3,7 +3,8 @@ a density.
 
 Blocks know nothing of it. While a network is called, the calls of its layers with weights are watched, and each is
 given a `Rounding` that prunes and rounds its weights, and rounds its input, before it computes. So every block can be
-rounded and pruned, ours and yours. Weights that are left out stay zero, and have no part in the scale of the others.
+rounded and pruned, ours and yours. Weights that are left out stay zero, and have no part in the scale of the others. On
+CPUs the default quantizers are compiled calls (`search_spaces/quantizers/_compiled.py`).
 
 Ranges of activations are those of the batch in modes `train` and `calibrate`, which stores them in `batch_stats`, and
 the stored ones in mode `eval`, as statistics of normalisation are. Weights are rounded by what they are at the moment;
@@ -28,44 +29,64 @@ from search_spaces.blocks._grouped import ElasticGroups
 from search_spaces.channels import is_soft
 from search_spaces.choice import options
 from search_spaces.kept import keep
+from search_spaces.kernels.rounding import Box
 from search_spaces.masking import Mask
 from search_spaces.normalisation import NORM_MOMENTUM
 from search_spaces.precision import Scheme, rounded, rounds
+from search_spaces.quantizers import _compiled
 from search_spaces.quantizers._quantizer import Quantizer
+from search_spaces.quantizers.symmetric import Symmetric
 
 if TYPE_CHECKING:
     from search_spaces.block import Block, BlockIO, Selection
 
 MIXING = (layers.Conv, layers.Pointwise, ElasticGroups)  # what is pruned; in the head, linear layers too
 WEIGHTED = (*MIXING, layers.Depthwise, layers.DepthwiseMaximum, layers.Linear)
-Used = Callable[[tuple[str, ...], str, tuple[int, ...]], Array | None]
+Used = Callable[[tuple[str, ...], str, tuple[int, ...]], Box | None]
 Masks = Callable[[tuple[str, ...], str], Mask | None]
 
 
 @dataclass(frozen=True, eq=False)
 class Bits:
-    """Bits in use: the `values` they may take and a traced index `in_use` or a share for each; None for one."""
+    """Bits in use: the `values` they may take, and the one in use, float32 `[]`, or a share for each, `[V]`.
+
+    One value is known, and needs nothing besides.
+    """
 
     values: tuple[int, ...]
-    in_use: Array | None
+    chosen: Array | None
 
     def applied(self, function: Callable[[Any], Array]) -> Array:
         """`function(bits)`, or its results mixed by the shares."""
         if len(self.values) == 1:
             return function(self.values[0])
-        assert self.in_use is not None
-        if is_soft(self.in_use):
-            return sum(self.in_use[place] * function(bits) for place, bits in enumerate(self.values))  # type: ignore[return-value]
-        return function(jnp.asarray(self.values, jnp.float32)[self.in_use])
+        assert self.chosen is not None
+        if is_soft(self.chosen):
+            return sum(self.chosen[place] * function(bits) for place, bits in enumerate(self.values))  # type: ignore[return-value]
+        return function(self.chosen)
+
+
+def bits_in_use(values: tuple[int, ...], index: Array | None) -> Bits:
+    """The bits at `index`, traced, or under a share for each of `values`.
+
+    Example:
+        >>> bits_in_use((4, 8), jnp.int32(1)).chosen.item(), bits_in_use((4,), None).chosen
+        (8.0, None)
+    """
+    if len(values) == 1 or index is None or is_soft(index):
+        return Bits(values, index)
+    # once for all layers of a block, and in one operation: an index in brackets is six of them
+    (chosen,) = jax.lax.dynamic_slice(jnp.asarray(values, jnp.float32), (index,), (1,), allow_negative_indices=False)
+    return Bits(values, chosen)
 
 
 @dataclass(frozen=True, eq=False)
 class Rounding:
     """How the layers of one block round and prune in one call.
 
-    `used` says which part of the weight `name` of the layer at `path` is in use along some axes, as a bool array that
-    can be broadcast, or None for all of it; `masks` what of that is kept, None where nothing is left out. `head` says
-    that the block is that of a network.
+    `used` says which part of the weight `name` of the layer at `path` is in use along some axes, None for all of it;
+    `masks` what of that is kept, None where nothing is left out. `head` says that the block is that of a network.
+    `implementation` is that of the depthwise convolutions, and decides whether compiled kernels round.
     """
 
     scheme: Scheme
@@ -75,6 +96,7 @@ class Rounding:
     used: Used
     masks: Masks | None = None
     head: bool = False
+    implementation: str = "auto"
 
     def intercept(self, call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         """For `flax.linen.intercept_methods`."""
@@ -87,11 +109,12 @@ class Rounding:
         if self.act_bits is None:
             return x
         quantizer, axes = self.scheme.act_quantizer, tuple(range(x.ndim))
-        if not quantizer.learns and not jax.eval_shape(lambda x: quantizer.observed(x, axes), x):
+        if not quantizer.learns and not quantizer.observes:
             axes = axes[1:]  # what neither learns nor stores its scale takes that of each image: none depends on others
         known = _learned(module, "act", quantizer, x, self.act_bits, axes)
         known |= self._observed(module, quantizer, x, axes)
-        return self.act_bits.applied(lambda bits: quantizer(x, bits, known, axes))
+        by = self.implementation
+        return self.act_bits.applied(lambda bits: _compiled.rounded(quantizer, x, bits, known, axes, None, by))
 
     def weight(self, module: nn.Module, name: str, weight: Array) -> Array:
         """The parameter `name` of a layer, pruned and rounded; inside its compact method."""
@@ -99,22 +122,29 @@ class Rounding:
         if mask is None and self.weight_bits is None:
             return weight
         if mask is None:
-            axes = shared_axes(name, weight.ndim, self.scheme.granularity)
-            return self._rounded(module, name, weight, self.used(module.path, name, axes))
-        where = self.used(module.path, name, tuple(range(weight.ndim)))
+            return self._rounded(module, name, weight, None)
+        box = self.used(module.path, name, tuple(range(weight.ndim)))
+        where = None if box is None else box.mask()
         pruned = mask.applied(weight, where, lambda weight, kept: self._rounded(module, name, weight, kept))
         return keep(pruned)  # small beside activations, and its mask is dear
 
-    def _rounded(self, module: nn.Module, name: str, weight: Array, where: Array | None) -> Array:
+    def _rounded(self, module: nn.Module, name: str, weight: Array, kept: Array | None) -> Array:
+        """The weights rounded; of pruned ones, which are 0 by now, only those that are `kept` count."""
         bits = self.weight_bits
         if bits is None:
             return weight
         quantizer, axes = self.scheme.weight_quantizer, shared_axes(name, weight.ndim, self.scheme.granularity)
-        known = _learned(module, "weight", quantizer, weight, bits, axes, where)
-        return bits.applied(lambda bits: quantizer(weight, bits, known, axes, where))
+        known = _learned(module, "weight", quantizer, weight, bits, axes, kept)
+        if kept is not None and not isinstance(quantizer, Symmetric):
+            return bits.applied(lambda bits: quantizer(weight, bits, known, axes, kept))
+        # the largest of what is kept is the largest of all, since what is left out is 0 by now
+        box, by = self.used(module.path, name, axes), self.implementation
+        return bits.applied(lambda bits: _compiled.rounded(quantizer, weight, bits, known, axes, box, by))
 
     def _observed(self, module: nn.Module, quantizer: Quantizer, x: Array, axes: tuple[int, ...]) -> dict[str, Array]:
-        now = quantizer.observed(jax.lax.stop_gradient(x), axes)
+        if not quantizer.observes:
+            return {}
+        now = _compiled.observed(quantizer, jax.lax.stop_gradient(x), axes, self.implementation)
         found = {}
         for name, value in now.items():
             stored = module.variable("batch_stats", f"input_{name}", jnp.zeros, (value.size,), jnp.float32)
@@ -138,6 +168,8 @@ def _learned(
     where: Array | None = None,
 ) -> dict[str, Array]:
     """What a quantizer learns besides `x`, as parameters of the layer: vectors, so that weight decay spares them."""
+    if not quantizer.learns:
+        return {}
     first = jnp.float32(bits.values[0])
     shapes = jax.eval_shape(lambda x: quantizer.init(x, first, axes), x)
     return {
@@ -164,7 +196,7 @@ def shared_axes(name: str, ndim: int, granularity: str) -> tuple[int, ...]:
     return tuple(range(ndim - 1))
 
 
-def all_of_it(path: tuple[str, ...], name: str, axes: tuple[int, ...]) -> Array | None:
+def all_of_it(path: tuple[str, ...], name: str, axes: tuple[int, ...]) -> Box | None:
     """`Rounding.used` where every weight is in use whole.
 
     Example:
@@ -193,9 +225,10 @@ def rounding_of(
 
     def bits(name: str) -> Bits | None:
         value = getattr(block, name)
-        return Bits(options(value), selection.field(name)) if rounded(value) else None
+        return bits_in_use(options(value), selection.field(name)) if rounded(value) else None
 
-    return Rounding(io.scheme or Scheme(), bits("weight_bits"), bits("act_bits"), mode, used, masks, block.HEAD)
+    both = bits("weight_bits"), bits("act_bits")
+    return Rounding(io.scheme or Scheme(), *both, mode, used, masks, block.HEAD, io.depthwise)
 
 
 def watched(rounding: Rounding | None) -> AbstractContextManager[Any]:

@@ -12,6 +12,7 @@
 
 #include "attention.h"
 #include "normalise.h"
+#include "rounding.h"
 
 namespace flynas {
 
@@ -110,13 +111,14 @@ struct Tasks {
   void (*scale_gradient)(const Problem<E>&, int64_t);
 };
 
-// The same for both types of numbers, and what normalise.h and attention.h describe.
+// The same for both types of numbers, and what normalise.h, attention.h and rounding.h describe.
 struct Set {
   const char* name;
   Tasks<float> of_float32;
   Tasks<bf16> of_bfloat16;
   NormaliseTasks normalise;
   AttentionTasks attention;
+  RoundingTasks rounding;
 };
 
 // The best instruction set of this machine, chosen when the library is first used.

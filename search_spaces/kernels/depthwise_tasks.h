@@ -10,6 +10,7 @@
 #include "depthwise.h"
 #include "lanes.h"
 #include "normalise_tasks.h"
+#include "rounding_tasks.h"
 
 namespace flynas {
 namespace NAMESPACE {
@@ -559,6 +560,9 @@ extern const Set SET{NAME_OF(NAMESPACE), TASKS(float), TASKS(bf16),
                      {NAMESPACE::moments_of_rows, NAMESPACE::normalise_rows, NAMESPACE::sums_of_rows,
                       NAMESPACE::gradient_of_rows, NAMESPACE::join_moments, NAMESPACE::join_sums},
                      {NAMESPACE::attention_factors, NAMESPACE::attention_scale, NAMESPACE::attention_gradient,
-                      NAMESPACE::attention_weights, NAMESPACE::head_factors, NAMESPACE::head_gradient}};
+                      NAMESPACE::attention_weights, NAMESPACE::head_factors, NAMESPACE::head_gradient},
+                     {{NAMESPACE::extremes_of_piece<float>, NAMESPACE::round_piece<float>},
+                      {NAMESPACE::extremes_of_piece<bf16>, NAMESPACE::round_piece<bf16>},
+                      NAMESPACE::round_weights}};
 
 }  // namespace flynas

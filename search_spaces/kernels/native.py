@@ -41,6 +41,7 @@ OTHER_TARGETS = (
     "flynas_sgd",
     "flynas_frame",
     *(f"flynas_attention_{name}" for name in ("factors", "scale", "gradient", "head_factors", "head_gradient")),
+    *(f"flynas_round_{name}" for name in ("extremes", "activations", "weights")),
 )
 OPERATIONS = ("forward", "input_gradient", "weight_gradient", "moments", "scale_gradient")
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, ClassVar
 
 import jax
@@ -51,10 +52,16 @@ class Quantizer(ABC):
         """
         return {}
 
-    @property
+    @cached_property
     def learns(self) -> bool:
         """Whether there is something that is learned besides the weights."""
-        return bool(jax.eval_shape(lambda x: self.init(x, jnp.float32(self.BITS[0]), (0,)), jnp.ones(1)))
+        one = jax.ShapeDtypeStruct((1,), jnp.float32)
+        return bool(jax.eval_shape(lambda x: self.init(x, jnp.float32(self.BITS[0]), (0,)), one))
+
+    @cached_property
+    def observes(self) -> bool:
+        """Whether `observed` finds anything."""
+        return bool(jax.eval_shape(lambda x: self.observed(x, (0,)), jax.ShapeDtypeStruct((1,), jnp.float32)))
 
     def observed(self, x: Array, axes: tuple[int, ...]) -> dict[str, Array]:
         """Statistics of a batch that evaluation stores and `rounded` finds in `learned` (ranges of activations)."""

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 # Sizes fill no register evenly, and those of the first calls are worth several threads.
 PROGRAM = """
 import sys, jax, jax.numpy as jnp, numpy as np
-from search_spaces.kernels import attention, frame, native, normalise, sgd
+from search_spaces.kernels import attention, frame, native, normalise, rounding, sgd
 from search_spaces.kernels.depthwise import depthwise_moments, largest_depthwise
 rng = np.random.default_rng(0)
 random = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
@@ -65,6 +65,12 @@ for kind in ("eca", "mean_variance_softmax"):
 arrays = [random(300, 501), random(1001), random(3)]
 add("sgd", sgd.descend(arrays, arrays[:], [2 * each for each in arrays], jnp.float32(0.1), [0.01, 0.0, 0.1], 0.9, 5.0))
 add("frame", frame.framed(arrays, [(290, 700), (500,), (9,)], [(-4, 33), (-77,), (5,)]))
+for shape, dtype in (((32, 16, 16, 45), "float32"), ((5, 7, 9, 23), "bfloat16")):
+    x = random(*shape).astype(dtype)
+    ranges = rounding.extremes(x)
+    add(f"rounding {dtype}", ranges, [rounding.affine(x, jnp.float32(bits), *ranges) for bits in (3, 8)])
+for shape, shared in (((600, 701), 1), ((5, 5, 45, 3), 2), ((3, 3, 17, 45), 4)):
+    add(f"rounding of weights {shared}", rounding.symmetric(random(*shape), jnp.float32(4), shared))
 found["set"] = np.array(native.load(native.FOLDER).build["instruction_set"])
 np.savez(sys.argv[1], **found)
 """
