@@ -227,11 +227,11 @@ def _penalty(space: SearchSpace, way: Method, ends: bool, to_shrink: bool) -> Ca
         if part.scored
     ]
 
-    def lasso(strength: Array, params: Any) -> Array:
+    def lasso(strength: Array, params: Any, progress: Any = None) -> Array:
         terms = [group_lasso(structure, leaf_of(params, part.path, part.leaf), strength) for part, structure in scored]
         return sum(terms[1:], terms[0])
 
-    def of_scales(strength: Array, params: Any) -> Array:
+    def of_scales(strength: Array, params: Any, progress: Any = None) -> Array:
         leaves = jax.tree_util.tree_leaves_with_path(params)
         return l1([leaf for path, leaf in leaves if path[-1].key == "scale"], strength)
 

@@ -192,7 +192,7 @@ def _penalty(space: SearchSpace, structures: tuple[str, ...], ends: bool) -> Cal
     found = _gates(space, structures, ends)
     names = list(dict.fromkeys(target.name for target in found))
 
-    def penalty(strengths: Array, seconds: Array, params: Any) -> Array:
+    def penalty(strengths: Array, seconds: Array, params: Any, progress: Any = None) -> Array:
         l1, l2, latency, eps = strengths
         total = elastic_net(params[GATES], l1, l2)
         if not seconds.size:

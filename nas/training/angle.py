@@ -9,6 +9,7 @@ sections 6.4.5 and 7.5.1.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -17,6 +18,9 @@ import optax
 from jax import Array
 
 from hw_models.errors import number, whole
+from nas.training.sphere import ENDS, is_weight
+from search_spaces.quantizers.apsq import angle_penalty
+from search_spaces.rounding import shared_axes
 
 
 def exponential(steps_per_epoch: int, first: float = 5.0, factor: float = 1.3) -> optax.Schedule:
@@ -57,6 +61,43 @@ def penalised(loss: Array, penalty: Array, schedule: optax.Schedule, step: Array
         1.5
     """
     return loss + schedule(jnp.asarray(step)) * penalty
+
+
+@dataclass(frozen=True)
+class AnglePenalty:
+    """The penalty of a training with `apsq` weights: the mean over all kernels of the network, stronger with time.
+
+    `nas.training.standalone.train` takes it as `penalty`. Its strength is `first` at the start and `factor` times as
+    much with every one of `epochs` (section 7.5.1). The first and the last layer have none.
+
+    Attributes:
+        bits: of the weights.
+        granularity: what a scale belongs to, as in `search_spaces.precision.Scheme`.
+
+    Example:
+        >>> params = {"conv": {"kernel": jnp.asarray([[1.0], [0.0]])}, "head": {"kernel": jnp.eye(2)}}
+        >>> round(float(AnglePenalty(1, "channel", first=2.0, factor=1.5, epochs=2)(params, 0.5)), 4)  # 3 (1 - cos)
+        0.8787
+    """
+
+    bits: int = 1
+    granularity: str = "kernel"
+    first: float = 5.0
+    factor: float = 1.3
+    epochs: int = 10
+
+    def __call__(self, params: Any, progress: Any) -> Array:
+        """The penalty `[]` when the share `progress` of the training is done."""
+        chosen = is_weight(params, exclude=ENDS)
+        found = [
+            angle_penalty(leaf, self.bits, shared_axes(path[-1].key, leaf.ndim, self.granularity)).ravel()
+            for (path, leaf), inside in zip(
+                jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(chosen), strict=True
+            )
+            if inside
+        ]
+        strength = self.first * self.factor ** jnp.floor(jnp.asarray(progress) * self.epochs)
+        return strength * jnp.concatenate(found).mean()
 
 
 def bn_only(params: Any) -> Any:

@@ -3,7 +3,7 @@
     constrain   parameters to those that the network runs with, inside the loss: masked, multiplied by gates, folded.
                 Parameters may hold more than the network has, such as gates, which are then trained beside the weights;
                 what is not a vector decays. Returned are the parameters themselves.
-    penalty     parameters to a number `[]` that is added to the loss.
+    penalty     parameters, and the share of the training that is done, to a number `[]` that is added to the loss.
     renew       called before every epoch with the share of the training that is done and the parameters; its result is
                 `constrain` for that epoch, such as other masks.
 
@@ -50,14 +50,14 @@ class Guides(NamedTuple):
             return variables
         return {**variables, "params": self.constrain(variables["params"])}
 
-    def penalised(self, loss: Array, params: Any) -> Array:
+    def penalised(self, loss: Array, params: Any, progress: Array) -> Array:
         """The loss `[]` with the penalty.
 
         Example:
-            >>> Guides().penalised(0.5, {})
+            >>> Guides().penalised(0.5, {}, 0.0)
             0.5
         """
-        return loss if self.penalty is None else loss + self.penalty(params)
+        return loss if self.penalty is None else loss + self.penalty(params, progress)
 
 
 def said_of(*given: Any) -> str:

@@ -14,7 +14,7 @@ from jax import Array
 
 from hw_models.discover import unknown
 from hw_models.errors import InputError, check_range
-from nas.training.sphere import is_weight, on_sphere, sphere_rule
+from nas.training.sphere import ENDS, is_weight, on_sphere, sphere_rule
 from search_spaces.kernels import sgd
 from search_spaces.options import check
 
@@ -206,7 +206,7 @@ def _is_matrix(params: Any) -> Any:
 
 def _on_sphere(params: Any) -> Any:
     """Weights inside the network: the first and the last layer keep their bits."""
-    return is_weight(params, exclude=("stem_0", "head"))
+    return is_weight(params, exclude=ENDS)
 
 
 @functools.lru_cache(maxsize=64)

@@ -80,7 +80,7 @@ def train(
     placement: str = "auto",
     depthwise: str = "auto",
     constrain: Callable[[Any], Any] | None = None,
-    penalty: Callable[[Any], Array] | None = None,
+    penalty: Callable[[Any, Array], Array] | None = None,
     renew: Callable[[float, Any], Callable[[Any], Any]] | None = None,
 ) -> Any:
     """Variables of `Network(space)` after training; the key is consumed.
@@ -227,7 +227,7 @@ def _step(
             variables = guides.used({"params": params, "batch_stats": statistics})
             narrow = x.astype(recipe.precision)
             logits, updated = network.apply(variables, narrow, "train", progress, mutable=["batch_stats"])
-            return guides.penalised(soft_cross_entropy(logits, goal), params), updated["batch_stats"]
+            return guides.penalised(soft_cross_entropy(logits, goal), params, progress), updated["batch_stats"]
 
         return jax.value_and_grad(loss_of, has_aux=True)(params)
 

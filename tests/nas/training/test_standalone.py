@@ -147,7 +147,9 @@ def test_what_is_constrained_is_what_runs_and_settles(network):
         shares.append((share, params["gate"].item()))
         return constrain
 
-    made = train(network, training, recipe, jax.random.key(0), start, penalty=lambda p: 5 * p["gate"][0], renew=renew)
+    made = train(
+        network, training, recipe, jax.random.key(0), start, penalty=lambda p, _: 5 * p["gate"][0], renew=renew
+    )
     assert [share for share, _ in shares] == [0.0, 0.5] and shares[1][1] < shares[0][1] == 1.0
     gate = made["params"]["gate"].item()
     used = {"params": constrain(made["params"]), "batch_stats": made["batch_stats"]}
