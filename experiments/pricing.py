@@ -18,6 +18,7 @@ from hw_models.estimate import explain as explain_layers
 from hw_models.metrics import metrics
 from hw_models.precision import MissingPrecision
 from hw_models.programs import for_few_runs
+from nas.cost_table import check_bits_of
 from search_spaces.texts import Resolved, resolve
 
 # counts are given exactly, by `metrics`
@@ -43,7 +44,8 @@ def prepare(network: str, device: str, precision: str | None = None, fallback: b
     `fallback` is what a command's `--fallback` says, None for one without it: see `apply_precision`.
 
     Raises:
-        InputError: unknown network or device, a space in place of a network, a precision that the device lacks.
+        InputError: unknown network or device, a space in place of a network, a precision that the device lacks, bits of
+            the network that it cannot run.
 
     Example:
         >>> prepare("mobilenet_v3_small", "zcu102").precision
@@ -51,7 +53,10 @@ def prepare(network: str, device: str, precision: str | None = None, fallback: b
     """
     machine = load_device(device)
     found = resolved(network)
-    layers = found.network().lower()
+    frozen = found.network()
+    if precision is None:
+        check_bits_of(frozen, machine, only_exact=True)
+    layers = frozen.lower()
     try:
         workload, chosen, note = apply_precision(machine, Workload.of(layers), precision, bool(fallback))
     except MissingPrecision as error:

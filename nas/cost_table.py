@@ -20,6 +20,7 @@ from hw_models.programs import for_few_runs
 from nas.variants import Variants
 from search_spaces.choice import options
 from search_spaces.precision import FIELDS, rounds
+from search_spaces.quantizers._quantizer import EXACT_BITS
 from search_spaces.space import SearchSpace
 
 
@@ -58,17 +59,34 @@ def cost_table(space: SearchSpace, device: Device, precision: str | None = None,
         InputError: `precision` is asked for and the device does not support it; bits of the space that run on it in no
             combination; `batch` is not one that can be priced.
     """
-    for slot in space.slots:
-        for case in slot.cases:
-            if rounds(case.block):
-                weight_bits, act_bits = (options(getattr(case.block, name)) for name in FIELDS)
-                check_bits(device, weight_bits, act_bits)
+    check_bits_of(space, device)
     images = 1 if batch is None else batch
     check_batch(images)
     if space.resolutions:
         return _over_resolutions([_Priced(each, device, precision, images) for each in space.resolutions])
     priced = _Priced(space, device, precision, images)
     return CostTable(priced.exact, priced.expected, device, priced.precision, priced.note, priced.count)
+
+
+def check_bits_of(space: SearchSpace, device: Device, only_exact: bool = False) -> None:
+    """Raise InputError where blocks of `space` have bits that run on `device` in no combination.
+
+    With `only_exact` where they may have 32, which prices cannot tell from a network that says nothing of its bits.
+
+    Example:
+        >>> from hw_models import load_device
+        >>> from search_spaces.spaces import tiny
+        >>> check_bits_of(tiny.space(bits="16"), load_device("zcu102"))
+        Traceback (most recent call last):
+        ...
+        hw_models.errors.InputError: 16 bits of weights do not run on zcu102 (int8): give fewer bits
+    """
+    for slot in space.slots:
+        for case in slot.cases:
+            weight_bits, act_bits = (options(getattr(case.block, name)) for name in FIELDS)
+            exact = EXACT_BITS in (*weight_bits, *act_bits)
+            if exact or (rounds(case.block) and not only_exact):
+                check_bits(device, *(tuple(each or EXACT_BITS for each in bits) for bits in (weight_bits, act_bits)))
 
 
 _layer_costs = for_few_runs(layer_costs)  # once for a search

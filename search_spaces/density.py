@@ -71,7 +71,7 @@ column, kernel, unstructured)
     @property
     def n_m(self) -> tuple[int, int] | None:
         """`n` and `m`; None of other patterns."""
-        match = re.fullmatch(r"(\d{1,3}):(\d{1,3})", self.pattern)
+        match = re.fullmatch(r"([1-9][0-9]{0,2}):([1-9][0-9]{0,2})", self.pattern)
         return (int(match[1]), int(match[2])) if match else None
 
     @property

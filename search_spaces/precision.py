@@ -36,7 +36,7 @@ class Scheme:
     """How the networks of a space are rounded.
 
     Attributes:
-        weights, activations: quantizers by name, with options in brackets where needed: `nary[factor=1.4]`.
+        weights, activations: quantizers by name, with options in brackets where needed: `nary[t=1.4]`.
         granularity: what shares a scale of weights: a whole `tensor`, an output `channel`, or a `kernel` (one input
             channel's part of an output channel; 1x1 convolutions take channels there).
 
@@ -128,11 +128,11 @@ def parse_bits(text: str | int) -> tuple[Any, Any] | None:
         ((8, 8), (Choice(2, 4), 8), None)
     """
     text = str(text).strip()
-    if text in ("none", ""):
+    if text == "none":
         return None
     if text == "mixed":
         return Choice(*MIXED), Choice(*MIXED)
-    match = re.fullmatch(r"w([\d/]+)a([\d/]+)", text) or re.fullmatch(r"([\d/]+)", text)
+    match = re.fullmatch(r"w([0-9/]+)a([0-9/]+)", text) or re.fullmatch(r"([0-9/]+)", text)
     if not match or not all(part for group in match.groups() for part in group.split("/")):
         raise InputError(f"bits={text} is not allowed: give none, mixed, 8, 4/8 (a choice), or w4a8")
     found = []

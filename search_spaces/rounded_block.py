@@ -81,6 +81,8 @@ class Parts:
                 index = index * count + chosen
         self.index = index
         self.density = selection.field("density") if len(options(block.density)) > 1 else None
+        if block.pruning(io) is not None:
+            kept_structures(block, io)  # before calls are watched: to find shapes it initialises the block itself
 
     def used(self, path: tuple[str, ...], name: str, axes: tuple[int, ...]) -> Box | None:
         """The part along `axes` of the weight `name` at `path`, None for all of it; under shares, what any uses."""

@@ -123,6 +123,9 @@ def _variants(slot: Slot, case: Case) -> list[tuple[Block, BlockIO]]:
 
 def _nothing_to_prune(space: SearchSpace, sparsity: Sparsity) -> InputError:
     said = f"sparsity={sparsity.pattern} changes no layer of space {space.name}"
+    densities = [value for slot in space.slots for case in slot.cases for value in options(case.block.density)]
+    if min((value for value in densities if value is not None), default=0) >= 1:
+        return InputError(f"{said}: a density of 1 keeps everything: give a smaller one as well")
     if sparsity.pattern == CHANNEL:
         return InputError(
             f"{said}, whose blocks have no hidden channels to leave out: give another pattern, such as 2:4"

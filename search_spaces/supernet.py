@@ -55,6 +55,14 @@ class Supernet:
                     f"quantizer {quantizer.kind} learns its steps for one network and one width: shared weights take "
                     "one that does not, such as symmetric, affine or dorefa"
                 )
+        masked = any(
+            len(slot.widths.pairs) > 1 or any(case.block.masked() for case in slot.cases) for slot in space.slots
+        )
+        if scheme is not None and masked and not scheme.act_quantizer.keeps_zeros:
+            raise InputError(
+                f"quantizer {scheme.act_quantizer.kind} moves zeros, and channels that are not in use are zeros: where "
+                "widths or expansions are searched give act_quantizer=affine, or another that leaves 0 at 0"
+            )
         self.depthwise = checked_implementation(depthwise)
         self.execution = chosen_execution(execution)
         self._sizes = [Supernet(each, depthwise, self.execution) for each in space.resolutions]

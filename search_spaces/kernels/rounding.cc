@@ -28,7 +28,8 @@ constexpr float kLeastBits = 2, kMostBits = 16, kExactBits = 32;  // `BITS` and 
 
 // 2 to the power of `bits`, within what the quantizers know, and of one less where codes are signed.
 float power(float bits, int less) {
-  return std::ldexp(1.0f, static_cast<int>(std::min(std::max(bits, kLeastBits), kMostBits)) - less);
+  const float inside = bits >= kLeastBits ? std::min(bits, kMostBits) : kLeastBits;  // the least if not a number
+  return std::ldexp(1.0f, static_cast<int>(inside) - less);
 }
 
 // Unsigned codes over `low` to `high`, 0 included.

@@ -63,6 +63,15 @@ class Quantizer(ABC):
         """Whether `observed` finds anything."""
         return bool(jax.eval_shape(lambda x: self.observed(x, (0,)), jax.ShapeDtypeStruct((1,), jnp.float32)))
 
+    @cached_property
+    def keeps_zeros(self) -> bool:
+        """Whether zeros stay zeros and do not move the levels of others, as channels that are not in use must not."""
+        if self.learns:
+            return True
+        x, wider = jnp.asarray([[0.3, 1.0, 0.2, -0.7]]), ((0, 0), (0, 4))
+        alone, padded = (self(each, self.BITS[0], {}, (1,)) for each in (x, jnp.pad(x, wider)))
+        return bool((jnp.pad(alone, wider) == padded).all())
+
     def observed(self, x: Array, axes: tuple[int, ...]) -> dict[str, Array]:
         """Statistics of a batch that evaluation stores and `rounded` finds in `learned` (ranges of activations)."""
         return {}

@@ -25,7 +25,6 @@ SPACES = [name for name in discover.names("search_spaces.spaces") if name not in
     ("text", "expected"),
     [
         ("none", None),
-        ("", None),
         (8, (8, 8)),
         ("8", (8, 8)),
         ("4/8", (Choice(4, 8), Choice(4, 8))),
@@ -189,3 +188,11 @@ def test_bits_can_be_searched_in_a_space_of_ones_own():
     space = dataclasses.replace(tiny.space(), stages=(stage,))
     assert space.names == ("stages/0/0/weight_bits",)
     assert with_bits(space, "none") == space
+
+
+def test_32_bits_are_no_default_precision():
+    from experiments.pricing import prepare
+
+    with pytest.raises(InputError, match="32 bits of weights do not run on zcu104_dataflow"):
+        prepare("mobilenet_v2[bits=w32a4]", "zcu104_dataflow")
+    assert prepare("mobilenet_v2", "zcu104_dataflow").precision == "int4"

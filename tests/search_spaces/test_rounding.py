@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hw_models.errors import InputError
+from search_spaces import block, rounded_block
 from search_spaces.blocks.bottleneck_residual import BottleneckResidual
 from search_spaces.blocks.flynet import FlyNet
 from search_spaces.blocks.inverted_residual import InvertedResidual
@@ -162,3 +163,21 @@ def test_a_scheme_without_bits_changes_nothing():
     named = dataclasses.replace(space, scheme=Scheme())
     variables, x = fresh(space, jax.random.key(0)), jnp.ones((1, 8, 8, 1))
     np.testing.assert_array_equal(Network(named).apply(variables, x), Network(space).apply(variables, x))
+
+
+@pytest.mark.parametrize("activations", ["xnor", "bnn", "noise", "dorefa"])
+def test_supernets_with_searched_widths_refuse_quantizers_that_move_zeros(activations):
+    bits = "w8a1" if activations in ("xnor", "bnn") else "w8a2"
+    with pytest.raises(InputError, match=f"quantizer {activations} moves zeros"):
+        Supernet(tiny.space(bits=bits, act_quantizer=activations, first_last_bits=32))
+    Supernet(with_bits(tiny.space().freeze([0] * 6), bits, 32, Scheme(activations=activations)))
+
+
+def test_networks_with_bits_and_masks_find_their_shapes_outside_of_the_calls_that_are_watched():
+    """Shapes of weights are found by initialising the block, which must not be watched in its turn."""
+    space = tiny.space(bits="w4a8", sparsity="2:4", densities="0.5")
+    frozen = space.freeze([0] * space.num_decisions)
+    variables = fresh(frozen, jax.random.key(0))
+    for cached in (rounded_block.kept_structures, rounded_block._sizes, block._variable_shapes):
+        cached.cache_clear()
+    assert Network(frozen).apply(variables, jnp.ones((1, 8, 8, 1)), "eval").shape == (1, 10)
