@@ -23,6 +23,7 @@ import numpy as np
 from hw_models import Device, Workload, device_names, estimate, load_device
 from hw_models.errors import InputError
 from hw_models.estimate import apply_precision, fits
+from nas.data import Splits
 from nas.disk import explained
 from nas.exporters import _int8, native, onnx, onnx_int8
 from nas.exporters._source import Source, source
@@ -31,11 +32,11 @@ from nas.exporters._working import PART, publish, working_folder
 from nas.measure import onnxruntime_latency, onnxruntime_session
 from nas.model import Model
 from nas.plain import dumps, plain
-from nas.quantized.own_bits import TooWide, check_widest, has_bits
+from nas.quantized.own_bits import NoIntegers, check_exact, has_bits
 from nas.store import versions
 from nas.training.loss import wrong
 from nas.training.recipe import Recipe
-from search_spaces.precision import without_bits
+from search_spaces.network import exact_form
 from search_spaces.space import SearchSpace
 
 REPORT, README = "report.json", "README.md"
@@ -103,7 +104,7 @@ def export(
         chosen = [load_device(each) if isinstance(each, str) else each for each in devices or device_names()]
         origin = source(network, data, recipe, seed, start, name, teacher, distillation)
         if quantize == "int8":
-            check_widest(origin.space)  # before the training
+            check_exact(origin.space)  # before the training
         for note in origin.notes:
             watcher.message(note)
         with working_folder(folder) as place:
@@ -191,24 +192,25 @@ def _write(
     """Write every file but the report, which is returned."""
     space, splits = model.space, origin.splits
     watcher.message(f"writing the model and testing it on {len(splits.test_labels):,} images")
-    # what ONNX holds of a network with bits is the one of real numbers, and `model_int8.onnx` the one of integers
-    exact = model._replace(space=without_bits(space))
-    names = [*native.export(model, folder), *onnx.export(exact, folder)]
-    logits = model.logits(splits.test_images)
-    compared = splits.test_images[:compared_images]
-    expected = exact.logits(compared) if has_bits(space) else logits[:compared_images]
-    agreement = _agreement(folder / onnx.FILE, compared, expected)
-    accuracy = 1 - int(wrong(jnp.asarray(logits), jnp.asarray(splits.test_labels))) / len(splits.test_labels)
-    readme, notes, integers = _readme(model, splits.name, accuracy), list(origin.notes), {}
+    accuracy, logits = _tested(model, splits)
+    names, notes, integers = list(native.export(model, folder)), list(origin.notes), dict[str, Any]()
+    exact, real = model, accuracy
+    if has_bits(space):  # real numbers after the rounding of weights; `model_int8.onnx` rounds activations as well
+        exact = Model(*exact_form(space, model.variables), model.meta)
+        real, logits = _tested(exact, splits)
+        integers["onnx_test_accuracy"] = real
+    names += onnx.export(exact, folder)
+    agreement = _agreement(folder / onnx.FILE, splits.test_images[:compared_images], logits[:compared_images])
+    readme = _readme(model, splits.name, real)
     if quantize == "int8" or has_bits(space):
         watcher.message(f"quantizing it to {onnx_int8.FILE}")
         try:
             integers["int8"], more = _int8.write(model, folder, splits, compared_images, measure_seconds)
-        except TooWide as error:
+        except NoIntegers as error:
             notes.append(f"no {onnx_int8.FILE}: {error}")
         else:
             names.append(onnx_int8.FILE)
-            notes += more
+            notes += [*more, *_int8.lost(accuracy, integers["int8"]["test_accuracy"])]
             readme += _int8.readme(integers["int8"])
     (folder / README).write_text(readme, encoding="utf-8")
     watcher.message("measuring the latency on this machine")
@@ -237,6 +239,13 @@ def _write(
         "files": {name: (folder / name).stat().st_size for name in (*names, README)},
         "versions": {**versions(), **_runtime_versions()},
     }
+
+
+def _tested(model: Model, splits: Splits) -> tuple[float, np.ndarray]:
+    """Accuracy on the test images, and their logits."""
+    logits = model.logits(splits.test_images)
+    mistakes = int(wrong(jnp.asarray(logits), jnp.asarray(splits.test_labels)))
+    return 1 - mistakes / len(splits.test_labels), logits
 
 
 def _agreement(path: Path, images: np.ndarray, expected: np.ndarray) -> dict[str, Any]:

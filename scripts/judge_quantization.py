@@ -30,10 +30,11 @@ from nas.exporters import onnx_int8
 from nas.measure import onnxruntime_session
 from nas.model import Meta, Model
 from nas.quantized.integer import layer_differences
+from nas.quantized.own_bits import has_bits, integers
 from nas.quantized.post_training import quantize
 from nas.training.recipe import Recipe
 from nas.training.standalone import Images, train
-from search_spaces.precision import with_bits, without_bits
+from search_spaces.precision import with_bits
 from search_spaces.space import SearchSpace
 from search_spaces.spaces import quickstart
 
@@ -53,7 +54,7 @@ POST_TRAINING: tuple[tuple[str, dict[str, Any]], ...] = (
     ("w8a4", {"act_bits": 4}),
     ("w4a4", {"weight_bits": 4, "act_bits": 4}),
 )
-TRAINED = (("8", 8, 8), ("w4a8", 4, 8), ("4", 4, 4), ("w3a8", 3, 8), ("w2a8", 2, 8))
+TRAINED = ("8", "w4a8", "4", "w3a8", "w2a8")
 
 
 def network() -> SearchSpace:
@@ -73,8 +74,9 @@ def right(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def in_integers(model: Model, splits: Splits, options: dict[str, Any]) -> tuple[Any, np.ndarray]:
-    """The network of integers of `model` and its logits of the test images."""
-    found = quantize(model, splits.train_images[:CALIBRATION], **options)
+    """The network of integers of `model`, at its own bits if it has some, and its logits of the test images."""
+    make = integers if has_bits(model.space) else quantize
+    found = make(model, splits.train_images[:CALIBRATION], **options)
     images = splits.test_images
     logits = [found.logits(images[start : start + AT_ONCE]) for start in range(0, len(images), AT_ONCE)]
     return found, np.concatenate(logits)
@@ -140,15 +142,14 @@ def main() -> None:
         "accuracy": right(Model(space, again, meta).logits(splits.test_images), splits.test_labels)
     }
     tell("float32, as many epochs more")
-    for bits, weight_bits, act_bits in TRAINED:
+    for bits in TRAINED:
         name = f"trained with rounding: {bits}"
         if name in rows:
             continue
         rounding = with_bits(space, bits)
         tuned = train(rounding, data, recipe, jax.random.key(1), variables, checkpoint=asked.work / bits)
         rounded = right(Model(rounding, tuned, meta).logits(splits.test_images), splits.test_labels)
-        options = {"weight_bits": weight_bits, "act_bits": act_bits}
-        rows[name] = judged(Model(without_bits(rounding), tuned, meta), splits, options) | {"rounded": rounded}
+        rows[name] = judged(Model(rounding, tuned, meta), splits, {}) | {"rounded": rounded}
         tell(name)
     print_table(rows)
 

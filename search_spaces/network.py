@@ -12,9 +12,12 @@ from hw_models.errors import InputError
 from search_spaces.block import FROZEN
 from search_spaces.block import variable_shapes as block_shapes
 from search_spaces.initial import fill
+from search_spaces.precision import Scheme, without_bits
 from search_spaces.rounded_block import compressed, pruned
+from search_spaces.rounding import rounded_weights
 from search_spaces.slots import Slot
 from search_spaces.space import SearchSpace
+from search_spaces.sparse_space import without_sparsity
 
 # Guerra 2024 (FlyNet, section 8.6): neither Dropout nor quantization noise helps networks with fewer parameters.
 REGULARISED_FROM = 1_600_000
@@ -91,6 +94,34 @@ def pruned_variables(space: SearchSpace, variables: Any) -> Any:
         return {name: pruned(*blocks[name], part) if name in blocks else part for name, part in params.items()}
 
     return {**variables, "params": zeroed(variables["params"])}
+
+
+def exact_form(space: SearchSpace, variables: Any) -> tuple[SearchSpace, Any]:
+    """A frozen space without bits and densities, and variables of it whose weights are pruned and rounded already.
+
+    Activations are not rounded in it; with those of 32 bits it computes the same.
+
+    Example:
+        >>> from search_spaces.spaces import tiny
+        >>> space = tiny.space(bits="w2a32").freeze([0] * 6)
+        >>> plain, params = exact_form(space, fresh(space, jax.random.key(0)))
+        >>> plain.scheme is None, len(set(params["params"]["stages_0_0"]["expand"]["kernel"][:, 0].tolist())) <= 3
+        (True, True)
+    """
+    dense = without_bits(without_sparsity(space))
+    blocks = {module_name(slot): slot.cases[0].block for slot in space.slots}
+    scheme, params = space.scheme or Scheme(), pruned_variables(space, variables)["params"]
+
+    @jax.jit
+    def coarse(params: Any) -> Any:
+        return {name: rounded_weights(blocks[name], scheme, part) for name, part in params.items()}
+
+    own = variable_shapes(dense)
+    return dense, {name: _only(tree, own[name]) for name, tree in {**variables, "params": coarse(params)}.items()}
+
+
+def _only(tree: Any, shapes: Any) -> Any:
+    return {name: _only(tree[name], part) for name, part in shapes.items()} if isinstance(shapes, dict) else tree
 
 
 def inherit(variables: Any, space: SearchSpace, genes: Any) -> Any:

@@ -180,6 +180,36 @@ def _learned(
     }
 
 
+def rounded_weights(block: Block, scheme: Scheme, params: Any) -> Any:
+    """`params` of a block with its weights rounded, by what its quantizer has learned.
+
+    Example:
+        >>> from search_spaces.blocks.conv_norm import ConvNorm
+        >>> layer = {"conv": {"kernel": jnp.asarray([[0.2, -1.0], [0.9, 0.3]])}}
+        >>> rounded_weights(ConvNorm(weight_bits=2), Scheme(), layer)["conv"]["kernel"].round(2).tolist()
+        [[0.0, -1.0], [0.8999999761581421, 0.0]]
+    """
+    bits = block.settled("weight_bits")
+    if not rounded(bits):
+        return params
+    quantizer = scheme.weight_quantizer
+
+    def layer(node: Any) -> Any:
+        if not isinstance(node, dict):
+            return node
+        found = {name: layer(part) for name, part in node.items()}
+        for name in ("kernel", "filters"):
+            if name in node and not isinstance(node[name], dict):
+                axes = shared_axes(name, node[name].ndim, scheme.granularity)
+                known = {key.removeprefix("weight_"): value for key, value in node.items() if key.startswith("weight_")}
+                shapes = jax.eval_shape(lambda x, axes=axes: quantizer.init(x, jnp.float32(bits), axes), node[name])
+                learned = {key: known[key].reshape(shape.shape) for key, shape in shapes.items()}
+                found[name] = quantizer(node[name], bits, learned, axes)
+        return found
+
+    return layer(params)
+
+
 def shared_axes(name: str, ndim: int, granularity: str) -> tuple[int, ...]:
     """The axes of a weight that share a scale: `kernel` `[kh, kw, I, O]` or `[I, O]`, `filters` `[k, k, C, heads]`.
 

@@ -158,13 +158,13 @@ def check_density(density: Any, found: Sequence[Target]) -> None:
         ...
         hw_models.errors.InputError: density=0 leaves conv empty: give above 0 and at most 1 (one structure is 0.25)
     """
-    if not isinstance(density, int | float):
+    if not isinstance(density, int | float | np.number):
         return
     if density == 0:
         least = min(found, key=lambda target: target.structure.count)
         raise InputError(f"density={density} leaves {least.name} empty: give above 0 and at most 1 (one structure is "
                          f"{1 / least.structure.count:.3g})")  # fmt: skip
-    check_range("density", density, 0, 1)
+    check_range("density", float(density), 0, 1)
 
 
 def normalised(criterion: Criterion, scores: Sequence[Array | None]) -> list[Array | None]:

@@ -34,8 +34,8 @@ def affine(norm: Node) -> tuple[np.ndarray, np.ndarray]:
     return factor, bias - mean * factor
 
 
-def fold(graph: Graph) -> Graph:
-    """The same network without the normalisations that can be folded.
+def fold(graph: Graph, into_after: bool = True) -> Graph:
+    """The same network without the normalisations that can be folded; with `into_after` into the layer behind as well.
 
     The parameters of multiplying layers become `weight [heads, out, in / groups, kh, kw]` and, where there is one,
     `bias [out]`, both in float64 so that folding costs no precision.
@@ -54,7 +54,7 @@ def fold(graph: Graph) -> Graph:
     for number, node in enumerate(graph.nodes):
         if node.op != "Norm":
             continue
-        changed = _into_before(graph, nodes, node) or _into_after(graph, nodes, node)
+        changed = _into_before(graph, nodes, node) or (_into_after(graph, nodes, node) if into_after else None)
         if changed is not None:
             nodes[changed[0]] = changed[1]
             del nodes[number]

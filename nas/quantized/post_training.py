@@ -26,6 +26,7 @@ from nas.quantized._codings import coding, is_clamp, placed
 from nas.quantized.folded import as_layers, fold
 from nas.quantized.integer import Coding, IntegerNetwork, Weights
 from nas.quantized.ranges import Observer, Range, checked, observer
+from search_spaces.precision import rounds
 from search_spaces.quantizers._uniform import symmetric as symmetric_step
 
 WEIGHT_BITS, ACT_BITS = (2, 8), (*range(2, 9), 16)
@@ -61,8 +62,8 @@ def quantize(
         batch: images at a time; `moving_average` weighs batches.
 
     Raises:
-        InputError: images of another shape or type, an unknown observer or layer, bits that are not allowed, values
-            without a range, a layer whose sums 32 bits cannot hold.
+        InputError: a network with bits of its own, images of another shape or type, an unknown observer or layer, bits
+            that are not allowed, values without a range, a layer whose sums 32 bits cannot hold.
 
     Example:
         >>> import jax
@@ -76,6 +77,8 @@ def quantize(
         (dtype('int8'), (8, 10))
     """
     check_images(model, images)
+    if any(rounds(slot.cases[0].block) for slot in model.space.slots):
+        raise InputError("this network has bits of its own: use nas.quantized.own_bits.integers, which keeps them")
     whole("batch", batch, 1, 100_000)
     graph = as_layers(fold(record(model.space, model.variables)))
     layers = [node.path for node in graph.nodes if node.op in integer.WEIGHTED]
@@ -140,9 +143,17 @@ def check_images(model: Model, images: Any) -> None:
 
 
 def calibrated(
-    graph: Graph, images: np.ndarray, model: Model, name: str, widths: Mapping[str, int], batch: int
+    graph: Graph,
+    images: np.ndarray,
+    model: Model,
+    name: str,
+    widths: Mapping[str, int],
+    batch: int,
+    codings: Mapping[str, Coding] | None = None,
 ) -> dict[str, Range]:
     """The ranges of the values named in `widths` (bits by value), by the observer of that name.
+
+    Values whose `codings` are known are rounded on the way, as they will be.
 
     Raises:
         InputError: no such observer, or a value that is no number.
@@ -156,21 +167,20 @@ def calibrated(
     watching: Observer = observer(name)
     states = {value: watching.start() for value in widths}
 
-    def see(value: str, x: np.ndarray) -> None:
+    def seen(value: str, x: np.ndarray) -> np.ndarray:
         if value in states:
             checked(value, (float(x.min()), float(x.max())))
             states[value] = watching.seen(states[value], x)
+        known = None if codings is None else codings.get(value)
+        return x if known is None else known.values(known.codes(x), x.dtype.type)
 
     def layer(node: Node, inputs: _forms.Arrays) -> _forms.Arrays:
-        found = _forms.computed(graph, node, inputs)
-        for value, x in zip(node.outputs, found, strict=True):
-            see(value, x)
-        return found
+        found = zip(node.outputs, _forms.computed(graph, node, inputs), strict=True)
+        return tuple(seen(value, x) for value, x in found)
 
     for start in range(0, len(images), batch):
         x = integer.normalised(images[start : start + batch], model.meta)
-        see(INPUT, x)
-        _forms.walk(graph, x, layer)
+        _forms.walk(graph, seen(INPUT, x), layer)
     return {value: watching.limits(states[value], bits) for value, bits in widths.items()}
 
 

@@ -121,8 +121,8 @@ def _counted(state: Histogram, batch: np.ndarray) -> Histogram:
     """More values; the limit is doubled, and pairs of bins joined, until all of them fit."""
     x = batch.ravel()
     counts, limit, largest = state.counts, state.limit, float(np.abs(x).max())
-    if not limit:
-        limit = largest
+    if not limit and largest:
+        limit = 2.0 ** np.ceil(np.log2(largest))  # the same bins in whatever order values come
     while limit < largest:
         counts = np.concatenate([counts.reshape(2, -1, 2).sum(2), np.zeros((2, BINS // 2), np.int64)], axis=1)
         limit *= 2

@@ -5,7 +5,8 @@
                 what is not a vector decays. Returned are the parameters themselves.
     penalty     parameters, and the share of the training that is done, to a number `[]` that is added to the loss.
     renew       called before every epoch with the share of the training that is done and the parameters; its result is
-                `constrain` for that epoch, such as other masks.
+                `constrain` for that epoch, such as other masks. Called once more at the end, with 1, for the network
+                that is left.
 
 A `jax.tree_util.Partial` of a function of a module and arrays does not make the step compile anew when the arrays
 change; of a lambda every new one does.
@@ -13,6 +14,7 @@ change; of a lambda every new one does.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -63,7 +65,8 @@ class Guides(NamedTuple):
 def said_of(*given: Any) -> str:
     """What tells a training with these functions from another one, for its checkpoint; nothing without them.
 
-    Functions are told apart by their names and the arrays that they hold.
+    Functions are told apart by their names and the arrays that they hold, dataclasses by their settings; what a
+    closure holds besides is not seen.
 
     Example:
         >>> said_of(None, None), said_of(print)[:13]
@@ -71,5 +74,15 @@ def said_of(*given: Any) -> str:
     """
     if all(each is None for each in given):
         return ""
-    names = [getattr(getattr(each, "func", each), "__qualname__", type(each).__name__) for each in given]
-    return f", constrained by {' '.join(names)} (hash {hash_of(jax.tree.leaves(given))})"
+    leaves = jax.tree.leaves([[each.func, each.args, each.keywords] if isinstance(each, Partial) else each
+                              for each in given])  # fmt: skip
+    arrays = [leaf for leaf in leaves if hasattr(leaf, "dtype") or isinstance(leaf, int | float)]
+    words = [_named(leaf) for leaf in leaves if not any(leaf is array for array in arrays)]
+    return f", constrained by {' '.join(words)} (hash {hash_of(arrays)})"
+
+
+def _named(each: Any) -> str:
+    """The name of a function, or the settings of what can be called."""
+    if dataclasses.is_dataclass(each):
+        return repr(each)
+    return f"{getattr(each, '__module__', '')}.{getattr(each, '__qualname__', type(each).__qualname__)}"

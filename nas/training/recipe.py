@@ -125,7 +125,8 @@ class Recipe:
         """
         rate, is_matrix, clip = self.schedule(steps), _is_matrix, optax.clip_by_global_norm(LARGEST_NORM)
         if self.optimizer == "sphere":
-            others = optax.sgd(rate, self.momentum, nesterov=True)
+            decay = optax.add_decayed_weights(self.weight_decay, mask=is_matrix)
+            others = optax.chain(decay, optax.sgd(rate, self.momentum, nesterov=True))
             return optax.chain(clip, sphere_rule(rate, others, optax.trace(self.momentum), on=_on_sphere))
         if self.optimizer == "adamw":
             return optax.chain(

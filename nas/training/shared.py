@@ -41,6 +41,7 @@ def started(params: Any, recipe: Recipe, steps: int) -> Weights:
         >>> started({"w": jnp.ones(2)}, Recipe(), 10).average is None
         True
     """
+    params = recipe.prepared(params)
     average = jax.device_put(params, may_alias=False) if recipe.ema else None  # a step overwrites both
     return Weights(params, recipe.started(steps, params), average)
 

@@ -27,7 +27,7 @@ from hw_models.discover import unknown
 from hw_models.errors import InputError
 
 PER = ("filter", "layer", "network")
-ENDS = ("stem_0", "head")  # modules of the first and the last layer, which keep their bits
+ENDS = ("stem_0", "stem/0", "head")  # the first and the last layer, which keep their bits: modules and slots
 RETRACTIONS = ("normalise", "exponential")
 WEIGHTS = {"kernel": (2, 4), "filters": (4,)}  # axes that a leaf of the name may have
 LARGEST_COSINE = 1 - 1e-6  # of an angle that still has a gradient in float32

@@ -175,6 +175,8 @@ def train(
             last, saved = now, epoch + 1
         if report is not None:
             report(epoch, average_loss)
+    if renew is not None and recipe.epochs:
+        guides = Guides.of(teacher, renew(1.0, state.params), penalty)
     trained = {"params": state.average if recipe.ema else state.params, "batch_stats": state.statistics}
     rows = drawn(count, min(count, SETTLING_IMAGES))
     settling = data._replace(images=data.images[rows], labels=data.labels[rows])
