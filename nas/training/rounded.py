@@ -29,7 +29,7 @@ def completed(
         >>> space = tiny.space().freeze([0] * 6)
         >>> images = jnp.arange(128, dtype=jnp.uint8).reshape(2, 8, 8, 1)
         >>> rounding = completed(with_bits(space, 8), fresh(space, jax.random.key(0)), images, [0.5], [0.5])
-        >>> round(rounding["batch_stats"]["stem"]["conv"]["input_low"].item(), 3)
+        >>> round(rounding["batch_stats"]["stem_0"]["conv"]["input_low"].item(), 3)
         -1.0
     """
     if not any(rounds(slot.cases[0].block) for slot in space.slots):

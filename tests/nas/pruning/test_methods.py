@@ -86,7 +86,7 @@ def test_soft_masks_let_pruned_weights_be_updated(space, lively, images, recipe)
         return softly
 
     train(space, images, recipe, KEY, variables, renew=renew)
-    assert [share for share, _ in seen] == [0.0, 0.5]
+    assert [share for share, _ in seen] == [0.0, 0.5, 1.0]
     assert (seen[0][1] == 0).all() and (seen[1][1] != 0).any()
 
 
@@ -95,8 +95,8 @@ def test_soft_filters_reach_the_training_before(space, lively, images, recipe, m
     made, count = [], methods.masks_of
     monkeypatch.setattr(methods, "masks_of", lambda *given: made.append(count(*given)) or made[-1])
     prune(space, lively(space), images, "soft_filter", 0.5, recipe=recipe, key=KEY)
-    assert len(made) == 3 and made[0]["stem_0"]["norm"]["scale"] is None and made[0]["head"]["logits"]["kernel"] is None
-    assert made[2]["stem_0"]["norm"]["scale"].sum() == 4
+    assert len(made) == 4 and made[0]["stem_0"]["norm"]["scale"] is None and made[0]["head"]["logits"]["kernel"] is None
+    assert made[3]["stem_0"]["norm"]["scale"].sum() == 4
 
 
 def test_survivors_return_to_their_initial_values(space, images, short):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hw_models.errors import InputError
+from nas.training.constraints import Guides
 from nas.training.epoch import Clock
 from nas.training.extremes import extremes
 from nas.training.loss import smoothed, soft_cross_entropy, taught
@@ -66,7 +67,7 @@ def test_a_step_follows_labels_and_teacher(shared):
     clock = Clock(np.int32(0), np.float32(0))
     _, loss = step(
         Spread(None).copied(state), images, labels, np.zeros(1, np.float32), np.ones(1, np.float32),
-        jax.random.key(0), clock, teacher,
+        jax.random.key(0), clock, Guides.of(teacher, None, None),
     )  # fmt: skip
     assert float(loss) == pytest.approx(expected, rel=1e-4)
 
