@@ -97,7 +97,7 @@ def pruned_variables(space: SearchSpace, variables: Any) -> Any:
 
 
 def exact_form(space: SearchSpace, variables: Any) -> tuple[SearchSpace, Any]:
-    """A frozen space without bits and densities, and variables of it whose weights are pruned and rounded already.
+    """A frozen space without bits and masks, and variables of it whose weights are pruned and rounded already.
 
     Activations are not rounded in it; with those of 32 bits it computes the same.
 
@@ -108,7 +108,8 @@ def exact_form(space: SearchSpace, variables: Any) -> tuple[SearchSpace, Any]:
         >>> plain.scheme is None, len(set(params["params"]["stages_0_0"]["expand"]["kernel"][:, 0].tolist())) <= 3
         (True, True)
     """
-    dense = without_bits(without_sparsity(space))
+    masks = space.sparsity is not None and not space.sparsity.channels
+    dense = without_bits(without_sparsity(space) if masks else space)
     blocks = {module_name(slot): slot.cases[0].block for slot in space.slots}
     scheme, params = space.scheme or Scheme(), pruned_variables(space, variables)["params"]
 

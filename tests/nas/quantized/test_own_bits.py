@@ -28,7 +28,10 @@ def model(**options) -> Model:
     return Model(frozen, variables, Meta("tiny", tuple("0123456789"), (0.5,), (0.25,)))
 
 
-@pytest.mark.parametrize("options", [{"bits": "w2a8"}, {"bits": "w4a8"}, {"bits": "w4a8", "sparsity": "2:4"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"bits": "w2a8"}, {"bits": "w4a8"}, *({"bits": "w4a8", "sparsity": each} for each in ("2:4", "channel"))],
+)
 def test_integers_answer_as_the_network_that_was_trained(options):
     trained = model(**options)
     found, expected = integers(trained, IMAGES).logits(IMAGES), trained.logits(IMAGES)
