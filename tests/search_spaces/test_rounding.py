@@ -64,6 +64,7 @@ def test_derivatives_of_the_switch_are_those_of_the_network_alone():
     check_genes(space, samples(space, 1)[0])
 
 
+@pytest.mark.slow
 def test_populations_under_masks_are_the_networks_one_by_one():
     space = tiny.space(bits="w2/4a32")
     # a value that lies between two levels may tip, and moves what follows
