@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from hw_models.precision import check_bits
 from hw_models.programs import for_few_runs
 from nas.variants import Variants
 from search_spaces.choice import options
-from search_spaces.precision import FIELDS, rounds
+from search_spaces.precision import FIELDS, rounded
 from search_spaces.quantizers._quantizer import EXACT_BITS
 from search_spaces.space import SearchSpace
 
@@ -81,12 +82,12 @@ def check_bits_of(space: SearchSpace, device: Device, only_exact: bool = False) 
         ...
         hw_models.errors.InputError: 16 bits of weights do not run on zcu102 (int8): give fewer bits
     """
-    for slot in space.slots:
-        for case in slot.cases:
-            weight_bits, act_bits = (options(getattr(case.block, name)) for name in FIELDS)
-            exact = EXACT_BITS in (*weight_bits, *act_bits)
-            if exact or (rounds(case.block) and not only_exact):
-                check_bits(device, *(tuple(each or EXACT_BITS for each in bits) for bits in (weight_bits, act_bits)))
+    blocks = [case.block for slot in space.slots for case in slot.cases]
+    # blocks of few kinds of bits: each is asked for once
+    for bits in dict.fromkeys(tuple(options(getattr(block, name)) for name in FIELDS) for block in blocks):
+        exact = any(EXACT_BITS in each for each in bits)
+        if exact or (any(map(rounded, chain(*bits))) and not only_exact):
+            check_bits(device, *(tuple(each or EXACT_BITS for each in of) for of in bits))
 
 
 _layer_costs = for_few_runs(layer_costs)  # once for a search

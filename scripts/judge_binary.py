@@ -22,11 +22,12 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-from judge_switchable import parts, space_of
+from judge_switchable import RESULTS, Settings, parts, space_of
 from search_summary import cell
 
 from experiments.progress_view import clock
@@ -37,25 +38,14 @@ from nas.training.recipe import Recipe
 from nas.training.standalone import train
 from search_spaces.precision import Scheme, with_bits, without_bits
 
-RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 WAYS = ("binary", "APSQ", "sphere", "sphere + APSQ")
 GRANULARITIES = ("channel", "kernel")
-
-
-class Settings(NamedTuple):
-    """What results belong to; as those of `judge_switchable.py`, whose images and network these are."""
-
-    network: str = "resnet8"
-    epochs: int = 10
-    train: int = 6000
-    batch: int = 64
-    learning_rate: float = 0.05
-    quantizers: str = "symmetric,affine"
+USUAL = Settings(epochs=10, learning_rate=0.05, quantizers="symmetric,affine")
 
 
 def errors(settings: Settings, seed: int) -> dict[str, float]:
     """Errors in percent of every way with one seed; `float32` are where all start."""
-    data, judged = parts(settings, seed)  # type: ignore[arg-type]
+    data, judged = parts(settings, seed)
     space = space_of(settings.network, settings.quantizers)
     plain = without_bits(space.freeze([0] * space.num_decisions))
     key, again = jax.random.key(seed), jax.random.key(1000 + seed)
@@ -80,26 +70,35 @@ def errors(settings: Settings, seed: int) -> dict[str, float]:
     return found
 
 
-def main() -> None:
-    """Train what is missing and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def by_seed(about: str | None, name: str, judge: Callable[[Settings, int], dict[str, Any]]) -> list[dict[str, Any]]:
+    """What `judge` finds with each seed that the command line asks for; what `FOLDER/name.json` has is not done again.
+
+    `about` is what `--help` says.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=Settings().epochs)
-    parser.add_argument("--train", type=int, default=Settings().train)
+    parser.add_argument("--epochs", type=int, default=USUAL.epochs)
+    parser.add_argument("--train", type=int, default=USUAL.train)
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
-    settings, began = Settings(epochs=asked.epochs, train=asked.train), time.monotonic()
-    file = asked.out / "binary.json"
+    settings, began = USUAL._replace(epochs=asked.epochs, train=asked.train), time.monotonic()
+    file = asked.out / f"{name}.json"
     kept = json.loads(file.read_text()) if file.is_file() else {}
-    rows: dict[str, dict[str, float]] = kept.get("seeds", {}) if kept.get("settings") == settings._asdict() else {}
+    rows: dict[str, dict[str, Any]] = kept.get("seeds", {}) if kept.get("settings") == settings._asdict() else {}
     for seed in range(asked.seeds):
         if str(seed) not in rows:
-            rows[str(seed)] = errors(settings, seed)
+            rows[str(seed)] = judge(settings, seed)
             disk.replace(file, (json.dumps({"settings": settings._asdict(), "seeds": rows}, indent=1) + "\n").encode())
             print(f"[{clock(time.monotonic() - began)}] seed {seed}: {rows[str(seed)]}", flush=True)
+    return [rows[str(seed)] for seed in range(asked.seeds)]
+
+
+def main() -> None:
+    """Train what is missing and print the table."""
+    found = by_seed(__doc__, "binary", errors)
     print("\n| weights | error, % |\n|---|---|")
-    for name in rows["0"]:
-        print(f"| {name} | {cell([rows[str(seed)][name] for seed in range(asked.seeds)], 2)} |")
+    for name in found[0]:
+        print(f"| {name} | {cell([rows[name] for rows in found], 2)} |")
 
 
 if __name__ == "__main__":

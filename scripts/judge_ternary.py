@@ -12,21 +12,15 @@ Source: Schindler, dissertation (Heidelberg 2021), sections 5.3 and 5.5.
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from judge_binary import RESULTS, Settings
-from judge_switchable import parts, space_of
+from judge_binary import by_seed
+from judge_switchable import Settings, parts, space_of
 from search_summary import cell
 
-from experiments.progress_view import clock
 from hw_models.compression import ternary_bits
-from nas import disk
 from nas.evaluators.standalone import count_mistakes
 from nas.training.recipe import Recipe
 from nas.training.sphere import ENDS, is_weight
@@ -52,7 +46,7 @@ def ternary(params: Any, factor: float) -> list[np.ndarray]:
 
 def judged(settings: Settings, seed: int) -> dict[str, dict[str, float]]:
     """Error in percent, share of non-zeros, and bytes as written and as estimated, of every t and of float32."""
-    data, images = parts(settings, seed)  # type: ignore[arg-type]
+    data, images = parts(settings, seed)
     space = space_of(settings.network, settings.quantizers)
     plain = without_bits(space.freeze([0] * space.num_decisions))
 
@@ -84,24 +78,10 @@ def judged(settings: Settings, seed: int) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Train what is missing and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=Settings().epochs)
-    parser.add_argument("--train", type=int, default=Settings().train)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    asked = parser.parse_args()
-    settings, began = Settings(epochs=asked.epochs, train=asked.train), time.monotonic()
-    file = asked.out / "ternary.json"
-    kept = json.loads(file.read_text()) if file.is_file() else {}
-    rows: dict[str, Any] = kept.get("seeds", {}) if kept.get("settings") == settings._asdict() else {}
-    for seed in range(asked.seeds):
-        if str(seed) not in rows:
-            rows[str(seed)] = judged(settings, seed)
-            disk.replace(file, (json.dumps({"settings": settings._asdict(), "seeds": rows}, indent=1) + "\n").encode())
-            print(f"[{clock(time.monotonic() - began)}] seed {seed}: {rows[str(seed)]}", flush=True)
+    found = by_seed(__doc__, "ternary", judged)
     print("\n| weights | error, % | non-zeros, % | written, bytes | over the estimate, % |\n|---|---|---|---|---|")
-    for name in rows["0"]:
-        of = [rows[str(seed)][name] for seed in range(asked.seeds)]
+    for name in found[0]:
+        of = [rows[name] for rows in found]
         line = [cell([row["error"] for row in of], 2)]
         if "bytes" in of[0]:
             line.append(cell([100 * row["density"] for row in of], 1))

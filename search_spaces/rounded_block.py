@@ -69,17 +69,8 @@ class Parts:
     def __init__(self, block: Block, io: BlockIO, selection: Selection, outside: int = 0):
         self.block, self.io, self.outside = block, io, outside
         self.table, fields = _sizes(block, io)
-        index = selection.width if self.table is not None and not isinstance(io.in_channels, int) else None
-        for name, count in fields.items():
-            chosen = selection.field(name)
-            assert chosen is not None
-            if index is None:
-                index = chosen
-            elif is_soft(chosen):
-                index = (index[:, None] * chosen).ravel()
-            else:
-                index = index * count + chosen
-        self.index = index
+        searched = self.table is not None and not isinstance(io.in_channels, int)
+        self.index = selection.joined(selection.width if searched else None, fields)
         self.density = selection.field("density") if len(options(block.density)) > 1 else None
         if block.pruning(io) is not None:
             kept_structures(block, io)  # before calls are watched: to find shapes it initialises the block itself

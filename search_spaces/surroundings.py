@@ -89,9 +89,19 @@ class Selection(NamedTuple):
         widths = [value if isinstance(value, tuple) else (value,) for value in (io.in_channels, io.out_channels)]
         values = [options(value) for value in fields.values()]
         rows = [(*pair, *each) for pair in zip(*widths, strict=True) for each in itertools.product(*values)]
-        index = self.width
-        for name, several in zip(fields, values, strict=True):
-            if len(several) > 1:
+        index = self.joined(self.width, {name: len(several) for name, several in zip(fields, values, strict=True)})
+        return tuple(Channels(column, index) for column in zip(*rows, strict=True))
+
+    def joined(self, index: Array | None, counts: dict[str, int]) -> Array | None:
+        """`index` over all pairs of widths (None for one) and over the fields of so many values, the last fastest.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> Selection(fields={"expand": jnp.int32(1)}).joined(jnp.int32(2), {"expand": 3, "kernel": 1}).item()
+            7
+        """
+        for name, count in counts.items():
+            if count > 1:
                 chosen = self.field(name)
                 assert chosen is not None
                 if index is None:
@@ -99,8 +109,8 @@ class Selection(NamedTuple):
                 elif is_soft(chosen):
                     index = (index[:, None] * chosen).ravel()
                 else:
-                    index = index * len(several) + chosen
-        return tuple(Channels(column, index) for column in zip(*rows, strict=True))
+                    index = index * count + chosen
+        return index
 
     def largest(self, name: str, field: Any) -> tuple[int, Window | None]:
         """The largest of the kernels in `field`, and which is in use (traced or mixed; None where there is only one).

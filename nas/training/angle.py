@@ -96,8 +96,8 @@ class AnglePenalty:
             )
             if inside
         ]
-        strength = self.first * self.factor ** jnp.floor(jnp.asarray(progress) * self.epochs)
-        return strength * jnp.concatenate(found).mean()
+        epoch = jnp.floor(jnp.asarray(progress) * self.epochs)
+        return penalised(jnp.float32(0), jnp.concatenate(found).mean(), exponential(1, self.first, self.factor), epoch)
 
 
 def bn_only(params: Any) -> Any:

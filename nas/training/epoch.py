@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import jax
@@ -88,6 +89,31 @@ def run_epoch(
         last = steps - 1  # earlier, and the loss of the step after it would have shown it
         raise Diverged("a weight", np.nan, epoch, last, recipe, float(rate(epoch * steps + last)), start)
     return state, float(found.mean())
+
+
+def run_guarded_epoch(
+    step: Callable[..., tuple[Any, Array]],
+    state: Any,
+    copied: Callable[[Any], Any],
+    feed: Feed,
+    recipe: Recipe,
+    epoch: int,
+    key: Key,
+    save: Callable[[], None] | None,
+) -> tuple[Any, float]:
+    """`run_epoch` on a copy of `state`; where it diverges `state` is the last good one, and `save` keeps it.
+
+    Raises:
+        Diverged, OutOfMemory: as `run_epoch`.
+    """
+    try:
+        # what a step is given it overwrites, and the last good state should outlive a loss that is not finite
+        return run_epoch(step, copied(state), feed, recipe, epoch, key, start=state)
+    except Diverged:
+        if save is not None:
+            with suppress(InputError):  # of a disk that is full; the loss is what matters
+                save()
+        raise
 
 
 @functools.lru_cache(maxsize=16)

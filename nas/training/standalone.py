@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from nas.stratify import drawn
 from nas.training.batches import feed
 from nas.training.checkpoints import Checkpoints, identity
 from nas.training.constraints import Guides, said_of
-from nas.training.epoch import Clock, Diverged, run_epoch
+from nas.training.epoch import Clock, run_guarded_epoch
 from nas.training.images import EVALUATION_BATCH, augment, normalise
 from nas.training.loss import smoothed, soft_cross_entropy, taught
 from nas.training.parallel import Spread, spread
@@ -157,16 +156,10 @@ def train(
     for epoch in range(done, recipe.epochs):
         if renew is not None:
             guides = Guides.of(teacher, renew(epoch / recipe.epochs, state.params), penalty)
-        # what a step is given it overwrites, and the last good state should outlive a loss that is not finite
-        try:
-            state, average_loss = run_epoch(
-                step, over.copied(state), source, recipe, epoch, jax.random.fold_in(run_key, epoch), start=state
-            )
-        except Diverged:
-            if kept is not None and epoch > saved:
-                with suppress(InputError):  # of a disk that is full; the loss is what matters
-                    kept.save(epoch, state)
-            raise
+        save = partial(kept.save, epoch, state) if kept is not None and epoch > saved else None
+        state, average_loss = run_guarded_epoch(
+            step, state, over.copied, source, recipe, epoch, jax.random.fold_in(run_key, epoch), save
+        )
         now, ends = time.monotonic(), epoch + 1 == recipe.epochs
         # the last one as well, in a training worth it: what comes after it may fail
         waited = now - (began if ends else last)

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from hw_models.errors import InputError
 from nas.stratify import drawn
 from nas.training.batches import feed
 from nas.training.checkpoints import Checkpoints, identity
-from nas.training.epoch import Clock, Diverged, run_epoch
+from nas.training.epoch import Clock, run_guarded_epoch
 from nas.training.images import EVALUATION_BATCH, augment, normalise
 from nas.training.loss import smoothed, wrong
 from nas.training.parallel import Spread, spread
@@ -157,16 +156,10 @@ def train(
         done, state = kept.restored(state)
     saved, last = done, time.monotonic()
     for epoch in range(done, recipe.epochs):
-        # what a step is given it overwrites, and the last good state should outlive a loss that is not finite
-        try:
-            state, loss = run_epoch(
-                step, over.copied(state), source, recipe, epoch, jax.random.fold_in(run_key, epoch), start=state
-            )
-        except Diverged:
-            if kept is not None and epoch > saved:
-                with suppress(InputError):  # of a disk that is full; the loss is what matters
-                    kept.save(epoch, state)
-            raise
+        save = partial(kept.save, epoch, state) if kept is not None and epoch > saved else None
+        state, loss = run_guarded_epoch(
+            step, state, over.copied, source, recipe, epoch, jax.random.fold_in(run_key, epoch), save
+        )
         if kept is not None and time.monotonic() - last >= checkpoint_every_s:
             kept.save(epoch + 1, state)
             last, saved = time.monotonic(), epoch + 1

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from hw_models.errors import InputError, check_range, whole
+from search_spaces.masking import largest_in_groups
 from search_spaces.sparsity._patterns import N_M_CHANNELS, SLICES, Structure, check_divisible
 
 ROUNDING = 1e-6  # a share such as 0.1 of 30 channels must not keep one more
@@ -131,8 +132,7 @@ def n_m_mask(scores: Array, n: Any, m: int) -> Array:
     if not isinstance(n, Array):
         whole("n", n, 1, m)
     check_divisible(scores.shape[-2], m)
-    grouped = scores.reshape(*scores.shape[:-2], -1, m, scores.shape[-1])
-    return (_places(grouped, -2) < n).reshape(scores.shape)
+    return largest_in_groups(jnp.where(jnp.isnan(scores), -jnp.inf, scores), n, m)
 
 
 def density(mask: Array) -> Array:
@@ -158,9 +158,9 @@ def check_share(name: str, value: Any) -> None:
         check_range(name, value, 0, 1)
 
 
-def _places(scores: Array, axis: int = -1) -> Array:
+def _places(scores: Array) -> Array:
     """The place of every score from the largest on, int32; equal ones as they stand, not-a-numbers at the end."""
-    return jnp.argsort(jnp.argsort(-scores, axis=axis, stable=True), axis=axis)
+    return jnp.argsort(jnp.argsort(-scores, stable=True))
 
 
 def _rounded_up(count: int, share: Any) -> Array:
