@@ -32,11 +32,12 @@ from nas.exporters._working import PART, publish, working_folder
 from nas.measure import onnxruntime_latency, onnxruntime_session
 from nas.model import Model
 from nas.plain import dumps, plain
-from nas.quantized.own_bits import NoIntegers, check_exact, has_bits
+from nas.quantized.own_bits import NoIntegers, check_exact
 from nas.store import versions
 from nas.training.loss import wrong
 from nas.training.recipe import Recipe
 from search_spaces.network import exact_form
+from search_spaces.precision import has_bits
 from search_spaces.space import SearchSpace
 
 REPORT, README = "report.json", "README.md"

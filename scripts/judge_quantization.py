@@ -30,11 +30,11 @@ from nas.exporters import onnx_int8
 from nas.measure import onnxruntime_session
 from nas.model import Meta, Model
 from nas.quantized.integer import layer_differences
-from nas.quantized.own_bits import has_bits, integers
+from nas.quantized.own_bits import integers
 from nas.quantized.post_training import quantize
 from nas.training.recipe import Recipe
 from nas.training.standalone import Images, train
-from search_spaces.precision import with_bits
+from search_spaces.precision import has_bits, with_bits
 from search_spaces.space import SearchSpace
 from search_spaces.spaces import quickstart
 

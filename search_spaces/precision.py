@@ -218,6 +218,17 @@ def rounds(block: Block) -> bool:
     return any(rounded(getattr(block, name)) for name in FIELDS)
 
 
+def has_bits(space: SearchSpace) -> bool:
+    """Whether any block of a space rounds.
+
+    Example:
+        >>> from search_spaces.spaces import tiny
+        >>> has_bits(tiny.space()), has_bits(tiny.space(bits="8"))
+        (False, True)
+    """
+    return any(rounds(case.block) for slot in space.slots for case in slot.cases)
+
+
 def rounded(bits: Any) -> bool:
     """Whether one of `bits`, a number, None or a `Choice`, rounds.
 

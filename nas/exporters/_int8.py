@@ -12,9 +12,10 @@ from nas.data import Splits
 from nas.exporters import onnx_int8
 from nas.measure import onnxruntime_latency, onnxruntime_session
 from nas.model import Model
-from nas.quantized.own_bits import has_bits, integers
+from nas.quantized.own_bits import integers
 from nas.quantized.post_training import quantize
 from nas.stratify import drawn
+from search_spaces.precision import has_bits
 
 CHOICES = ("none", "int8")
 CALIBRATION_IMAGES = 256

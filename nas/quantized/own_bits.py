@@ -19,7 +19,7 @@ from nas.quantized.folded import as_layers, fold
 from nas.quantized.integer import WEIGHTED, Coding, IntegerNetwork
 from nas.quantized.post_training import assembled, calibrated, check_images
 from search_spaces.network import exact_form, module_name
-from search_spaces.precision import FIELDS, Scheme, rounds
+from search_spaces.precision import FIELDS, Scheme, has_bits
 from search_spaces.quantizers._quantizer import EXACT_BITS
 from search_spaces.slots import Slot
 from search_spaces.space import SearchSpace
@@ -50,17 +50,6 @@ class OwnBits(NamedTuple):
     weights: dict[str, int]
     acts: dict[str, int]
     image: int
-
-
-def has_bits(space: SearchSpace) -> bool:
-    """Whether any block of a frozen space rounds.
-
-    Example:
-        >>> from search_spaces.spaces import tiny
-        >>> has_bits(tiny.space().freeze([0] * 6))
-        False
-    """
-    return any(rounds(slot.cases[0].block) for slot in space.slots)
 
 
 def check_exact(space: SearchSpace) -> None:

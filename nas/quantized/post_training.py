@@ -26,7 +26,7 @@ from nas.quantized._codings import coding, is_clamp, placed
 from nas.quantized.folded import as_layers, fold
 from nas.quantized.integer import Coding, IntegerNetwork, Weights
 from nas.quantized.ranges import Observer, Range, checked, observer
-from search_spaces.precision import rounds
+from search_spaces.precision import has_bits
 from search_spaces.quantizers._uniform import symmetric as symmetric_step
 
 WEIGHT_BITS, ACT_BITS = (2, 8), (*range(2, 9), 16)
@@ -77,7 +77,7 @@ def quantize(
         (dtype('int8'), (8, 10))
     """
     check_images(model, images)
-    if any(rounds(slot.cases[0].block) for slot in model.space.slots):
+    if has_bits(model.space):
         raise InputError("this network has bits of its own: use nas.quantized.own_bits.integers, which keeps them")
     whole("batch", batch, 1, 100_000)
     graph = as_layers(fold(record(model.space, model.variables)))

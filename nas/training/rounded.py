@@ -10,7 +10,7 @@ from jax import Array
 
 from nas.training.images import normalise
 from search_spaces.network import Network, variable_shapes
-from search_spaces.precision import rounds
+from search_spaces.precision import has_bits
 from search_spaces.space import SearchSpace
 
 
@@ -32,7 +32,7 @@ def completed(
         >>> round(rounding["batch_stats"]["stem_0"]["conv"]["input_low"].item(), 3)
         -1.0
     """
-    if not any(rounds(slot.cases[0].block) for slot in space.slots):
+    if not has_bits(space):
         return variables
     if anew:
         variables = {**variables, "params": _without(variables["params"], ("weight_", "act_"))}
