@@ -1,0 +1,367 @@
+"""Search architecture, bits and densities at once, or the architecture first and compress what was found.
+
+    python scripts/judge_joint.py [--seeds N] [--evaluations N] [--epochs N] [--out FOLDER]
+
+Both have the same images, epochs of shared weights, evaluations of networks, and final trainings:
+
+    joint   shared weights are trained with bits and densities; NSGA-II searches all of it by error and latency
+    after   shared weights are trained in float32; NSGA-II searches architectures, priced in int8, with three fifths of
+            the evaluations; the rest goes to three networks of its front: errors with one block alone in fewer bits or
+            channels, and networks that an integer program allocates by them within latency budgets (`nas/allocated.py`)
+
+The space has seven to ten layers, weights of 2, 4 or 8 bits, activations of 4 or 8, and a quarter to all of the hidden
+channels of a block; first and last layer have 8 bits. The devices are a phone whose CPU has no dot product, where
+fewer than 8 bits gain nothing, and a streaming FPGA, where they gain most. Networks evenly along each front are trained
+from scratch, with rounding, and judged on all test images.
+
+Printed are hypervolumes of these networks in percent of error times decades of latency, below 40 % and the largest
+latency of either way on the device, means with half their 95 % intervals over seeds; and which bits and densities were
+chosen. Results go to `FOLDER/joint.json` after every network, shared weights to `runs/joint`, so that a run that was
+stopped goes on. A quarter of an hour for a seed, on one core. Needs the whole of Fashion-MNIST
+(`flynas data fashion_mnist` says how).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from search_summary import cell
+
+from experiments.plots import COLOURS, styled
+from experiments.process import prepare
+from experiments.progress_view import clock
+from hw_models.errors import InputError
+from nas import disk, pareto
+from nas.allocated import allocated, least, measured, single_changes
+from nas.data import Splits, split
+from nas.data_source import load
+from nas.evaluators import supernet
+from nas.evaluators.standalone import count_mistakes
+from nas.loop import search
+from nas.objectives import Objective
+from nas.plain import arrays_of, tree_from
+from nas.strategies import nsga2
+from nas.training.recipe import Recipe
+from nas.training.standalone import Images, train
+from nas.types import Evaluator
+from search_spaces.blocks.classifier import Classifier
+from search_spaces.blocks.conv_norm import ConvNorm
+from search_spaces.blocks.inverted_residual import InvertedResidual
+from search_spaces.choice import Choice
+from search_spaces.precision import with_bits
+from search_spaces.space import SearchSpace, Stage
+from search_spaces.sparse_space import with_sparsity
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA, DEVICES, WAYS = "fashion_mnist", ("pixel_1", "ultra96_dataflow"), ("joint", "after")
+BITS, DENSITIES, UNIFORM = "w2/4/8a4/8", "0.25/0.5/0.75/1", "int8"
+POPULATION, COMPRESSED = 32, 3  # networks of the front that are compressed
+WORST_ERROR = 40.0
+
+
+class Settings(NamedTuple):
+    """What results depend on."""
+
+    train: int = 8000
+    validation: int = 1000
+    epochs: int = 10
+    evaluations: int = 320
+    final: int = 5
+    final_epochs: int = 8
+
+
+def spaces() -> tuple[SearchSpace, SearchSpace]:
+    """The architectures alone, and with bits and densities.
+
+    Example:
+        >>> [space.num_decisions for space in spaces()]
+        [18, 36]
+    """
+    block = InvertedResidual(kernel=Choice(3, 5), expand=Choice(2, 4), activation="relu")
+    plain = SearchSpace(
+        "compact", 28, 1, 10, Stage(ConvNorm(3), 16, stride=2),
+        (
+            Stage(block, Choice(16, 24), Choice(1, 2), 1),
+            Stage(block, Choice(24, 40), Choice(1, 2), 2),
+            Stage(block, Choice(40, 64), Choice(1, 2), 2),
+        ),
+        Classifier(),
+    )  # fmt: skip
+    return plain, with_bits(with_sparsity(plain, "channel", DENSITIES, False), BITS)
+
+
+def uncompressed(plain: SearchSpace, joint: SearchSpace, genes: np.ndarray) -> np.ndarray:
+    """Genes `[..., D]` of `plain` as those of the same networks in `joint`, in 8 bits and with all channels.
+
+    Example:
+        >>> uncompressed(*spaces(), np.zeros(18, np.int32))[:6].tolist()
+        [0, 0, 2, 1, 3, 0]
+    """
+    found = np.broadcast_to(np.asarray(joint.cardinality) - 1, (*genes.shape[:-1], joint.num_decisions)).copy()
+    found[..., [joint.names.index(name) for name in plain.names]] = genes
+    return found.astype(np.int32)
+
+
+def shared(space: SearchSpace, name: str, splits: Splits, settings: Settings, seed: int, kept: Path) -> Evaluator:
+    """An evaluator whose shared weights are trained, from the disk if they were before."""
+    judge = supernet.evaluator(space, data=splits, epochs=settings.epochs, calibration=500)
+    key = jax.random.key(seed)
+    state = judge.init(key)
+    file = kept / f"{name}_{seed}_{settings.train}_{settings.epochs}.npz"
+    if file.is_file():
+        with np.load(file) as found:
+            state = tree_from(state, dict(found))
+    else:
+        assert judge.train is not None
+        for epoch in range(settings.epochs):
+            state, _ = judge.train(jax.random.fold_in(key, epoch), state)
+        kept.mkdir(parents=True, exist_ok=True)
+        np.savez(file, **arrays_of(state))
+    return judge._replace(init=lambda key: state, rounds=0)
+
+
+class Candidates(NamedTuple):
+    """Networks that were evaluated: genes `[N, D]`, errors `[N]`, latencies in seconds `[N]`."""
+
+    genes: np.ndarray
+    error: np.ndarray
+    latency_s: np.ndarray
+
+    def evenly(self, count: int, first: float = 0.0) -> list[int]:
+        """So many of the front, evenly by place from the share `first` of it on, fastest first."""
+        front = np.flatnonzero(pareto.non_dominated(np.stack([self.latency_s, self.error], 1)))
+        front = front[np.argsort(self.latency_s[front])]
+        places = np.linspace(first * (len(front) - 1), len(front) - 1, count).round().astype(int)
+        return [int(front[place]) for place in dict.fromkeys(places.tolist())]
+
+
+def searched(space: SearchSpace, judge: Evaluator, goal: Objective, evaluations: int, seed: int) -> Candidates:
+    """What NSGA-II evaluated."""
+    plan = nsga2.strategy(space, population=POPULATION)
+    run = search(space, plan, judge, goal, steps=evaluations // POPULATION, key=jax.random.key(seed))
+    rows = [record for record in run.records if record["status"] == "ok"]
+    return Candidates(
+        np.asarray([row["genes"] for row in rows], np.int32),
+        np.asarray([row["objectives"]["error"] for row in rows]),
+        np.asarray([row["objectives"]["latency_s"] for row in rows]),
+    )
+
+
+def jointly(joint: SearchSpace, judge: Evaluator, device: str, settings: Settings, seed: int) -> Candidates:
+    """Everything at once."""
+    return searched(joint, judge, Objective(joint, device), settings.evaluations, seed)
+
+
+def one_after_the_other(
+    plain: SearchSpace, joint: SearchSpace, judge: Evaluator, on_joint: Evaluator, device: str, settings: Settings,
+    seed: int,
+) -> Candidates:  # fmt: skip
+    """Architectures first. `on_joint` evaluates networks of the joint space with the weights of `judge`."""
+    goal = Objective(joint, device)
+    first = searched(plain, judge, Objective(plain, device, precision=UNIFORM), settings.evaluations * 3 // 5, seed)
+    found = uncompressed(plain, joint, first.genes)
+    left, state = settings.evaluations - len(found), on_joint.init(jax.random.key(0))
+
+    def errors(rows: np.ndarray) -> np.ndarray:
+        size = on_joint.chunk
+        parts = [on_joint.evaluate(None, state, rows[at : at + size], None).error for at in range(0, len(rows), size)]
+        return np.concatenate([np.asarray(part) for part in parts])
+
+    def prices(rows: np.ndarray) -> np.ndarray:
+        return np.asarray(goal.price(rows).costs["latency_s"], np.float64)
+
+    chosen = found[first.evenly(COMPRESSED, 1 / 3)]
+    allowed = [left // len(chosen) - len(single_changes(joint, base)) for base in chosen]
+    compressed = []
+    for base, count in zip(chosen, allowed, strict=True):
+        blocks, whole = measured(joint, base, errors, prices), float(prices(base[None])[0])
+        budgets = np.geomspace(least(blocks, whole) * (1 + 1e-6), whole, max(count, 1))
+        compressed += list(allocated(base, blocks, whole, budgets))
+    more = np.unique(np.stack(compressed), axis=0)
+    return Candidates(
+        np.concatenate([found, more]),
+        np.concatenate([first.error, errors(more)]),
+        np.concatenate([prices(found), prices(more)]),
+    )
+
+
+def described(joint: SearchSpace, genes: np.ndarray) -> dict[str, float]:
+    """Means of bits and density over the blocks of a network.
+
+    Example:
+        >>> described(spaces()[1], np.zeros(36, np.int32))
+        {'weight_bits': 2.0, 'act_bits': 4.0, 'density': 0.25}
+    """
+    values = joint.decode(genes)
+    return {
+        field: float(np.mean([value for name, value in values.items() if name.endswith(f"/{field}")]))
+        for field in ("weight_bits", "act_bits", "density")
+    }
+
+
+def trained(joint: SearchSpace, genes: np.ndarray, splits: Splits, settings: Settings, key: Any) -> float:
+    """Error in percent on the test images after training from scratch, with rounding."""
+    network, data = joint.freeze(genes), Images.of(splits)
+    recipe = Recipe(settings.final_epochs, 64, 0.1, smoothing=0.0)
+    variables = train(network, data, recipe, key)
+    return (
+        100 * count_mistakes(network, variables, splits.test_images, splits.test_labels, data) / len(splits.test_labels)
+    )
+
+
+def hypervolume(rows: list[dict[str, float]], worst_s: float) -> float:
+    """Of trained networks, in percent times decades.
+
+    Example:
+        >>> hypervolume([{"error_percent": 30.0, "latency_s": 0.001}], 0.1)
+        20.0
+    """
+    points = [[row["error_percent"], np.log10(row["latency_s"])] for row in rows]
+    return round(pareto.hypervolume(points, [WORST_ERROR, np.log10(worst_s)]), 9)
+
+
+class Kept:
+    """Results by `seed/device/way`, on the disk after every change."""
+
+    def __init__(self, file: Path, settings: Settings):
+        self.file, self.settings = file, settings
+        found = json.loads(file.read_text()) if file.is_file() else {"settings": settings._asdict(), "rows": {}}
+        if found["settings"] != settings._asdict():
+            raise InputError(f"{file} holds results of {found['settings']}: give the same, or another --out")
+        self.rows: dict[str, Any] = found["rows"]
+
+    def save(self) -> None:
+        """Write all of it."""
+        lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in self.rows.items())
+        text = f'{{"settings": {json.dumps(self.settings._asdict())},\n"rows": {{\n{lines}\n}}}}\n'
+        with disk.explained(self.file.parent):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            disk.replace(self.file, text.encode())
+
+    def complete(self, seed: int) -> bool:
+        """Whether everything of a seed is there."""
+        rows = [self.rows.get(f"{seed}/{device}/{way}") for device in DEVICES for way in WAYS]
+        return all(row and all("error_percent" in net for net in row["networks"]) for row in rows)
+
+
+def do(seed: int, kept: Kept, scratch: Path) -> None:
+    """What is missing of one seed."""
+    settings, (plain, joint), began = kept.settings, spaces(), time.monotonic()
+
+    def said(text: str) -> None:
+        print(f"[{clock(time.monotonic() - began)}] seed {seed}: {text}", flush=True)
+
+    splits = split(load(DATA), settings.validation, seed, settings.train)
+    names = [f"{seed}/{device}/{way}" for device in DEVICES for way in WAYS]
+    if any(name not in kept.rows for name in names):
+        of_joint = shared(joint, "joint", splits, settings, seed, scratch)
+        said("shared weights with bits are there")
+        of_plain = shared(plain, "plain", splits, settings, seed, scratch)
+        said("shared weights in float32 are there")
+        # the same modules and parameters, whatever bits they are rounded to
+        on_joint = of_joint._replace(init=of_plain.init)
+    for name in names:
+        _, device, way = name.split("/")
+        if name in kept.rows:
+            continue
+        start = time.monotonic()
+        if way == "joint":
+            found = jointly(joint, of_joint, device, settings, seed)
+        else:
+            found = one_after_the_other(plain, joint, of_plain, on_joint, device, settings, seed)
+        networks = [
+            {"network": "-".join(map(str, found.genes[row].tolist())), "latency_s": float(found.latency_s[row]),
+             "shared_percent": 100 * float(found.error[row]), **described(joint, found.genes[row])}
+            for row in found.evenly(settings.final)
+        ]  # fmt: skip
+        kept.rows[name] = {
+            "evaluated": len(found.genes), "seconds": round(time.monotonic() - start, 1), "networks": networks
+        }  # fmt: skip
+        kept.save()
+        said(f"{device}, {way}: {len(found.genes)} networks evaluated")
+    for name in names:
+        for place, network in enumerate(kept.rows[name]["networks"]):
+            if "error_percent" not in network:
+                genes = np.asarray([int(gene) for gene in network["network"].split("-")], np.int32)
+                key = jax.random.fold_in(jax.random.key(seed), place)
+                network["error_percent"] = trained(joint, genes, splits, settings, key)
+                kept.save()
+                said(f"{name}: {network}")
+
+
+def table(kept: Kept, seeds: list[int]) -> str:
+    """Hypervolumes, and what was chosen, in Markdown."""
+    lines = ["| device | joint | architecture, then compressed | difference | better in |", "|---|---|---|---|---|"]
+    chosen = ["| device | way | bits of weights | bits of activations | density |", "|---|---|---|---|---|"]
+    for device in DEVICES:
+        of = {way: [kept.rows[f"{seed}/{device}/{way}"]["networks"] for seed in seeds] for way in WAYS}
+        worst = max(row["latency_s"] for every in of.values() for rows in every for row in rows)
+        joint, after = ([hypervolume(rows, worst) for rows in of[way]] for way in WAYS)
+        apart = [a - b for a, b in zip(joint, after, strict=True)]
+        better = f"{sum(each > 0 for each in apart)} of {len(apart)}"
+        lines.append(f"| {device} | {cell(joint, 2)} | {cell(after, 2)} | {cell(apart, 2)} | {better} |")
+        for way in WAYS:
+            means = [
+                cell([float(np.mean([row[field] for row in rows])) for rows in of[way]], 2)
+                for field in ("weight_bits", "act_bits", "density")
+            ]
+            chosen.append(f"| {device} | {way} | {' | '.join(means)} |")
+    return "\n".join([*lines, "", *chosen])
+
+
+@styled
+def picture(kept: Kept, seeds: list[int]) -> Any:
+    """Trained networks of all seeds, one panel for each device."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(DEVICES), figsize=(9, 3.6), sharey=True)
+    for axis, device in zip(axes, DEVICES, strict=True):
+        for colour, marker, way in zip(COLOURS[:2], "o^", WAYS, strict=True):
+            rows = [row for seed in seeds for row in kept.rows[f"{seed}/{device}/{way}"]["networks"]]
+            x, y = [1e6 * row["latency_s"] for row in rows], [row["error_percent"] for row in rows]
+            label = {"joint": "all at once", "after": "architecture, then compressed"}[way]
+            axis.scatter(x, y, s=24, color=colour, marker=marker, label=label)
+        axis.set_xscale("log")
+        axis.set_title(device)
+        axis.set_xlabel("predicted latency, µs")
+    axes[0].set_ylabel("test error, %")
+    axes[0].legend()
+    return figure
+
+
+def main() -> None:
+    """Do what is missing, print the table, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
+    parser.add_argument("--scratch", type=Path, default=ROOT / "runs" / "joint", help="for shared weights")
+    for name, value in Settings()._asdict().items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    asked = parser.parse_args()
+    settings = Settings(*(getattr(asked, name) for name in Settings._fields))
+    kept, seeds = Kept(asked.out / "joint.json", settings), list(range(asked.seeds))
+    prepare(1)
+    for seed in seeds:
+        if not kept.complete(seed):
+            do(seed, kept, asked.scratch)
+    print(table(kept, seeds))
+    image = io.BytesIO()
+    picture(kept, seeds).savefig(image, format="png", dpi=150, bbox_inches="tight")
+    disk.replace(asked.out / "joint.png", image.getvalue())
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on")

@@ -1,0 +1,92 @@
+"""Allocations against all networks of one architecture."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from hw_models.errors import InputError
+from nas.allocated import allocated, compressible, least, measured, single_changes
+from nas.objectives import Objective
+from search_spaces.spaces import tiny
+
+SPACE = tiny.space(bits="w2/4/8a4/8", sparsity="channel", densities="0.5/1")
+
+
+def whole(depth: int) -> np.ndarray:
+    """Most of everything, but for the depth of the second stage."""
+    genes = np.asarray(SPACE.cardinality, np.int32) - 1
+    genes[SPACE.names.index("stages/1/depth")] = depth
+    return genes
+
+
+def test_blocks_in_use_are_changed_alone():
+    shallow, deep = (compressible(SPACE, whole(depth)) for depth in (0, 1))
+    assert list(shallow) == ["stages/0/0", "stages/1/0"]
+    assert list(deep) == [*shallow, "stages/1/1"]
+    rows = single_changes(SPACE, whole(0))
+    assert ((rows != rows[0]).sum(1) == [0] + [1] * (len(rows) - 1)).all()
+    assert len(rows) == 1 + 2 * (2 + 1 + 1)
+    assert len(np.unique(rows, axis=0)) == len(rows)
+
+
+def additive(rows: np.ndarray) -> np.ndarray:
+    """Every gene below the most costs its own amount."""
+    weights = np.linspace(0.01, 0.05, SPACE.num_decisions)
+    return 0.1 + ((np.asarray(SPACE.cardinality) - 1 - rows) * weights).sum(1)
+
+
+@pytest.mark.parametrize("device", ["pixel_1", "raspberry_pi_4"])
+@pytest.mark.parametrize("share", [0.2, 0.7])
+def test_nothing_better_is_within_the_budget(device, share):
+    base, goal = whole(0), Objective(SPACE, device)
+
+    def price(rows):
+        return np.asarray(goal.price(rows).costs["latency_s"], np.float64)
+
+    blocks, most = measured(SPACE, base, additive, price), float(price(base[None])[0])
+    budget = least(blocks, most) + share * (most - least(blocks, most))
+    (found,) = allocated(base, blocks, most, [budget])
+    places = [place for block in blocks.decisions for place in block]
+    every = np.repeat(base[None], np.prod([SPACE.cardinality[place] for place in places]), 0)
+    every[:, places] = list(itertools.product(*(range(SPACE.cardinality[place]) for place in places)))
+    # layers follow one another on these devices, so that latencies of blocks add up
+    within = price(every) <= budget * (1 + 1e-6)
+    assert price(found[None])[0] <= budget * (1 + 1e-6)
+    assert additive(found[None])[0] == pytest.approx(additive(every[within]).min(), abs=1e-9)
+
+
+def test_an_option_that_breaks_the_network_is_not_chosen():
+    base = whole(0)
+    bits = SPACE.names.index("stages/0/0/weight_bits")
+
+    def judge(rows):
+        return np.where(rows[:, bits] == 0, np.nan, additive(rows))
+
+    blocks = measured(SPACE, base, judge, lambda rows: rows.sum(1).astype(float))
+    (found,) = allocated(base, blocks, float(base.sum()), [least(blocks, float(base.sum()))])
+    assert found[bits] == 1
+
+
+def test_an_error_that_falls_is_no_loss():
+    blocks = measured(SPACE, whole(0), lambda rows: -additive(rows), lambda rows: rows.sum(1).astype(float))
+    assert blocks.loss[np.isfinite(blocks.loss)].max() == 0
+
+
+@pytest.mark.parametrize(
+    "space, judge, price, said",
+    [
+        (tiny.space(), additive, additive, "decides no bits and no densities: give bits=mixed or sparsity=channel"),
+        (SPACE, lambda rows: np.full(len(rows), np.nan), additive, "the error of the network without changes is nan"),
+        (SPACE, additive, lambda rows: np.full(len(rows), np.inf), "the price of the network without changes is inf"),
+    ],
+)
+def test_bad_input(space, judge, price, said):
+    with pytest.raises(InputError, match=said):
+        measured(space, np.zeros(space.num_decisions, np.int32), judge, price)
+
+
+def test_a_budget_that_nothing_meets():
+    blocks = measured(SPACE, whole(0), additive, lambda rows: rows.sum(1).astype(float))
+    with pytest.raises(InputError, match="cannot be met: the least that is possible is"):
+        list(allocated(whole(0), blocks, float(whole(0).sum()), [0.5]))
