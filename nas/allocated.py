@@ -22,9 +22,7 @@ from jax.typing import ArrayLike
 
 from hw_models.errors import InputError
 from nas.bit_allocation import front
-from search_spaces.precision import FIELDS as BITS
-
-FIELDS = (*BITS, "density")
+from search_spaces.block import EVERYWHERE
 
 
 class Blocks(NamedTuple):
@@ -59,7 +57,7 @@ def compressible(space: Any, genes: ArrayLike) -> dict[str, tuple[int, ...]]:
     alive, found = np.asarray(space.active(space.check(genes))), {}  # type: dict[str, list[int]]
     for place, name in enumerate(space.names):
         block, _, field = name.rpartition("/")
-        if field in FIELDS and alive[place]:
+        if field in EVERYWHERE and alive[place]:
             found.setdefault(block, []).append(place)
     if not found:
         raise InputError(f"space {space.name} decides no bits and no densities: give bits=mixed or sparsity=channel")

@@ -4,12 +4,13 @@
 
 Both have the same images, epochs of shared weights, evaluations of networks, and final trainings:
 
-    joint   shared weights are trained with bits and densities; NSGA-II searches all of it by error and latency
+    joint   shared weights are trained with bits and densities in the second half of the epochs (`compress_last`);
+            NSGA-II searches all of it by error and latency
     after   shared weights are trained in float32; NSGA-II searches architectures, priced in int8, with three fifths of
             the evaluations; the rest goes to three networks of its front: errors with one block alone in fewer bits or
             channels, and networks that an integer program allocates by them within latency budgets (`nas/allocated.py`)
 
-The space has seven to ten layers, weights of 2, 4 or 8 bits, activations of 4 or 8, and a quarter to all of the hidden
+The space has three to six blocks, weights of 2, 4 or 8 bits, activations of 4 or 8, and a quarter to all of the hidden
 channels of a block; first and last layer have 8 bits. The devices are a phone whose CPU has no dot product, where
 fewer than 8 bits gain nothing, and a streaming FPGA, where they gain most. Networks evenly along each front are trained
 from scratch, with rounding, and judged on all test images.
@@ -129,11 +130,12 @@ def shared(space: SearchSpace, name: str, splits: Splits, settings: Settings, se
 
 
 class Candidates(NamedTuple):
-    """Networks that were evaluated: genes `[N, D]`, errors `[N]`, latencies in seconds `[N]`."""
+    """Networks to choose from, genes `[N, D]`, errors `[N]` and latencies in seconds `[N]`; how many were evaluated."""
 
     genes: np.ndarray
     error: np.ndarray
     latency_s: np.ndarray
+    evaluated: int
 
     def evenly(self, count: int, first: float = 0.0) -> list[int]:
         """So many of the front, evenly by place from the share `first` of it on, fastest first."""
@@ -152,6 +154,7 @@ def searched(space: SearchSpace, judge: Evaluator, goal: Objective, evaluations:
         np.asarray([row["genes"] for row in rows], np.int32),
         np.asarray([row["objectives"]["error"] for row in rows]),
         np.asarray([row["objectives"]["latency_s"] for row in rows]),
+        len(rows),
     )
 
 
@@ -190,6 +193,7 @@ def one_after_the_other(
         np.concatenate([found, more]),
         np.concatenate([first.error, errors(more)]),
         np.concatenate([prices(found), prices(more)]),
+        len(found) + sum(len(single_changes(joint, base)) for base in chosen) + len(more),
     )
 
 
@@ -283,10 +287,10 @@ def do(seed: int, kept: Kept, scratch: Path) -> None:
             for row in found.evenly(settings.final)
         ]  # fmt: skip
         kept.rows[name] = {
-            "evaluated": len(found.genes), "seconds": round(time.monotonic() - start, 1), "networks": networks
+            "evaluated": found.evaluated, "seconds": round(time.monotonic() - start, 1), "networks": networks
         }  # fmt: skip
         kept.save()
-        said(f"{device}, {way}: {len(found.genes)} networks evaluated")
+        said(f"{device}, {way}: {found.evaluated} networks evaluated")
     for name in names:
         for place, network in enumerate(kept.rows[name]["networks"]):
             if "error_percent" not in network:

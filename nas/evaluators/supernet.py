@@ -85,7 +85,7 @@ def evaluator(
     mixup: float = 0.0,
     accumulate: int = 1,
     precision: str = "float32",
-    paths: str = "uniform",
+    paths: str = "auto",
     placement: str = "auto",
     calibration: int = 500,
     chunk: int = 4,
@@ -101,9 +101,10 @@ def evaluator(
     `data` is anything `nas.data_source.load` takes, or `Splits`. `seed` chooses the split; `validation` and `train` are
     numbers of images (`train=None`: the rest). `calibration` training images, a fixed random sample, set the
     normalisation statistics of each candidate. The defaults suit short training: shared weights underfit, so they are
-    not smoothed or shifted. `paths` says which networks a step trains (`nas.training.paths`: `uniform`, `fair`,
-    `sandwich[random=2]`, `progressive`), `placement` where the training images wait (`nas.training.batches`), and the
-    other options of training are those of `nas.training.recipe.Recipe`. Networks are evaluated in float32.
+    not smoothed or shifted. `paths` says which networks a step trains (`nas.training.paths`: `auto`, `uniform`, `fair`,
+    `sandwich[random=2]`, `progressive`, `compress_last`), `placement` where the training images wait
+    (`nas.training.batches`), and the other options of training are those of `nas.training.recipe.Recipe`. Networks are
+    evaluated in float32.
 
     `execution` is that of the supernet: `switch` trains and evaluates networks at their own size, one after the other;
     `masks` runs all of them at the largest size and evaluates `chunk` of them side by side, whose maps must fit into

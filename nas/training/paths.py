@@ -1,6 +1,7 @@
 """Which networks of a space one training step of shared weights runs, and which of them teaches the others.
 
-Rules are named in text, with options in brackets: `uniform`, `sandwich[random=3]`.
+Rules are named in text, with options in brackets: `uniform`, `sandwich[random=3]`. `auto` is `compress_last` where a
+space decides bits or densities, and `uniform` elsewhere.
 
 Shape letters: `R` networks of one step, `D` decisions, `C` options of the widest decision.
 """
@@ -20,11 +21,13 @@ from hw_models.discover import unknown
 from hw_models.errors import InputError, check_range
 from nas.training.extremes import extremes
 from nas.types import Key
+from search_spaces.block import EVERYWHERE
 from search_spaces.options import annotation_of, bracketed, check, typed
 from search_spaces.space import SearchSpace
 
 PHASES = (("kernel",), ("depth",), ("width", "expand", "widths"), ("heads",))
 """What `progressive` opens one after another: parts of the names of decisions."""
+AUTO = "auto"
 
 
 class Paths(NamedTuple):
@@ -60,8 +63,10 @@ def paths(space: SearchSpace, name: str, **options: Any) -> Paths:
     if not isinstance(name, str):
         raise InputError(f"paths={name!r} is not allowed: give text, such as uniform or sandwich[random=2]")
     rule, inside = bracketed(name, "paths")
+    if rule == AUTO:
+        rule = "compress_last" if _compressible(space).any() else "uniform"
     if rule not in RULES:
-        raise unknown("rule for paths", rule, RULES)
+        raise unknown("rule for paths", rule, (AUTO, *RULES))
     known = {key: entry for key, entry in inspect.signature(RULES[rule]).parameters.items() if key != "space"}
     for option in (*inside, *options):
         if option not in known:
@@ -210,6 +215,45 @@ def progressive(space: SearchSpace, networks: int = 1, full: float = 0.25, teach
     return _alike(draw, networks + bool(teach))._replace(distillation=float(teach))
 
 
+def compress_last(space: SearchSpace, full: float = 0.5, networks: int = 1) -> Paths:
+    """Networks of most bits and highest density for the share `full` of the training, then of any; all drawn uniformly.
+
+    Rounding to few bits is noise in the gradient, and at the high learning rates of the start too much of it: shared
+    weights that saw it from the first step rank networks with bits much worse (docs/results/compression.md).
+
+    Raises:
+        InputError: a value out of range, a space that decides neither bits nor densities.
+
+    Example:
+        >>> from search_spaces.spaces import tiny
+        >>> space = tiny.space(bits="2/4/8")
+        >>> rule = compress_last(space)
+        >>> [space.decode(rule.draw(jax.random.key(0), jnp.float32(at))[0])["stages/0/0/act_bits"] for at in (0.4, 0.6)]
+        [8, 2]
+    """
+    check_range("paths.networks", networks, 1, 64)
+    check_range("paths.full", full, 0, 0.9)
+    compressed = _compressible(space)
+    if not compressed.any():
+        raise InputError(
+            f"paths compress_last: space {space.name} decides no bits and no densities: use uniform, or give bits=mixed"
+        )
+    most = jnp.asarray([int(np.argmax(decision.values)) if fewer else 0 for decision, fewer in zip(
+        space.decisions, compressed, strict=True)])  # fmt: skip
+
+    def draw(key: Key, progress: Array) -> Array:
+        keys = key[None] if networks == 1 else jax.random.split(key, networks)
+        genes = jax.vmap(space.sample)(keys)
+        return jnp.where(progress < full, jax.vmap(space.canonical)(jnp.where(compressed, most, genes)), genes)
+
+    return _alike(draw, networks)
+
+
+def _compressible(space: SearchSpace) -> np.ndarray:
+    """Which decisions are on bits or a density, bool `[D]`."""
+    return np.asarray([name.rpartition("/")[2] in EVERYWHERE for name in space.names], bool)
+
+
 def phase_of(decision: str) -> int:
     """The place in `PHASES` of a decision, by the parts of its name; -1 for one that has none.
 
@@ -231,4 +275,5 @@ RULES: dict[str, Callable[..., Paths]] = {
     "fair": fair,
     "sandwich": sandwich,
     "progressive": progressive,
+    "compress_last": compress_last,
 }

@@ -124,3 +124,29 @@ def test_progressive_with_a_teacher_runs_the_largest_first():
 def test_bad_rules_are_named(space, name, said):
     with pytest.raises(InputError, match=said.replace("[", r"\[")):
         paths(space, name)
+
+
+COMPRESSED = tiny.space(bits="2/8/4", sparsity="channel", densities="1/0.5")
+
+
+def test_compress_last_draws_whole_networks_first_and_any_after():
+    space = COMPRESSED
+    rule = paths(space, "compress_last[full=0.3,networks=2]")
+    fewer = np.asarray([name.rpartition("/")[2] in ("weight_bits", "act_bits", "density") for name in space.names])
+    most = np.asarray([np.argmax(decision.values) for decision in space.decisions])
+    early, late = (drawn(rule, 60, at).reshape(-1, space.num_decisions) for at in (0.29, 0.31))
+    alive = np.asarray(jax.vmap(space.active)(early))
+    assert (early[:, fewer] == np.where(alive, most, 0)[:, fewer]).all(), "by value: 8 of (2, 8, 4), 1 of (1, 0.5)"
+    for place in np.flatnonzero(~fewer):
+        assert len(np.unique(early[:, place])) == space.cardinality[place], "architectures are open from the start"
+    for place in range(space.num_decisions):
+        assert len(np.unique(late[:, place])) == space.cardinality[place]
+    assert (early == np.asarray(jax.vmap(space.canonical)(early))).all()
+
+
+def test_auto_depends_on_whether_there_is_something_to_compress():
+    assert paths(COMPRESSED, "auto").describe == {"name": "compress_last", "full": 0.5, "networks": 1}
+    assert paths(tiny.space(), "auto").describe == {"name": "uniform", "networks": 1}
+    assert paths(tiny.space(bits="4"), "auto").describe["name"] == "uniform", "one number of bits decides nothing"
+    with pytest.raises(InputError, match="decides no bits and no densities: use uniform"):
+        paths(tiny.space(), "compress_last")
