@@ -114,6 +114,12 @@ def report_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         found = report["int8"]
         rows.append(("test accuracy in int8", f"{found['test_accuracy']:.2%}".replace("%", " %")))
         rows.append(("int8 measured here, onnxruntime", _measured(found["measured"]["onnxruntime"])))
+    if "reduce_and_scale" in report:
+        found = report["reduce_and_scale"]
+        written, estimated = (shown("weight_bytes", found[name]) for name in ("bytes", "estimated_bytes"))
+        rows.append(("ternary layers, stored", f"{written}, estimated {estimated}"))
+        products = f"{found['multiplications']:,} of {found['macs']:,} multiplications"
+        rows.append(("by reduce and scale", f"{products}, {found['integer_additions']:,} integer additions"))
     return rows
 
 

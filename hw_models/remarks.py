@@ -8,12 +8,16 @@ import jax
 import numpy as np
 from jax import Array
 
-from hw_models.compression import N_M_INPUT_BITS, N_M_OUTPUTS, kept_channels, reduces, speedup
+from hw_models.compression import N_M_INPUT_BITS, N_M_OUTPUTS, is_ternary, kept_channels, reduces, speedup
 from hw_models.device import Device
 from hw_models.formats import Format, format_name, parse_format
 from hw_models.precision import Run
 from hw_models.programs import for_few_runs
 from hw_models.workload import Dtype, Pattern, Workload
+
+REDUCED = (
+    "runs by reduce and scale: the int8 activations at non-zero weights are added, then two multiplications an output"
+)
 
 
 def computes_in(device: Device, layers: Workload, run: Run) -> list[str]:
@@ -64,7 +68,7 @@ def remarks(device: Device, layers: Workload, run: Run) -> list[str]:
         if not supported[i]:
             parts.append(f"{device.name} cannot compute in {stored}")
         elif reduced[i]:
-            parts.append(f"stored as {stored}, computed by adding int8 activations")
+            parts.append(f"stored as {stored}, {REDUCED}")
         elif parse_format(computed) != form:
             parts.append(f"stored as {stored}, computed as {computed}")
         if rows.density[i] < 1 and weights[i] > 0:
@@ -91,11 +95,12 @@ def _zeros(device: Device, layer: Any, gain: float, kept: float) -> str:
     if gain > 1:
         return f"{name} zeros: {gain:.3g} times as fast"
     # Ternary weights may have an entry of their own; the pattern's is the one to explain otherwise.
-    integer = int(layer.weight_dtype) == int(Dtype.INT)
-    entry = device.sparsity.get("ternary" if integer and pattern is Pattern.UNSTRUCTURED else name)
+    ternary = bool(is_ternary(layer))
+    entry = device.sparsity.get("ternary" if ternary else name)
     entry = entry or device.sparsity.get(name)
     if entry is None:
-        return f"{name} zeros only shrink storage, {device.name} has no [sparsity.{name}]"
+        lacks = f"[sparsity.{name}]" + (" and no [sparsity.ternary]" if ternary else "")
+        return f"{name} zeros only shrink storage, {device.name} has no {lacks}"
     if density > entry["threshold"]:
         return f"{name} zeros only shrink storage, density {density:.3g} is above {entry['threshold']:.3g}"
     needs = {

@@ -33,6 +33,7 @@ from nas.measure import onnxruntime_latency, onnxruntime_session
 from nas.model import Model
 from nas.plain import dumps, plain
 from nas.quantized.own_bits import NoIntegers, check_exact
+from nas.quantized.ternary import reduced_and_scaled
 from nas.store import versions
 from nas.training.loss import wrong
 from nas.training.recipe import Recipe
@@ -200,6 +201,10 @@ def _write(
         exact = Model(*exact_form(space, model.variables), model.meta)
         real, logits = _tested(exact, splits)
         integers["onnx_test_accuracy"] = real
+        by_sums, more = reduced_and_scaled(space, model.variables)
+        notes += more
+        if by_sums:
+            integers["reduce_and_scale"] = by_sums
     names += onnx.export(exact, folder)
     agreement = _agreement(folder / onnx.FILE, splits.test_images[:compared_images], logits[:compared_images])
     readme = _readme(model, splits.name, real)

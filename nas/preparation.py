@@ -51,7 +51,7 @@ def check_parts(
     if evaluator.follow is not None and not strategy.needs_gradients:
         raise InputError(
             f"weights of evaluator {evaluator.name} are to follow gates and strategy {strategy.name} proposes none: "
-            "set follow=0, or take darts, gumbel_gates or proxyless_gates"
+            "set follow=0, or take darts, gumbel_gates, proxyless_gates or psp"
         )
     if strategy.needs_shares and evaluator.shortened is None:
         raise InputError(

@@ -1,8 +1,8 @@
 """What strategies that descend gradients share: gates from logits, the way back, schedules, and the strategy around it.
 
-A policy is one matrix of logits `[D, C]`; its gates are the softmax over the options that a decision has. The loop
-evaluates gates and hands back the gradient of the scalar with respect to them; each strategy pulls that back to its
-logits by its own rule, and Adam moves them.
+A policy is one matrix of logits `[D, C]`; its gates are the softmax over the options that a decision has (of `psp`
+their own shares). The loop evaluates gates and hands back the gradient of the scalar with respect to them; each
+strategy pulls that back to its logits by its own rule, and Adam moves them.
 
 Shape letters: `P` candidates of a step, `R` policies, `D` decisions, `C` options.
 
@@ -151,6 +151,7 @@ def descent(
     pull: Callable[[Array, Array, Any, Array], Array],
     *,
     policies: int = 1,
+    first: float = 0.0,
     after: Callable[[Array, Array, Any], Array] | None = None,
     describe: Mapping[str, Any],
 ) -> Strategy:
@@ -158,8 +159,8 @@ def descent(
 
     `draw` is `(key, logits [R, D, C], temperature) -> Draw`. `pull` is `(logits, temperature, aux, gradient
     [P, D, C]) -> [P, D, C]`, the gradient with respect to each row's policy; with one policy the mean over rows moves
-    it, with P policies (`policies`) each row moves its own. `after` is `(old, new, aux) -> new` logits. Rows that are
-    not done, and those whose gradient is not finite, are left out.
+    it, with P policies (`policies`) each row moves its own. Logits begin near `first`. `after` is `(old, new, aux) ->
+    new` logits. Rows that are not done, and those whose gradient is not finite, are left out.
 
     Once bound to an objective, networks are rounded to its limits and targets by `nas.rounding.landing`.
 
@@ -175,7 +176,7 @@ def descent(
     take = most_probable(space)
 
     def init(key: Key) -> Descent:
-        logits = START * jax.random.normal(key, (policies, *legal.shape), jnp.float32)
+        logits = first + START * jax.random.normal(key, (policies, *legal.shape), jnp.float32)
         genes = jnp.zeros((rows, legal.shape[0]), jnp.int32)
         soft = jnp.full((rows,), jnp.inf, jnp.float32)
         return Descent(logits, rule.init(logits), jnp.int32(0), genes, soft, jnp.zeros((rows,), bool))
@@ -247,6 +248,23 @@ def described(chosen: Settings, more: Mapping[str, Any]) -> dict[str, Any]:
     first, last = chosen.temperature
     plain = {key: value for key, value in chosen._asdict().items() if key != "temperature"}
     return {**plain, "temperature": first, "last_temperature": last, **more}
+
+
+def without_temperature(made: Strategy) -> Strategy:
+    """A strategy of `descent` whose rule has no temperature: none is described.
+
+    Example:
+        >>> from nas.strategies import proxyless_gates
+        >>> from nas.toy import ToySpace
+        >>> "temperature" in proxyless_gates.strategy(ToySpace()).describe  # made by this
+        False
+    """
+    told = {
+        name: value for name, value in made.describe.items() if "temperature" not in name and name != "anneal_steps"
+    }
+    bind = made.bind
+    assert bind is not None
+    return made._replace(describe=told, bind=lambda objective: bind(objective)._replace(describe=told))
 
 
 def check_joined(name: str, objective: Any) -> None:

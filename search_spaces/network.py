@@ -115,7 +115,7 @@ def exact_form(space: SearchSpace, variables: Any) -> tuple[SearchSpace, Any]:
 
     @jax.jit
     def coarse(params: Any) -> Any:
-        return {name: rounded_weights(blocks[name], scheme, part) for name, part in params.items()}
+        return {name: rounded_weights(blocks[name], scheme, part, masks) for name, part in params.items()}
 
     own = variable_shapes(dense)
     return dense, {name: _only(tree, own[name]) for name, tree in {**variables, "params": coarse(params)}.items()}

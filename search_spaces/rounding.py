@@ -180,8 +180,10 @@ def _learned(
     }
 
 
-def rounded_weights(block: Block, scheme: Scheme, params: Any) -> Any:
+def rounded_weights(block: Block, scheme: Scheme, params: Any, masked: bool = False) -> Any:
     """`params` of a block with its weights rounded, by what its quantizer has learned.
+
+    With `masked` those that are 0 were left out by a mask: they stay 0 and have no part in any scale.
 
     Example:
         >>> from search_spaces.blocks.conv_norm import ConvNorm
@@ -204,7 +206,7 @@ def rounded_weights(block: Block, scheme: Scheme, params: Any) -> Any:
                 known = {key.removeprefix("weight_"): value for key, value in node.items() if key.startswith("weight_")}
                 shapes = jax.eval_shape(lambda x, axes=axes: quantizer.init(x, jnp.float32(bits), axes), node[name])
                 learned = {key: known[key].reshape(shape.shape) for key, shape in shapes.items()}
-                found[name] = quantizer(node[name], bits, learned, axes)
+                found[name] = quantizer(node[name], bits, learned, axes, node[name] != 0 if masked else None)
         return found
 
     return layer(params)

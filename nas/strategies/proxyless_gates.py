@@ -23,7 +23,7 @@ from jax import Array
 
 from hw_models.errors import InputError
 from nas.population import legal_options
-from nas.relaxation import Draw, descent, pulled, settings, softmax
+from nas.relaxation import Draw, descent, pulled, settings, softmax, without_temperature
 from nas.types import Key, Strategy
 
 
@@ -95,9 +95,4 @@ def strategy(
         return jnp.where(compared, new + held - now, old)
 
     made = descent(space, "proxyless_gates", chosen, draw, pull, after=after, describe={"paths": paths})
-    told = {
-        name: value for name, value in made.describe.items() if "temperature" not in name and name != "anneal_steps"
-    }
-    bind = made.bind
-    assert bind is not None
-    return made._replace(describe=told, bind=lambda objective: bind(objective)._replace(describe=told))
+    return without_temperature(made)

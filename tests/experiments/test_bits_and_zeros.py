@@ -46,3 +46,18 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(call, tmp_path, se
     given = [word for setting in settings for word in ("--set", setting)]
     found = call("search", "tiny", "--out", str(out), *given, *SMALL)
     assert found.exit_code == 2 and words in found.output and not out.exists(), found.output
+
+
+@pytest.mark.slow
+def test_structure_parameters_search_channels_with_the_latency_in_the_loss(call, tmp_path):
+    run, target = tmp_path / "run", 2.6e-4
+    words = ("strategy=psp", "strategy.learning_rate=0.1", "sparsity=channel", "densities=0.25/0.5/1", "steps=40")
+    words += ("scalar=absolute", f"targets.latency_s={target}", "evaluator.epochs=1", "evaluator.calibration=50")
+    found = call("search", "tiny", "--out", str(run), *(part for word in words for part in ("--set", word)))
+    assert found.exit_code == 0, found.output
+    records = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
+    soft = [record["costs"]["latency_s"] for record in records if record["status"] == "relaxed"]
+    networks = [record for record in records if record["status"] != "relaxed"]
+    assert abs(soft[-1] / target - 1) < abs(soft[0] / target - 1)
+    assert abs(networks[-1]["costs"]["latency_s"] / target - 1) <= 0.02
+    assert any(name.endswith("/density") for name in networks[-1]["names"])

@@ -11,7 +11,7 @@ import pytest
 from hw_models import discover
 
 TARGET_S = 0.02
-GRADIENT = ("darts", "gumbel_gates", "proxyless_gates")
+GRADIENT = ("darts", "gumbel_gates", "proxyless_gates", "psp")
 # the whole list with -m slow: each compiles for some seconds
 QUICK = ("local_search", "reinforce", "gumbel_gates")
 NAMES = [

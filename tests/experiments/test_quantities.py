@@ -78,3 +78,17 @@ def test_an_export_prints_the_error_of_a_calibrated_device() -> None:
     rows = dict(report_rows(report | {"predicted": predicted}))
     assert rows["predicted on mine"] == "12.3 ms +- 8.1 %, 400 KB (int8)"
     assert rows["predicted on plain"] == "12.3 ms, 400 KB (int8)"
+
+
+def test_an_export_prints_what_reduce_and_scale_takes() -> None:
+    found = {
+        "bytes": 5e4,
+        "estimated_bytes": 4.7e4,
+        "multiplications": 1000,
+        "macs": 90_000,
+        "integer_additions": 30_000,
+    }
+    report = {"test_accuracy": 0.9, "params": 10, "macs": 20, "measured": {}, "predicted": {}}
+    rows = dict(report_rows(report | {"reduce_and_scale": found}))
+    assert rows["ternary layers, stored"] == "50 KB, estimated 47 KB"
+    assert rows["by reduce and scale"] == "1,000 of 90,000 multiplications, 30,000 integer additions"

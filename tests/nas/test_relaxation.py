@@ -14,7 +14,7 @@ from nas.loop import search
 from nas.objectives import Objective
 from nas.relaxation import softmax
 from nas.rounding import landing
-from nas.strategies import darts, gumbel_gates, proxyless_gates
+from nas.strategies import darts, gumbel_gates, proxyless_gates, psp
 from nas.toy import ToySpace, toy_error, toy_gate_error, toy_objective
 from nas.types import Feedback, bound
 from search_spaces.encoding import one_hot
@@ -158,7 +158,7 @@ def test_rounding_meets_limits_and_targets():
     assert abs(float(priced.costs["latency_s"][0]) / 11 - 1) <= 0.01 and float(priced.violation[0]) == 0
 
 
-@pytest.mark.parametrize("module", [darts, gumbel_gates, proxyless_gates])
+@pytest.mark.parametrize("module", [darts, gumbel_gates, proxyless_gates, psp])
 def test_a_search_lands_on_the_latency_it_was_asked_for(module):
     plan = module.strategy(MACRO)
     goal = Objective(MACRO, "raspberry_pi_4", scalar="absolute[weight=0.3]", targets={"latency_s": 0.02})
