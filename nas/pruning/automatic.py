@@ -144,7 +144,8 @@ def prune_automatically(
     options = _options(found, search, ratios)
     score_key, tune_key, last_key = jax.random.split(key, 3)
     variables = completed(space, variables, data.images[:EVALUATION_BATCH], data.mean, data.std)
-    if all(score is None for score in scores_in(space, found, criterion, variables, data, key=score_key)):
+    first_key = jax.random.fold_in(score_key, len(found))
+    if all(score is None for score in scores_in(space, found, criterion, variables, data, key=first_key)):
         raise InputError(f"criterion {criterion.kind} sees none of the layers that can be pruned: give another one, or "
                          "bits to their weights")  # fmt: skip
     chosen = [np.ones(target.structure.decisions, bool) for target in found]
