@@ -14,7 +14,7 @@ An epoch of training follows each layer that lost more than 5 % of its filters, 
 `BUDGET` with those, so that all are trained equally long; `not pruned` is trained for `BUDGET` epochs too. Shares are
 judged by 1,000 images that are neither trained on nor counted in the table. Results go to
 `FOLDER/automatic_pruning.json` (docs/results) after each seed, so that a run that was stopped goes on. Prints a table,
-means with half their 95 % interval. Ten minutes on one core.
+means with half their 95 % interval. Ten minutes on one core of its own.
 
 Source of the question: Guerra Fernandez, thesis (Monash 2024), tables 4.3 and 4.4.
 """
