@@ -54,7 +54,8 @@ def compressible(space: Any, genes: ArrayLike) -> dict[str, tuple[int, ...]]:
         ...  for name, places in compressible(space, [0] * space.num_decisions).items()}["stages/0/0"]
         ['stages/0/0/weight_bits', 'stages/0/0/density']
     """
-    alive, found = np.asarray(space.active(space.check(genes))), {}  # type: dict[str, list[int]]
+    alive = np.asarray(space.active(space.check(genes)))
+    found: dict[str, list[int]] = {}
     for place, name in enumerate(space.names):
         block, _, field = name.rpartition("/")
         if field in EVERYWHERE and alive[place]:

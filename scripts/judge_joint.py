@@ -1,14 +1,15 @@
 """Search architecture, bits and densities at once, or the architecture first and compress what was found.
 
-    python scripts/judge_joint.py [--seeds N] [--evaluations N] [--epochs N] [--out FOLDER]
+    python scripts/judge_joint.py [--seeds 0,1,2] [--evaluations N] [--epochs N] [--out FOLDER]
 
 Both have the same images, epochs of shared weights, evaluations of networks, and final trainings:
 
     joint   shared weights are trained with bits and densities in the second half of the epochs (`compress_last`);
-            NSGA-II searches all of it by error and latency
-    after   shared weights are trained in float32; NSGA-II searches architectures, priced in int8, with three fifths of
-            the evaluations; the rest goes to three networks of its front: errors with one block alone in fewer bits or
-            channels, and networks that an integer program allocates by them within latency budgets (`nas/allocated.py`)
+            evolution with a predictor searches all of it by error and latency
+    after   shared weights are trained in float32; the same strategy searches architectures, priced in int8, with three
+            fifths of the evaluations; the rest goes to three networks of its front: errors with one block alone in
+            fewer bits or channels, and networks that an integer program allocates by them within latency budgets
+            (`nas/allocated.py`)
 
 The space has three to six blocks, weights of 2, 4 or 8 bits, activations of 4 or 8, and a quarter to all of the hidden
 channels of a block; first and last layer have 8 bits. The devices are a phone whose CPU has no dot product, where
@@ -18,8 +19,8 @@ from scratch, with rounding, and judged on all test images.
 Printed are hypervolumes of these networks in percent of error times decades of latency, below 40 % and the largest
 latency of either way on the device, means with half their 95 % intervals over seeds; and which bits and densities were
 chosen. Results go to `FOLDER/joint.json` after every network, shared weights to `runs/joint`, so that a run that was
-stopped goes on. A quarter of an hour for a seed, on one core. Needs the whole of Fashion-MNIST
-(`flynas data fashion_mnist` says how).
+stopped goes on; processes with different seeds may share them. A quarter of an hour for a seed, on one core. Needs the
+whole of Fashion-MNIST (`flynas data fashion_mnist` says how).
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ from nas.evaluators.standalone import count_mistakes
 from nas.loop import search
 from nas.objectives import Objective
 from nas.plain import arrays_of, tree_from
-from nas.strategies import nsga2
+from nas.strategies import predictor_evolution
 from nas.training.recipe import Recipe
 from nas.training.standalone import Images, train
 from nas.types import Evaluator
@@ -62,9 +63,9 @@ from search_spaces.space import SearchSpace, Stage
 from search_spaces.sparse_space import with_sparsity
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA, DEVICES, WAYS = "fashion_mnist", ("pixel_1", "ultra96_dataflow"), ("joint", "after")
+DATA, DEVICES, WAYS = "fashion_mnist", ("pixel_1", "pynq_z1_dataflow"), ("joint", "after")
 BITS, DENSITIES, UNIFORM = "w2/4/8a4/8", "0.25/0.5/0.75/1", "int8"
-POPULATION, COMPRESSED = 32, 3  # networks of the front that are compressed
+POPULATION, COMPRESSED = 16, 3  # networks of the front that are compressed
 WORST_ERROR = 40.0
 
 
@@ -72,7 +73,7 @@ class Settings(NamedTuple):
     """What results depend on."""
 
     train: int = 8000
-    validation: int = 1000
+    validation: int = 2000
     epochs: int = 10
     evaluations: int = 320
     final: int = 5
@@ -146,8 +147,8 @@ class Candidates(NamedTuple):
 
 
 def searched(space: SearchSpace, judge: Evaluator, goal: Objective, evaluations: int, seed: int) -> Candidates:
-    """What NSGA-II evaluated."""
-    plan = nsga2.strategy(space, population=POPULATION)
+    """What evolution with a predictor evaluated."""
+    plan = predictor_evolution.strategy(space, population=POPULATION)
     run = search(space, plan, judge, goal, steps=evaluations // POPULATION, key=jax.random.key(seed))
     rows = [record for record in run.records if record["status"] == "ok"]
     return Candidates(
@@ -243,7 +244,9 @@ class Kept:
         self.rows: dict[str, Any] = found["rows"]
 
     def save(self) -> None:
-        """Write all of it."""
+        """Write all of it, beside what another process with other seeds has written."""
+        if self.file.is_file():
+            self.rows = {**json.loads(self.file.read_text())["rows"], **self.rows}
         lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in self.rows.items())
         text = f'{{"settings": {json.dumps(self.settings._asdict())},\n"rows": {{\n{lines}\n}}}}\n'
         with disk.explained(self.file.parent):
@@ -344,14 +347,14 @@ def picture(kept: Kept, seeds: list[int]) -> Any:
 def main() -> None:
     """Do what is missing, print the table, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", default="0,1,2,3,4", help="(%(default)s)")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
     parser.add_argument("--scratch", type=Path, default=ROOT / "runs" / "joint", help="for shared weights")
     for name, value in Settings()._asdict().items():
         parser.add_argument(f"--{name}", type=int, default=value)
     asked = parser.parse_args()
     settings = Settings(*(getattr(asked, name) for name in Settings._fields))
-    kept, seeds = Kept(asked.out / "joint.json", settings), list(range(asked.seeds))
+    kept, seeds = Kept(asked.out / "joint.json", settings), [int(seed) for seed in asked.seeds.split(",")]
     prepare(1)
     for seed in seeds:
         if not kept.complete(seed):
