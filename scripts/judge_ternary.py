@@ -12,15 +12,20 @@ Source: Schindler, dissertation (Heidelberg 2021), sections 5.3 and 5.5.
 
 from __future__ import annotations
 
+import argparse
+import json
+import time
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from judge_binary import by_seed
-from judge_switchable import Settings, parts, space_of
+from judge_switchable import RESULTS, Settings, parts, space_of
 from search_summary import cell
 
+from experiments.progress_view import clock
 from hw_models.compression import ternary_bits
+from nas import disk
 from nas.evaluators.standalone import count_mistakes
 from nas.training.recipe import Recipe
 from nas.training.sphere import ENDS, is_weight
@@ -30,6 +35,7 @@ from search_spaces.precision import Scheme, with_bits, without_bits
 from search_spaces.quantizers.nary import Nary
 
 FACTORS = (1.0, 1.4, 1.8)
+USUAL = Settings(epochs=10, learning_rate=0.05, quantizers="symmetric,affine")
 
 
 def ternary(params: Any, factor: float) -> list[np.ndarray]:
@@ -76,9 +82,29 @@ def judged(settings: Settings, seed: int) -> dict[str, dict[str, float]]:
     return rows
 
 
+def by_seed() -> list[dict[str, dict[str, float]]]:
+    """What `judged` finds with each seed that the command line asks for; what the file has is not done again."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=USUAL.epochs)
+    parser.add_argument("--train", type=int, default=USUAL.train)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    asked = parser.parse_args()
+    settings, began = USUAL._replace(epochs=asked.epochs, train=asked.train), time.monotonic()
+    file = asked.out / "ternary.json"
+    kept = json.loads(file.read_text()) if file.is_file() else {}
+    rows: dict[str, dict[str, Any]] = kept.get("seeds", {}) if kept.get("settings") == settings._asdict() else {}
+    for seed in range(asked.seeds):
+        if str(seed) not in rows:
+            rows[str(seed)] = judged(settings, seed)
+            disk.replace(file, (json.dumps({"settings": settings._asdict(), "seeds": rows}, indent=1) + "\n").encode())
+            print(f"[{clock(time.monotonic() - began)}] seed {seed}: {rows[str(seed)]}", flush=True)
+    return [rows[str(seed)] for seed in range(asked.seeds)]
+
+
 def main() -> None:
     """Train what is missing and print the table."""
-    found = by_seed(__doc__, "ternary", judged)
+    found = by_seed()
     print("\n| weights | error, % | non-zeros, % | written, bytes | over the estimate, % |\n|---|---|---|---|---|")
     for name in found[0]:
         of = [rows[name] for rows in found]

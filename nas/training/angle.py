@@ -68,11 +68,14 @@ class AnglePenalty:
     """The penalty of a training with `apsq` weights: the mean over all kernels of the network, stronger with time.
 
     `nas.training.standalone.train` takes it as `penalty`. Its strength is `first` at the start and `factor` times as
-    much with every one of `epochs` (section 7.5.1). The first and the last layer have none.
+    much with every one of `epochs` (section 7.5.1), or grows evenly to `last` (section 6.5). The first and the last
+    layer have none. A kernel feels its part of the mean only: for the same pull, a network of a hundredth of the
+    kernels takes a hundredth of the strength.
 
     Attributes:
         bits: of the weights.
         granularity: what a scale belongs to, as in `search_spaces.precision.Scheme`.
+        last: strength at the end of the training, instead of `factor`.
 
     Example:
         >>> params = {"conv": {"kernel": jnp.asarray([[1.0], [0.0]])}, "head": {"kernel": jnp.eye(2)}}
@@ -85,6 +88,7 @@ class AnglePenalty:
     first: float = 5.0
     factor: float = 1.3
     epochs: int = 10
+    last: float | None = None
 
     def __call__(self, params: Any, progress: Any) -> Array:
         """The penalty `[]` when the share `progress` of the training is done."""
@@ -96,8 +100,10 @@ class AnglePenalty:
             )
             if inside
         ]
-        epoch = jnp.floor(jnp.asarray(progress) * self.epochs)
-        return penalised(jnp.float32(0), jnp.concatenate(found).mean(), exponential(1, self.first, self.factor), epoch)
+        mean, share = jnp.concatenate(found).mean(), jnp.asarray(progress)
+        if self.last is not None:
+            return penalised(jnp.float32(0), mean, linear(1, self.last, self.first), share)
+        return penalised(jnp.float32(0), mean, exponential(1, self.first, self.factor), jnp.floor(share * self.epochs))
 
 
 def bn_only(params: Any) -> Any:

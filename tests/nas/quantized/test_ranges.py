@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hw_models.errors import InputError
-from nas.quantized.ranges import BINS, OBSERVERS, checked, divergence, moved, observer
+from nas.quantized.ranges import BINS, LEAST_INSIDE, OBSERVERS, checked, divergence, moved, observer
 
 
 def limits(name: str, *batches: np.ndarray, bits: int = 8) -> tuple[float, float]:
@@ -76,6 +76,18 @@ def test_fewer_codes_saturate_sooner() -> None:
     highs = [limits("kl", x, bits=bits)[1] for bits in (4, 6, 8)]
     assert highs == sorted(highs) and highs[0] < highs[2]
     assert limits("kl", x, bits=16) == (x.min(), x.max()), "more codes than bins: nothing to win"
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize(
+    ("name", "low", "spike"), [("gates", 0.4, 0.0), ("a spike at the lowest", 0.3, 0.6), ("down to zero", 0.0, 0.0)]
+)
+def test_values_far_from_zero_do_not_all_saturate(bits: int, name: str, low: float, spike: float) -> None:
+    # both distributions are one bin, and the same, where all but the smallest values saturate
+    x = np.random.default_rng(3).uniform(low, 0.7, 50_000)
+    x[: int(spike * len(x))] = low
+    assert np.mean(x > limits("kl", x, bits=bits)[1]) <= 1 - LEAST_INSIDE
+    assert np.mean(-x < limits("kl", -x, bits=bits)[0]) <= 1 - LEAST_INSIDE
 
 
 def test_bad_input_is_named() -> None:

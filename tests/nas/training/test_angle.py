@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from hw_models.errors import InputError
-from nas.training.angle import bn_only, exponential, linear, penalised
+from nas.training.angle import AnglePenalty, bn_only, exponential, linear, penalised
 from search_spaces.network import fresh
 from search_spaces.spaces import tiny
 
@@ -32,6 +32,17 @@ def test_the_penalty_grows_with_a_traced_step_and_nothing_compiles_twice():
     found = [float(slope(1.0, step)) for step in (0, 1, 2)]
     np.testing.assert_allclose(found, [1 + 2 * 5 * 1.3**step for step in (0, 1, 2)], rtol=1e-6)
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "strengths"),
+    [({"first": 2.0, "factor": 1.5, "epochs": 2}, (2, 2, 3)), ({"first": 1.0, "last": 5.0}, (1, 2.6, 3))],
+)
+def test_the_penalty_of_a_network_grows_by_epochs_or_evenly(options, strengths):
+    params = {"conv": {"kernel": jnp.asarray([[1.0], [0.0]])}, "head": {"kernel": jnp.eye(2)}}
+    penalty = AnglePenalty(1, "channel", **options)
+    found = [float(penalty(params, jnp.float32(progress))) for progress in (0, 0.4, 0.5)]
+    np.testing.assert_allclose(found, np.asarray(strengths) * (1 - 0.5**0.5), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
