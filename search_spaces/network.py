@@ -78,7 +78,8 @@ def fresh(space: SearchSpace, key: Array) -> Any:
 def pruned_variables(space: SearchSpace, variables: Any) -> Any:
     """`variables` of `Network(space)` with zeros for the weights that its densities leave out, for export.
 
-    The network computes the same with both, and so does that of `sparse_space.without_sparsity(space)` with these.
+    The network computes the same with both; where no bits round the weights, so does that of
+    `sparse_space.without_sparsity(space)` with these.
 
     Example:
         >>> from search_spaces.spaces import tiny

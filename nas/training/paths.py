@@ -215,7 +215,7 @@ def progressive(space: SearchSpace, networks: int = 1, full: float = 0.25, teach
     return _alike(draw, networks + bool(teach))._replace(distillation=float(teach))
 
 
-def compress_last(space: SearchSpace, full: float = 0.5, networks: int = 1) -> Paths:
+def compress_last(space: SearchSpace, full: float = 0.8, networks: int = 1) -> Paths:
     """Networks of most bits and highest density for the share `full` of the training, then of any; all drawn uniformly.
 
     Rounding to few bits is noise in the gradient, and at the high learning rates of the start too much of it: shared
@@ -228,7 +228,7 @@ def compress_last(space: SearchSpace, full: float = 0.5, networks: int = 1) -> P
         >>> from search_spaces.spaces import tiny
         >>> space = tiny.space(bits="2/4/8")
         >>> rule = compress_last(space)
-        >>> [space.decode(rule.draw(jax.random.key(0), jnp.float32(at))[0])["stages/0/0/act_bits"] for at in (0.4, 0.6)]
+        >>> [space.decode(rule.draw(jax.random.key(0), jnp.float32(at))[0])["stages/0/0/act_bits"] for at in (0.7, 0.9)]
         [8, 2]
     """
     check_range("paths.networks", networks, 1, 64)

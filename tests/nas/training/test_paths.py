@@ -145,7 +145,7 @@ def test_compress_last_draws_whole_networks_first_and_any_after():
 
 
 def test_auto_depends_on_whether_there_is_something_to_compress():
-    assert paths(COMPRESSED, "auto").describe == {"name": "compress_last", "full": 0.5, "networks": 1}
+    assert paths(COMPRESSED, "auto").describe == {"name": "compress_last", "full": 0.8, "networks": 1}
     assert paths(tiny.space(), "auto").describe == {"name": "uniform", "networks": 1}
     assert paths(tiny.space(bits="4"), "auto").describe["name"] == "uniform", "one number of bits decides nothing"
     with pytest.raises(InputError, match="decides no bits and no densities: use uniform"):
