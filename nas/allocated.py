@@ -181,3 +181,36 @@ def least(blocks: Blocks, whole_price: float) -> float:
         3.0
     """
     return whole_price + float(np.where(np.isfinite(blocks.loss), blocks.cost, np.inf).min(1).sum())
+
+
+def raised(
+    space: Any, genes: ArrayLike, price: Callable[[np.ndarray], ArrayLike], tolerance: float = 1e-6
+) -> np.ndarray:
+    """The network `genes [D]` with all the bits and channels that cost nothing, block by block.
+
+    Devices compute in a few widths and in whole tiles, so that fewer bits or channels often gain nothing; a search that
+    goes by errors of shared weights cannot tell such networks apart, and a trained one may lose by them.
+
+    Args:
+        space: the space.
+        genes: the network.
+        price: genes `[P, D]` to costs `[P]` or `[P, M]`; all of them are held.
+        tolerance: by which share a price may rise, for rounding.
+
+    Example:
+        >>> from search_spaces.spaces import tiny
+        >>> space = tiny.space(bits="w4/8a2/8")
+        >>> bits = [place for place, name in enumerate(space.names) if name.endswith("weight_bits")]
+        >>> found = raised(space, [0] * space.num_decisions, lambda rows: rows[:, bits].sum(1))
+        >>> [space.decode(found)[f"stages/0/0/{field}"] for field in ("weight_bits", "act_bits")]
+        [4, 8]
+    """
+    row = np.asarray(space.check(genes), np.int32)
+    for places in compressible(space, row).values():
+        for place in places:
+            options = np.argsort(space.decisions[place].values)[::-1]
+            tried = np.stack([row, *(_changed(row, [place], [option]) for option in options)])
+            prices = np.asarray(price(tried), np.float64).reshape(len(tried), -1)
+            same = (prices[1:] <= prices[0] * (1 + tolerance)).all(1)
+            row = tried[1 + int(np.argmax(same))]  # the value it has is among them
+    return row

@@ -13,8 +13,9 @@ Both have the same images, epochs of shared weights, evaluations of networks, an
 
 The space has three to six blocks, weights of 2, 4 or 8 bits, activations of 4 or 8, and a quarter to all of the hidden
 channels of a block; first and last layer have 8 bits. The devices are a phone whose CPU has no dot product, where
-fewer than 8 bits gain nothing, and a streaming FPGA, where they gain most. Networks evenly along each front are trained
-from scratch, with rounding, and judged on all test images.
+fewer than 8 bits gain nothing, and a streaming FPGA, where they gain most. Networks evenly along each front are given
+the bits and channels that cost nothing (`nas.allocated.raised`), trained from scratch, with rounding, and judged on all
+test images.
 
 Printed are hypervolumes of these networks in percent of error times decades of latency, below 40 % and the largest
 latency of either way on the device, means with half their 95 % intervals over seeds; and which bits and densities were
@@ -42,7 +43,7 @@ from experiments.process import prepare
 from experiments.progress_view import clock
 from hw_models.errors import InputError
 from nas import disk, pareto
-from nas.allocated import allocated, least, measured, single_changes
+from nas.allocated import allocated, least, measured, raised, single_changes
 from nas.data import Splits, split
 from nas.data_source import load
 from nas.evaluators import supernet
@@ -187,7 +188,9 @@ def one_after_the_other(
     compressed = []
     for base, count in zip(chosen, allowed, strict=True):
         blocks, whole = measured(joint, base, errors, prices), float(prices(base[None])[0])
-        budgets = np.geomspace(least(blocks, whole) * (1 + 1e-6), whole, max(count, 1))
+        # in a pipeline gains of blocks add up to more than the whole
+        lowest = max(least(blocks, whole) * (1 + 1e-6), whole / 10)
+        budgets = np.geomspace(lowest, whole, max(count, 1))
         compressed += list(allocated(base, blocks, whole, budgets))
     more = np.unique(np.stack(compressed), axis=0)
     return Candidates(
@@ -210,6 +213,16 @@ def described(joint: SearchSpace, genes: np.ndarray) -> dict[str, float]:
         field: float(np.mean([value for name, value in values.items() if name.endswith(f"/{field}")]))
         for field in ("weight_bits", "act_bits", "density")
     }
+
+
+def finals(joint: SearchSpace, found: Candidates, device: str, count: int) -> list[dict[str, Any]]:
+    """The networks to train, with all that costs nothing on the device."""
+    goal, networks = Objective(joint, device), []
+    for row in found.evenly(count):
+        genes = raised(joint, found.genes[row], lambda rows: goal.price(rows).costs["latency_s"])
+        named = {"network": "-".join(map(str, genes.tolist())), "latency_s": float(found.latency_s[row])}
+        networks.append({**named, "shared_percent": 100 * float(found.error[row]), **described(joint, genes)})
+    return networks
 
 
 def trained(joint: SearchSpace, genes: np.ndarray, splits: Splits, settings: Settings, key: Any) -> float:
@@ -284,11 +297,7 @@ def do(seed: int, kept: Kept, scratch: Path) -> None:
             found = jointly(joint, of_joint, device, settings, seed)
         else:
             found = one_after_the_other(plain, joint, of_plain, on_joint, device, settings, seed)
-        networks = [
-            {"network": "-".join(map(str, found.genes[row].tolist())), "latency_s": float(found.latency_s[row]),
-             "shared_percent": 100 * float(found.error[row]), **described(joint, found.genes[row])}
-            for row in found.evenly(settings.final)
-        ]  # fmt: skip
+        networks = finals(joint, found, device, settings.final)
         kept.rows[name] = {
             "evaluated": found.evaluated, "seconds": round(time.monotonic() - start, 1), "networks": networks
         }  # fmt: skip

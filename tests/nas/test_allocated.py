@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hw_models.errors import InputError
-from nas.allocated import allocated, compressible, least, measured, single_changes
+from nas.allocated import allocated, compressible, least, measured, raised, single_changes
 from nas.objectives import Objective
 from search_spaces.spaces import tiny
 
@@ -90,3 +90,26 @@ def test_a_budget_that_nothing_meets():
     blocks = measured(SPACE, whole(0), additive, lambda rows: rows.sum(1).astype(float))
     with pytest.raises(InputError, match="cannot be met: the least that is possible is"):
         list(allocated(whole(0), blocks, float(whole(0).sum()), [0.5]))
+
+
+def test_bits_that_cost_nothing_are_given_back():
+    goal = Objective(SPACE, "pixel_1", minimize=("error", "latency_s", "weight_bytes"))
+
+    def latency(rows):
+        return np.asarray(goal.price(rows).costs["latency_s"])
+
+    def both(rows):
+        return np.stack([latency(rows), np.asarray(goal.price(rows).costs["weight_bytes"])], 1)
+
+    least_of_all = np.zeros(SPACE.num_decisions, np.int32)
+    faster = SPACE.decode(raised(SPACE, least_of_all, latency))
+    assert {value for name, value in faster.items() if name.endswith("weight_bits")} == {8}, "no faster below 8 bits"
+    assert latency(raised(SPACE, least_of_all, latency)[None])[0] <= latency(least_of_all[None])[0] * (1 + 1e-6)
+    smaller = SPACE.decode(raised(SPACE, least_of_all, both))
+    assert {value for name, value in smaller.items() if name.endswith("weight_bits")} == {2}, "but smaller"
+
+
+def test_the_order_of_values_does_not_matter():
+    space = tiny.space(bits="w8/2a8")
+    found = space.decode(raised(space, np.ones(space.num_decisions, np.int32), lambda rows: np.zeros(len(rows))))
+    assert found["stages/0/0/weight_bits"] == 8
