@@ -250,8 +250,9 @@ def page(rows: dict[str, Any], settings: Settings) -> str:
     if above := above_dense(rows, "psp/column"):
         share = max(of["params_share"] for of in rows["psp/column"].values())
         said = "met" if np.mean(above) <= GOAL_POINTS and share <= GOAL_SHARE else "missed"
-        lines += ["", f"Columns, {len(above)} of {SEEDS} seeds: at most {share:.1%} of the parameters at {cell(above, 2)} points above the dense "
-                  f"network; the goal, at most {GOAL_SHARE:.0%} within {GOAL_POINTS} points, is {said}."]  # fmt: skip
+        lines += ["", f"Columns, {len(above)} of {SEEDS} seeds: at most {share:.1%} of the parameters at "
+                  f"{cell(above, 2)} points above the dense network; the goal, at most {GOAL_SHARE:.0%} within "
+                  f"{GOAL_POINTS} points, is {said}."]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
