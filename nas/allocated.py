@@ -174,7 +174,7 @@ def allocated(genes: ArrayLike, blocks: Blocks, whole_price: float, budgets: Seq
 
 
 def least(blocks: Blocks, whole_price: float) -> float:
-    """The least price that `allocated` can be asked for.
+    """The least price that `allocated` can be asked for, by what blocks gain alone; in a pipeline maybe below 0.
 
     Example:
         >>> least(Blocks((), (), np.zeros((1, 2)), np.asarray([[-1.0, 0.0]])), 4.0)
@@ -197,6 +197,9 @@ def raised(
         price: genes `[P, D]` to costs `[P]` or `[P, M]`; all of them are held.
         tolerance: by which share a price may rise, for rounding.
 
+    Raises:
+        InputError: a price of the network that is not finite.
+
     Example:
         >>> from search_spaces.spaces import tiny
         >>> space = tiny.space(bits="w4/8a2/8")
@@ -211,6 +214,8 @@ def raised(
             options = np.argsort(space.decisions[place].values)[::-1]
             tried = np.stack([row, *(_changed(row, [place], [option]) for option in options)])
             prices = np.asarray(price(tried), np.float64).reshape(len(tried), -1)
+            if not np.isfinite(prices[0]).all():
+                raise InputError(f"the price of the network is {prices[0].tolist()}: give one that fits the device")
             same = (prices[1:] <= prices[0] * (1 + tolerance)).all(1)
             row = tried[1 + int(np.argmax(same))]  # the value it has is among them
     return row

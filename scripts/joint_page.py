@@ -26,14 +26,13 @@ def hypervolume(rows: list[dict[str, float]], worst_s: float) -> float:
     return round(pareto.hypervolume(points, [WORST_ERROR, np.log10(worst_s)]), 9)
 
 
-def table(kept: Mapping[str, Any], seeds: list[int]) -> str:
+def table(kept: Mapping[str, Any], seeds: list[int], worst_s: Mapping[str, float]) -> str:
     """Hypervolumes, and what was chosen, in Markdown."""
     lines = ["| device | joint | architecture, then compressed | difference | better in |", "|---|---|---|---|---|"]
     chosen = ["| device | way | bits of weights | bits of activations | density |", "|---|---|---|---|---|"]
     for device in DEVICES:
         of = {way: [kept[f"{seed}/{device}/{way}"]["networks"] for seed in seeds] for way in WAYS}
-        worst = max(row["latency_s"] for every in of.values() for rows in every for row in rows)
-        joint, after = ([hypervolume(rows, worst) for rows in of[way]] for way in WAYS)
+        joint, after = ([hypervolume(rows, worst_s[device]) for rows in of[way]] for way in WAYS)
         apart = [a - b for a, b in zip(joint, after, strict=True)]
         better = f"{sum(each > 0 for each in apart)} of {len(apart)}"
         lines.append(f"| {device} | {cell(joint, 2)} | {cell(after, 2)} | {cell(apart, 2)} | {better} |")
@@ -50,6 +49,7 @@ def table(kept: Mapping[str, Any], seeds: list[int]) -> str:
 def picture(kept: Mapping[str, Any], seeds: list[int]) -> Any:
     """Trained networks of all seeds, one panel for each device."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     figure, axes = plt.subplots(1, len(DEVICES), figsize=(9, 3.6), sharey=True)
     for axis, device in zip(axes, DEVICES, strict=True):
@@ -59,6 +59,9 @@ def picture(kept: Mapping[str, Any], seeds: list[int]) -> Any:
             label = {"joint": "all at once", "after": "architecture, then compressed"}[way]
             axis.scatter(x, y, s=24, color=colour, marker=marker, label=label)
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(ScalarFormatter())
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_title(device)
         axis.set_xlabel("predicted latency, µs")
     axes[0].set_ylabel("test error, %")

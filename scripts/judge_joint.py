@@ -2,7 +2,7 @@
 
     python scripts/judge_joint.py [--seeds 0,1,2] [--evaluations N] [--epochs N] [--out FOLDER]
 
-Both have the same images, epochs of shared weights, evaluations of networks, and final trainings:
+Both have the same images, epochs of shared weights, most evaluations of networks, and final trainings:
 
     joint   shared weights are trained, in the last fifth of the epochs with bits and densities (`compress_last`);
             evolution with a predictor searches all of it by error and latency
@@ -17,11 +17,14 @@ fewer than 8 bits gain nothing, and a streaming FPGA, where they gain most. Netw
 the bits and channels that cost nothing (`nas.allocated.raised`), trained from scratch, with rounding, and judged on all
 test images.
 
-Printed are hypervolumes of these networks in percent of error times decades of latency, below 40 % and the largest
-latency of either way on the device, means with half their 95 % intervals over seeds; and which bits and densities were
-chosen. Results go to `FOLDER/joint.json` after every network, shared weights to `runs/joint`, so that a run that was
-stopped goes on; processes with different seeds may share them. A quarter of an hour for a seed, on one core. Needs the
-whole of Fashion-MNIST (`flynas data fashion_mnist` says how).
+Two differences besides: the weights by which `after` measures few bits have not seen rounding, as those of a search of
+architectures have not; and prices of a pipeline do not add up over blocks, as the integer program takes them to.
+
+Printed are hypervolumes of these networks in percent of error times decades of latency, below 40 % and the latency of
+the largest network of the space in 8 bits, means with half their 95 % intervals over seeds; and the bits and densities
+of the networks that were trained. Results go to `FOLDER/joint.json` after every network, shared weights to
+`runs/joint`, so that a run that was stopped goes on; processes with different seeds may share them. Ten minutes for a
+seed, on one core. Needs the whole of Fashion-MNIST (`flynas data fashion_mnist` says how).
 """
 
 from __future__ import annotations
@@ -116,7 +119,7 @@ def shared(space: SearchSpace, name: str, splits: Splits, settings: Settings, se
     judge = supernet.evaluator(space, data=splits, epochs=settings.epochs, calibration=500)
     key = jax.random.key(seed)
     state = judge.init(key)
-    file = kept / f"{name}_{seed}_{settings.train}_{settings.epochs}.npz"
+    file = kept / f"{name}_{seed}_{settings.train}_{settings.validation}_{settings.epochs}.npz"
     if file.is_file():
         with np.load(file) as found:
             state = tree_from(state, dict(found))
@@ -234,19 +237,21 @@ def trained(joint: SearchSpace, genes: np.ndarray, splits: Splits, settings: Set
 
 
 class Kept:
-    """Results by `seed/device/way`, on the disk after every change."""
+    """Results by `seed/device/way`, on the disk after every change; this process changes those of `seeds`."""
 
-    def __init__(self, file: Path, settings: Settings):
+    def __init__(self, file: Path, settings: Settings, seeds: list[int]):
         self.file, self.settings = file, settings
         found = json.loads(file.read_text()) if file.is_file() else {"settings": settings._asdict(), "rows": {}}
         if found["settings"] != settings._asdict():
             raise InputError(f"{file} holds results of {found['settings']}: give the same, or another --out")
         self.rows: dict[str, Any] = found["rows"]
+        self.seeds = [str(seed) for seed in seeds]
 
     def save(self) -> None:
         """Write all of it, beside what another process with other seeds has written."""
         if self.file.is_file():
-            self.rows = {**json.loads(self.file.read_text())["rows"], **self.rows}
+            own = {name: row for name, row in self.rows.items() if name.partition("/")[0] in self.seeds}
+            self.rows = {**json.loads(self.file.read_text())["rows"], **own}
         lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in self.rows.items())
         text = f'{{"settings": {json.dumps(self.settings._asdict())},\n"rows": {{\n{lines}\n}}}}\n'
         with disk.explained(self.file.parent):
@@ -310,12 +315,16 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     asked = parser.parse_args()
     settings = Settings(*(getattr(asked, name) for name in Settings._fields))
-    kept, seeds = Kept(asked.out / "joint.json", settings), [int(seed) for seed in asked.seeds.split(",")]
+    seeds = [int(seed) for seed in asked.seeds.split(",")]
+    kept = Kept(asked.out / "joint.json", settings, seeds)
     prepare(1)
     for seed in seeds:
         if not kept.complete(seed):
             do(seed, kept, asked.scratch)
-    print(table(kept.rows, seeds))
+    joint = spaces()[1]
+    largest = np.asarray(joint.cardinality - 1)[None]
+    worst_s = {device: float(Objective(joint, device).price(largest).costs["latency_s"][0]) for device in DEVICES}
+    print(table(kept.rows, seeds, worst_s))
     image = io.BytesIO()
     picture(kept.rows, seeds).savefig(image, format="png", dpi=150, bbox_inches="tight")
     disk.replace(asked.out / "joint.png", image.getvalue())

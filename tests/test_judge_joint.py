@@ -42,14 +42,18 @@ def test_networks_are_taken_evenly_from_the_front(judge):
 
 def test_processes_share_a_folder_and_other_settings_are_refused(judge, tmp_path):
     file, settings = tmp_path / "joint.json", judge.Settings()
-    first, second = judge.Kept(file, settings), judge.Kept(file, settings)
+    started = judge.Kept(file, settings, [1, 2])
+    started.rows |= {f"{seed}/pixel_1/joint": {"networks": [{}]} for seed in (1, 2)}
+    started.save()
+    first, second = (judge.Kept(file, settings, [seed]) for seed in (1, 2))  # both know of both
     for kept, seed in ((first, 1), (second, 2)):
-        kept.rows[f"{seed}/pixel_1/joint"] = {"networks": [{"error_percent": 1.0}]}
+        kept.rows[f"{seed}/pixel_1/joint"] = {"networks": [{"error_percent": float(seed)}]}
         kept.save()
-    assert set(judge.Kept(file, settings).rows) == {"1/pixel_1/joint", "2/pixel_1/joint"}
-    assert not judge.Kept(file, settings).complete(1), "one of four"
+    found = judge.Kept(file, settings, [1])
+    assert [found.rows[f"{seed}/pixel_1/joint"]["networks"][0]["error_percent"] for seed in (1, 2)] == [1.0, 2.0]
+    assert not found.complete(1), "one of four"
     with pytest.raises(InputError, match="give the same, or another --out"):
-        judge.Kept(file, settings._replace(epochs=1))
+        judge.Kept(file, settings._replace(epochs=1), [1])
 
 
 def test_the_page_compares_seed_by_seed(judge):
@@ -62,6 +66,6 @@ def test_the_page_compares_seed_by_seed(judge):
         f"{seed}/{device}/{way}": row(errors[way][seed])
         for seed in (0, 1) for device in judge.DEVICES for way in judge.WAYS
     }  # fmt: skip
-    lines = judge.table(rows, [0, 1]).splitlines()
+    lines = judge.table(rows, [0, 1], dict.fromkeys(judge.DEVICES, 1e-2)).splitlines()
     assert lines[2].startswith("| pixel_1 | 19.00") and lines[2].endswith("| 1 of 2 |")
     assert judge.picture(rows, [0, 1]).axes[0].get_title() == "pixel_1"

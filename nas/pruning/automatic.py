@@ -115,13 +115,14 @@ def prune_automatically(
         search: the interval, the evaluations, the objective.
         criterion: which filters go first: `Angle` or `Distance`, of filters or of interactions; or any other that
             serves channels.
-        ratios: shares that are given and not searched: one for all, or by the name of the layer (others stay whole).
+        ratios: shares that are given and not searched: one for all that the criterion sees, or by the name of the layer
+            (others stay whole).
         tune_from: see `between`.
         report: is given the decision of every layer.
 
     Raises:
         InputError: as of `nas.pruning.rounded.prunable`, images that do not fit, shares out of range or that leave a
-            layer empty, an unknown layer, a criterion that sees none of them.
+            layer empty, an unknown layer, a criterion that sees none of them or not one that is named.
 
     Example:
         >>> from search_spaces.network import fresh
@@ -145,9 +146,17 @@ def prune_automatically(
     score_key, tune_key, last_key = jax.random.split(key, 3)
     variables = completed(space, variables, data.images[:EVALUATION_BATCH], data.mean, data.std)
     first_key = jax.random.fold_in(score_key, len(found))
-    if all(score is None for score in scores_in(space, found, criterion, variables, data, key=first_key)):
+    scores = scores_in(space, found, criterion, variables, data, key=first_key)
+    unseen = [target.name for target, score in zip(found, scores, strict=True) if score is None]
+    if len(unseen) == len(found):
         raise InputError(f"criterion {criterion.kind} sees none of the layers that can be pruned: give another one, or "
                          "bits to their weights")  # fmt: skip
+    for name in unseen:
+        if isinstance(ratios, Mapping) and ratios.get(name, 0.0) > 0:
+            raise InputError(
+                f"criterion {criterion.kind} does not see {name}, ratio {ratios[name]}: leave it out, give another "
+                "criterion, or bits to its weights"
+            )
     chosen = [np.ones(target.structure.decisions, bool) for target in found]
     layers = []
     for place, target in enumerate(found):

@@ -113,3 +113,8 @@ def test_the_order_of_values_does_not_matter():
     space = tiny.space(bits="w8/2a8")
     found = space.decode(raised(space, np.ones(space.num_decisions, np.int32), lambda rows: np.zeros(len(rows))))
     assert found["stages/0/0/weight_bits"] == 8
+
+
+def test_a_network_without_a_price_is_not_changed_silently():
+    with pytest.raises(InputError, match="the price of the network is .*inf"):
+        raised(SPACE, whole(0), lambda rows: np.full(len(rows), np.inf))

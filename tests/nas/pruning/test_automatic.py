@@ -13,10 +13,13 @@ from nas.pruning.automatic import prune_automatically
 from nas.pruning.ratio_search import RatioSearch
 from nas.pruning.rounded import size_bytes
 from nas.training import standalone
+from nas.training.recipe import Recipe
 from nas.training.standalone import Images
 from search_spaces.blocks.classifier import Classifier
 from search_spaces.blocks.conv_norm import ConvNorm
+from search_spaces.network import fresh
 from search_spaces.precision import Scheme, with_bits
+from search_spaces.spaces import tiny
 from search_spaces.sparsity.distance import Distance
 from search_spaces.sparsity.random import Random
 
@@ -119,3 +122,13 @@ def test_a_criterion_that_sees_nothing_is_named(network, given, lively):
     space = with_bits(network(ConvNorm(), (8, 16), Classifier()), "w32a2", 32, DOREFA)
     with pytest.raises(InputError, match="criterion angle sees none of the layers"):
         prune_automatically(space, **given)
+
+
+def test_a_share_of_a_layer_that_the_criterion_does_not_see_is_an_error():
+    space = tiny.space(bits="w4/32a8", first_last_bits=32).freeze([0, 0, 0, 1, 0, 0, 0, 0, 0])
+    data = Images(np.zeros((8, 8, 8, 1), np.uint8), np.zeros(8, np.int32), np.zeros(1), np.ones(1))
+    still, keys = Recipe(epochs=0, batch=8), jax.random.split(jax.random.key(0))
+    with pytest.raises(InputError, match="criterion angle does not see head/conv, ratio 0.25: leave it out"):
+        prune_automatically(
+            space, fresh(space, keys[0]), data, data, between=still, last=still, key=keys[1], ratios={"head/conv": 0.25}
+        )
