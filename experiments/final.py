@@ -118,8 +118,9 @@ def report_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         found = report["reduce_and_scale"]
         written, estimated = (shown("weight_bytes", found[name]) for name in ("bytes", "estimated_bytes"))
         rows.append(("ternary layers, stored", f"{written}, estimated {estimated}"))
-        products = f"{found['multiplications']:,} of {found['macs']:,} multiplications"
-        rows.append(("by reduce and scale", f"{products}, {found['integer_additions']:,} integer additions"))
+        if found["macs"]:
+            products = f"{found['multiplications']:,} of {found['macs']:,} multiplications"
+            rows.append(("by reduce and scale", f"{products}, {found['integer_additions']:,} integer additions"))
     return rows
 
 

@@ -23,6 +23,8 @@ from search_spaces.network import exact_form, module_name
 from search_spaces.precision import has_bits, in_format
 from search_spaces.space import SearchSpace
 
+MOST_ACT_BITS = 8  # of activations that are added as integers
+
 
 class Ternary(NamedTuple):
     """A layer that cost models take for ternary.
@@ -91,8 +93,9 @@ def reduced_and_scaled(space: SearchSpace, variables: Any) -> tuple[dict[str, An
     Nothing where there are none. `bytes` are those that `search_spaces.arithmetic.ras_codec` writes, scales apart, of
     which `overhead_bytes` are code table, headers and filling; `estimated_bytes` those that cost models count, of the
     densities of the space, and `entropy_bytes` the same formula for the zeros that there are. `multiplications` and
-    `integer_additions` are those of all these layers for one image, in the place of `macs`. By layer: `density`, the
-    share of weights that are not 0, and `estimated_density`, what cost models count.
+    `integer_additions` are those for one image, in the place of `macs`, of the layers that run so, which have activations
+    of at most 8 bits. By layer: `density`, the share of weights that are not 0, and `estimated_density`, what cost models
+    count.
 
     Raises:
         RuntimeError: what was written is not what is read back.
@@ -115,11 +118,18 @@ def reduced_and_scaled(space: SearchSpace, variables: Any) -> tuple[dict[str, An
     kept = [(each.path, each.layer, each.signs) for each in found if each.signs is not None]
     if not kept:
         return {}, notes
+    notes += [
+        f"{path} is stored as reduce and scale stores it and has activations of {layer.act_bits} bits, of which it runs "
+        f"at most {MOST_ACT_BITS}"
+        for path, layer, _ in kept
+        if layer.act_bits > MOST_ACT_BITS
+    ]
+    run = [(layer, each) for _, layer, each in kept if layer.act_bits <= MOST_ACT_BITS]
     signs = [each for _, _, each in kept]
     written = ras_codec.encode(signs)
     if not all(map(np.array_equal, signs, ras_codec.decode(written))):
         raise RuntimeError("the ternary weights that were written are not those that are read back")
-    counts = [operations(each, layer.out_h * layer.out_w) for _, layer, each in kept]
+    counts = [operations(each, layer.out_h * layer.out_w) for layer, each in run]
     shares = [float(np.count_nonzero(each) / each.size) for each in signs]
     report = {
         "bytes": len(written),
@@ -128,7 +138,7 @@ def reduced_and_scaled(space: SearchSpace, variables: Any) -> tuple[dict[str, An
         "entropy_bytes": sum(float(ternary_bits(e.size, d)) for e, d in zip(signs, shares, strict=True)) / 8,
         "weights": sum(each.size for each in signs),
         "nonzeros": sum(int(np.count_nonzero(each)) for each in signs),
-        "macs": sum(layer.macs for _, layer, _ in kept),
+        "macs": sum(layer.macs for layer, _ in run),
         "multiplications": sum(each.multiplications for each in counts),
         "integer_additions": sum(each.integer_additions for each in counts),
         "layers": {

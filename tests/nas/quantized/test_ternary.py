@@ -98,3 +98,9 @@ def test_the_report_of_an_export_has_bytes_as_written_beside_the_estimate(tmp_pa
     assert json.loads((tmp_path / "model" / "report.json").read_text())["reduce_and_scale"] == found
     assert found["bytes"] > found["overhead_bytes"] > 256 and found["estimated_bytes"] < found["weights"] / 4
     assert found["multiplications"] < found["macs"]
+
+
+def test_activations_that_are_no_integers_are_stored_so_and_not_run():
+    report, notes = reduced_and_scaled(*_network(bits="w2a32", first_last_bits=32))
+    assert report["bytes"] > 0 and report["macs"] == report["multiplications"] == report["integer_additions"] == 0
+    assert "stages_0_0/expand is stored as reduce and scale stores it and has activations of 32 bits" in notes[0]
