@@ -93,9 +93,9 @@ def reduced_and_scaled(space: SearchSpace, variables: Any) -> tuple[dict[str, An
     Nothing where there are none. `bytes` are those that `search_spaces.arithmetic.ras_codec` writes, scales apart, of
     which `overhead_bytes` are code table, headers and filling; `estimated_bytes` those that cost models count, of the
     densities of the space, and `entropy_bytes` the same formula for the zeros that there are. `multiplications` and
-    `integer_additions` are those for one image, in the place of `macs`, of the layers that run so, which have activations
-    of at most 8 bits. By layer: `density`, the share of weights that are not 0, and `estimated_density`, what cost models
-    count.
+    `integer_additions` are those for one image, in the place of `macs`, of the layers that run so, which have
+    activations of at most 8 bits. By layer: `density`, the share of weights that are not 0, and `estimated_density`,
+    what cost models count.
 
     Raises:
         RuntimeError: what was written is not what is read back.
@@ -119,8 +119,8 @@ def reduced_and_scaled(space: SearchSpace, variables: Any) -> tuple[dict[str, An
     if not kept:
         return {}, notes
     notes += [
-        f"{path} is stored as reduce and scale stores it and has activations of {layer.act_bits} bits, of which it runs "
-        f"at most {MOST_ACT_BITS}"
+        f"{path} is stored as reduce and scale stores it and has activations of {layer.act_bits} bits, of which it "
+        f"runs at most {MOST_ACT_BITS}"
         for path, layer, _ in kept
         if layer.act_bits > MOST_ACT_BITS
     ]
