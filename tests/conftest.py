@@ -66,6 +66,16 @@ def pytest_unconfigure():
         shutil.rmtree(_made, ignore_errors=True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_searches():
+    """Searches of a few steps, whose programs need none of the optimisation that those of hundreds get."""
+    from hw_models import programs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(programs, "SOON", programs.QUICK)
+        yield
+
+
 @pytest.fixture(scope="module")
 def scripts_by_name():
     """Modules of `scripts`, which is no package, can be imported by their names."""
