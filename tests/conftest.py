@@ -18,6 +18,8 @@ QUICK = (
     "--xla_cpu_parallel_codegen_split_count=1",
 )
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *QUICK]).strip()
+# Nobody reads which lines of Python an instruction came from, and to record them takes a tenth of the time.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 # Commands and workers compile the same programs again and again: the first to do so keeps them for the others. Small
 # ones as well: a command has a hundred of them.
@@ -43,6 +45,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in LONG)
 
 
+def pytest_collection_finish(session):
+    """What was imported stays: to look through it for garbage again and again takes a quarter of a second each time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
+
+
 def pytest_runtest_teardown(item, nextitem):
     """Forget the programs of a file after its last test: all of them together take gigabytes; examples take little."""
     last = nextitem is None or nextitem.path != item.path
@@ -55,6 +64,16 @@ def pytest_unconfigure():
     """Remove the compiled programs of this run."""
     if _made:
         shutil.rmtree(_made, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_searches():
+    """Searches of a few steps, whose programs need none of the optimisation that those of hundreds get."""
+    from hw_models import programs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(programs, "SOON", programs.QUICK)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,10 @@ what is not a number last.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -40,13 +42,7 @@ def kept(structure: Structure, scores: Array, density: Any) -> Array:
         raise InputError(f"scores of shape {scores.shape} do not fit structure {structure.kind} of weights "
                          f"{structure.shape}: give {structure.decisions}")  # fmt: skip
     check_share("density", density)
-    if structure.kind == "n_m":
-        return n_m_mask(scores, _rounded_up(N_M_CHANNELS, density), N_M_CHANNELS)
-    if structure.kind in SLICES:
-        return _neighbours(scores.ravel(), _rounded_up(structure.count, density)).reshape(scores.shape)
-    if structure.kind == "split":
-        scores = lax.cummin(scores)  # nothing is worth more than what lies inside it
-    return _largest(scores.ravel(), structure.sizes.ravel(), density).reshape(scores.shape)
+    return _kept(structure, scores, density)
 
 
 def kept_overall(structures: Sequence[Structure], scores: Sequence[Array], density: Any) -> list[Array]:
@@ -69,19 +65,7 @@ def kept_overall(structures: Sequence[Structure], scores: Sequence[Array], densi
     if any(structure.kind == "n_m" for structure in structures):
         raise InputError("structure n_m cannot share a density over layers: give each layer its own")
     check_share("density", density)
-    worth = [
-        lax.cummin(score) if each.kind == "split" else score for each, score in zip(structures, scores, strict=True)
-    ]
-    sizes = [structure.sizes.ravel() for structure in structures]
-    whole_mask = _largest(jnp.concatenate([score.ravel() for score in worth]), jnp.concatenate(sizes), density)
-    masks, start = [], 0
-    for structure, score in zip(structures, worth, strict=True):
-        mask = whole_mask[start : start + structure.count].reshape(structure.decisions)
-        if structure.kind != "layer":
-            mask |= (_places(score.ravel()) == 0).reshape(structure.decisions)
-        masks.append(closed(structure, mask))
-        start += structure.count
-    return masks
+    return _kept_overall(tuple(structures), list(scores), density)
 
 
 def closed(structure: Structure, mask: Array) -> Array:
@@ -156,6 +140,36 @@ def check_share(name: str, value: Any) -> None:
     """
     if isinstance(value, int | float):
         check_range(name, value, 0, 1)
+
+
+@partial(jax.jit, static_argnums=0)
+def _kept(structure: Structure, scores: Array, density: Any) -> Array:
+    """`kept` of what was checked."""
+    if structure.kind == "n_m":
+        return n_m_mask(scores, _rounded_up(N_M_CHANNELS, density), N_M_CHANNELS)
+    if structure.kind in SLICES:
+        return _neighbours(scores.ravel(), _rounded_up(structure.count, density)).reshape(scores.shape)
+    if structure.kind == "split":
+        scores = lax.cummin(scores)  # nothing is worth more than what lies inside it
+    return _largest(scores.ravel(), structure.sizes.ravel(), density).reshape(scores.shape)
+
+
+@partial(jax.jit, static_argnums=0)
+def _kept_overall(structures: tuple[Structure, ...], scores: list[Array], density: Any) -> list[Array]:
+    """`kept_overall` of what was checked."""
+    worth = [
+        lax.cummin(score) if each.kind == "split" else score for each, score in zip(structures, scores, strict=True)
+    ]
+    sizes = [structure.sizes.ravel() for structure in structures]
+    whole_mask = _largest(jnp.concatenate([score.ravel() for score in worth]), jnp.concatenate(sizes), density)
+    masks, start = [], 0
+    for structure, score in zip(structures, worth, strict=True):
+        mask = whole_mask[start : start + structure.count].reshape(structure.decisions)
+        if structure.kind != "layer":
+            mask |= (_places(score.ravel()) == 0).reshape(structure.decisions)
+        masks.append(closed(structure, mask))
+        start += structure.count
+    return masks
 
 
 def _places(scores: Array) -> Array:

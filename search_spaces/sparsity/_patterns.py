@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from hw_models.discover import unknown
@@ -126,7 +127,14 @@ class Structure:
     @property
     def sizes(self) -> Array:
         """Weights of each structure, int32 `D`."""
-        return self.summed(jnp.ones(self.shape, jnp.int32))
+        if self.kind == "split":
+            inside = math.prod(self.shape) // 2 ** np.arange(self.levels)[::-1]
+            return jnp.asarray(np.diff(inside, prepend=0), jnp.int32)
+        if self.kind == "block":
+            rows, columns = (np.minimum(BLOCK, length - np.arange(0, length, BLOCK)) for length in self._full[2::2])
+            sizes = np.broadcast_to(rows[:, None, None] * columns, self._reduced)
+            return jnp.asarray(sizes.reshape(self.decisions), jnp.int32)
+        return jnp.full(self.decisions, math.prod(self.shape) // self.count, jnp.int32)
 
     @property
     def _full(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hw_models.errors import InputError
+from hw_models.programs import for_few_runs
 from nas.loop import search
 from nas.run import same
 from nas.store import load
@@ -16,6 +17,7 @@ from nas.types import Quality, bound
 
 SPACE = ToySpace()
 ALONE = toy_objective(SPACE, ("error",))
+NINE = bound(successive_halving.strategy(SPACE, population=9), ALONE)._replace(bind=None)  # compiled once for all tests
 
 
 def _trainable(asked=None):
@@ -37,8 +39,7 @@ def _trainable(asked=None):
 
 def test_short_trainings_are_recorded_as_such_and_never_win():
     asked = Counter()
-    plan = successive_halving.strategy(SPACE, population=9)
-    run = search(SPACE, plan, _trainable(asked), ALONE, steps=12, key=jax.random.key(0))
+    run = search(SPACE, NINE, _trainable(asked), ALONE, steps=12, key=jax.random.key(0))
     shares = Counter(round(record.get("training_share", 1.0), 3) for record in run.records)
     assert set(shares) == {0.111, 0.333, 1.0}
     assert shares[0.111] > 2 * shares[0.333] > 2 * shares[1.0] > 0
@@ -48,8 +49,7 @@ def test_short_trainings_are_recorded_as_such_and_never_win():
 
 
 def test_the_best_third_is_promoted():
-    plan = successive_halving.strategy(SPACE, population=9)
-    run = search(SPACE, plan, _trainable(), ALONE, steps=2, key=jax.random.key(0))
+    run = search(SPACE, NINE, _trainable(), ALONE, steps=2, key=jax.random.key(0))
     first = sorted((r for r in run.records if r["step"] == 0), key=lambda r: r["objectives"]["error"])
     second = [r for r in run.records if r["step"] == 1 and r["training_share"] > 0.3]
     assert [r["genes"] for r in second] == [r["genes"] for r in first[:3]]
@@ -57,8 +57,7 @@ def test_the_best_third_is_promoted():
 
 def test_a_continued_search_equals_one_that_was_not_interrupted(tmp_path):
     def run(steps, out):
-        plan = successive_halving.strategy(SPACE, population=6)
-        return search(SPACE, plan, _trainable(), ALONE, steps=steps, key=jax.random.key(3), out=out, snapshot_s=0)
+        return search(SPACE, NINE, _trainable(), ALONE, steps=steps, key=jax.random.key(3), out=out, snapshot_s=0)
 
     run(3, tmp_path / "parts")
     assert same(run(7, tmp_path / "parts"), run(7, tmp_path / "whole"))
@@ -67,13 +66,12 @@ def test_a_continued_search_equals_one_that_was_not_interrupted(tmp_path):
 
 def test_it_finds_more_than_random_search_for_the_same_training():
     lowest = {"halving": [], "random": []}
+    other = bound(random_search.strategy(SPACE, population=10), ALONE)._replace(bind=None)
     for seed in range(5):
         key = jax.random.key(seed)
-        plan = successive_halving.strategy(SPACE, population=9)
-        run = search(SPACE, plan, _trainable(), ALONE, steps=30, key=key)
+        run = search(SPACE, NINE, _trainable(), ALONE, steps=30, key=key)
         spent = sum(record.get("training_share", 1.0) for record in run.records)
         lowest["halving"].append(min(r["objectives"]["error"] for r in run.records if r["status"] in ("ok", "cached")))
-        other = random_search.strategy(SPACE, population=10)
         run = search(SPACE, other, _trainable(), ALONE, steps=max(1, int(spent // 10)), key=key)
         lowest["random"].append(min(r["objectives"]["error"] for r in run.records))
     assert np.mean(lowest["halving"]) < np.mean(lowest["random"])
@@ -87,27 +85,28 @@ def test_evaluators_without_trainings_are_refused():
 
 
 def test_the_answer_holds_the_best_full_trainings():
-    plan = bound(successive_halving.strategy(SPACE, population=9), ALONE)
-    state, full = plan.init(jax.random.key(0)), {}
+    ask, tell, error_of = for_few_runs(NINE.ask), for_few_runs(NINE.tell), jax.jit(jax.vmap(toy_error))
+    state, full = for_few_runs(NINE.init)(jax.random.key(0)), {}
     for t in range(15):
-        state, proposal = plan.ask(jax.random.key(t), state)
-        error = jax.vmap(toy_error)(proposal.genes)
-        state = plan.tell(state, proposal, ALONE.feedback(error, ALONE.price(proposal.genes), np.ones(9, bool)))
+        state, proposal = ask(jax.random.key(t), state)
+        error = error_of(proposal.genes)
+        state = tell(state, proposal, ALONE.feedback(error, ALONE.price(proposal.genes), np.ones(9, bool)))
         done = np.asarray(proposal.share) == 1
         full |= {
             tuple(row): float(e) for row, e in zip(np.asarray(proposal.genes)[done].tolist(), error[done], strict=True)
         }
     best = sorted(full, key=full.get)[:9]
-    assert [tuple(row) for row in np.asarray(plan.final(state)).tolist()][: len(best)] == best
+    assert [tuple(row) for row in np.asarray(NINE.final(state)).tolist()][: len(best)] == best
 
 
 def test_no_place_is_given_away_while_its_network_is_promoted():
     space = ToySpace(decisions=8)
     goal = toy_objective(space, ("error",))
     plan = bound(successive_halving.strategy(space, population=256), goal)
-    ask, tell, state = jax.jit(plan.ask), jax.jit(plan.tell), plan.init(jax.random.key(0))
+    ask, tell, error_of = for_few_runs(plan.ask), for_few_runs(plan.tell), jax.jit(jax.vmap(toy_error))
+    state = for_few_runs(plan.init)(jax.random.key(0))
     for t in range(14):  # more than the ring of 1,024 holds
         state, proposal = ask(jax.random.key(t), state)
         assert len(set(np.asarray(proposal.aux.place).tolist())) == 256, f"a place twice at step {t}"
-        error = jax.vmap(toy_error)(proposal.genes)
+        error = error_of(proposal.genes)
         state = tell(state, proposal, goal.feedback(error, goal.price(proposal.genes), np.ones(256, bool)))

@@ -1,6 +1,7 @@
 """Structures against loops over weights: who shares a decision, of what shape, and how devices name the zeros."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,15 @@ EVERY = list(structures())
 
 
 def _weights(structure, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=structure.shape), jnp.float32)
+    return np.random.default_rng(seed).normal(size=structure.shape).astype(np.float32)
+
+
+@partial(jax.jit, static_argnums=0)
+def _seen(structure, w):
+    """Who owns each weight, sums, sizes and rows where there are any, in one program."""
+    number = jnp.arange(structure.count).reshape(structure.decisions)
+    rows = None if structure.kind in ("split", "block") else structure.rows(w)
+    return structure.expand(number), structure.summed(w), structure.sizes, rows
 
 
 DECISIONS = {
@@ -57,34 +66,34 @@ def test_shapes_of_structure_parameters_are_those_of_the_dissertation(kind):
 def test_every_weight_is_in_one_structure_and_sums_are_those_of_its_weights(structure):
     """Each structure in turn, so that a wrong axis shows; `summed` is the transpose of `expand`."""
     w = _weights(structure)
-    number = jnp.arange(structure.count).reshape(structure.decisions)
-    owner = np.asarray(structure.expand(number))
+    owner, sums, sizes, found = jax.tree.map(np.asarray, _seen(structure, w))
     assert owner.shape == structure.shape
-    expected = np.bincount(owner.ravel(), np.asarray(w, np.float64).ravel(), structure.count)
-    np.testing.assert_allclose(np.asarray(structure.summed(w)).ravel(), expected, atol=1e-4)
-    np.testing.assert_array_equal(np.asarray(structure.sizes).ravel(), np.bincount(owner.ravel()))
+    expected = np.bincount(owner.ravel(), w.ravel(), structure.count)
+    np.testing.assert_allclose(sums.ravel(), expected, atol=1e-4)
+    np.testing.assert_array_equal(sizes.ravel(), np.bincount(owner.ravel()))
     if structure.kind not in ("split", "block"):
-        rows = [np.asarray(w)[owner == each] for each in range(structure.count)]
-        np.testing.assert_array_equal(np.sort(structure.rows(w)), np.sort(rows))
+        rows = [w[owner == each] for each in range(structure.count)]
+        np.testing.assert_array_equal(np.sort(found), np.sort(rows))
     else:
         with pytest.raises(InputError, match=f"structure {structure.kind} has no rows"):
             structure.rows(w)
 
 
 def test_blocks_are_four_by_four_at_one_tap_and_smaller_at_the_border():
-    owner = Structure("block", (1, 1, 6, 8)).expand(jnp.arange(4).reshape(1, 1, 2, 2))[0, 0]
+    owner = jax.jit(Structure("block", (1, 1, 6, 8)).expand)(np.arange(4).reshape(1, 1, 2, 2))[0, 0]
     assert owner.tolist() == [[0] * 4 + [1] * 4] * 4 + [[2] * 4 + [3] * 4] * 2
     assert Structure("block", (6, 8)).sizes.tolist() == [[16, 16], [8, 8]]
     # a block never reaches over two groups
-    grouped = Structure("block", (1, 1, 4, 12), groups=2).expand(jnp.arange(4).reshape(1, 1, 1, 4))
-    assert grouped[0, 0, 0].tolist() == [0] * 4 + [1] * 2 + [2] * 4 + [3] * 2
+    grouped = jax.jit(Structure("block", (1, 1, 4, 12), groups=2).expand)(np.arange(4).reshape(1, 1, 1, 4))
+    assert np.asarray(grouped)[0, 0, 0].tolist() == [0] * 4 + [1] * 2 + [2] * 4 + [3] * 2
 
 
 @pytest.mark.parametrize("shape", [(8, 16), (3, 3, 64, 32), (12, 8), (3, 5)])
 def test_a_split_keeps_the_diagonal_blocks_of_a_grouped_convolution(shape):
     structure = Structure("split", shape)
+    expand = jax.jit(structure.expand)
     for levels in range(structure.levels + 1):
-        mask = np.asarray(structure.expand(jnp.arange(structure.levels) < levels))
+        mask = np.asarray(expand(np.arange(structure.levels) < levels))
         groups = 2 ** (structure.levels - levels) if levels else 0
         expected = np.zeros(shape[-2:], bool)
         for group in range(groups):
@@ -113,15 +122,16 @@ def test_groups_share_the_mask_of_output_channels_and_heads_that_of_a_depthwise_
 )
 def test_multiplications_left_on_a_dense_engine(kind, dropped, macs):
     structure = Structure(kind, (2, 2, 3, 4))
-    mask = np.asarray(structure.expand(jnp.arange(structure.count).reshape(structure.decisions) >= dropped))
+    mask = np.asarray(structure.expand(np.arange(structure.count).reshape(structure.decisions) >= dropped))
     mask = np.random.default_rng(0).permuted(mask.ravel()).reshape(12, 4) if kind == "weight" else mask.reshape(12, 4)
     assert int(mask.any(1).sum() * mask.any(0).sum()) == macs
 
 
 def test_norms_and_their_gradient_at_zero():
     groups, w = Structure("output_channel", (2, 3)), jnp.asarray([[3.0, 0.0, 1.0], [-4.0, 0.0, 0.0]])
-    assert groups.norm(w, 1).tolist() == [[7.0, 0.0, 1.0]] and groups.norm(w, 2).tolist() == [[5.0, 0.0, 1.0]]
-    gradient = jax.grad(lambda w: groups.norm(w).sum())(w)
+    norm = jax.jit(groups.norm, static_argnums=1)
+    assert norm(w, 1).tolist() == [[7.0, 0.0, 1.0]] and norm(w, 2).tolist() == [[5.0, 0.0, 1.0]]
+    gradient = jax.jit(jax.grad(lambda w: groups.norm(w).sum()))(w)
     np.testing.assert_allclose(gradient, [[0.6, 0, 1], [-0.8, 0, 0]], rtol=1e-6)
 
 
