@@ -137,7 +137,8 @@ def searched(
 ) -> Searched:
     """The candidate of the lowest loss that is found in `initial + guided` evaluations, each of another candidate.
 
-    The first are evenly spread, both ends among them. Nothing is drawn: the same losses lead to the same candidates.
+    The first are evenly spread, both ends among them (one alone is the lowest). Nothing is drawn: the same losses lead
+    to the same candidates.
 
     Args:
         judge: a candidate to its loss, lower is better.

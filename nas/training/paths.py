@@ -70,7 +70,8 @@ def paths(space: SearchSpace, name: str, **options: Any) -> Paths:
     known = {key: entry for key, entry in inspect.signature(RULES[rule]).parameters.items() if key != "space"}
     for option in (*inside, *options):
         if option not in known:
-            raise unknown(f"option of paths {rule}", option, known)
+            named = rule if rule == bracketed(name, "paths")[0] else f"{rule}, which {AUTO} is here"
+            raise unknown(f"option of paths {named}", option, known)
     given = {key: typed(f"paths.{key}", text, annotation_of(known[key])) for key, text in inside.items()} | options
     for option, value in given.items():
         check(f"paths.{option}", value, annotation_of(known[option]))

@@ -150,3 +150,5 @@ def test_auto_depends_on_whether_there_is_something_to_compress():
     assert paths(tiny.space(bits="4"), "auto").describe["name"] == "uniform", "one number of bits decides nothing"
     with pytest.raises(InputError, match="decides no bits and no densities: use uniform"):
         paths(tiny.space(), "compress_last")
+    with pytest.raises(InputError, match="option of paths uniform, which auto is here 'full'"):
+        paths(tiny.space(), "auto[full=0.3]")
