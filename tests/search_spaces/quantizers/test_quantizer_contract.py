@@ -112,7 +112,8 @@ def test_32_bits_leave_numbers_alone_and_bits_can_be_mapped_over(name: str, sign
     rows, slopes = jax.tree.map(np.asarray, every(np.float32([*bits, 32])))
     assert (rows[-1] == X).all() and (slopes[-1] == 1).all() and quantizer(X, 32, learned, AXES) is X
     for width, row in zip(bits, rows, strict=False):
-        np.testing.assert_allclose(row, call(X, np.float32(width), learned), rtol=1e-6, atol=1e-6)
+        # two programs add up in another order; levels are a hundred times as far apart
+        np.testing.assert_allclose(row, call(X, np.float32(width), learned), rtol=2e-5, atol=5e-6)
 
 
 @pytest.mark.parametrize(("name", "signed"), CASES)
