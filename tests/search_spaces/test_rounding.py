@@ -35,6 +35,11 @@ def rounding_space(name: str, bits: str = "w2/4/32a4/8/32", **scheme):
     return with_bits(space, bits, scheme=Scheme(**scheme))
 
 
+def evaluation(network):
+    """Logits by stored statistics, in one program."""
+    return jax.jit(lambda variables, x: network.apply(variables, x, "eval"))
+
+
 @pytest.mark.parametrize("name", BLOCKS)
 def test_shared_weights_round_as_the_network_alone_does(name):
     space = rounding_space(name)
@@ -100,17 +105,20 @@ def test_gates_of_bits_mix_and_have_gradients():
 def test_ranges_are_stored_by_calibration_and_used_in_evaluation():
     space = with_bits(tiny.space().freeze([0] * 6), "w8a2", first_last=None)
     network, variables = Network(space), fresh(space, jax.random.key(0))
-    x = jax.random.uniform(jax.random.key(1), (8, 8, 8, 1), minval=-1, maxval=3)
-    _, made = network.apply(variables, x, "calibrate", mutable=["batch_stats"])
+    x = np.random.default_rng(1).uniform(-1, 3, (8, 8, 8, 1)).astype(np.float32)
+    watched = jax.jit(
+        lambda variables, x, mode: network.apply(variables, x, mode, mutable=["batch_stats"]), static_argnums=2
+    )
+    _, made = watched(variables, x, "calibrate")
     (stem,) = (part for name, part in made["batch_stats"].items() if name.startswith("stem"))
     found = stem["conv"]
     assert float(found["input_low"][0]) == pytest.approx(float(x.min()))
     assert float(found["input_high"][0]) == pytest.approx(float(x.max()))
     settled = {**variables, **made}
-    batch = network.apply(settled, x, "eval")
-    alone = jnp.concatenate([network.apply(settled, x[row : row + 1], "eval") for row in range(8)])
-    np.testing.assert_allclose(batch, alone, atol=1e-5)  # no image's answer depends on the others
-    _, moved = network.apply(settled, 2 * x, "train", mutable=["batch_stats"])
+    run = evaluation(network)
+    alone = np.concatenate([run(settled, x[row : row + 1]) for row in range(8)])
+    np.testing.assert_allclose(run(settled, x), alone, atol=1e-5)  # no image's answer depends on the others
+    _, moved = watched(settled, 2 * x, "train")
     (stem,) = (part for name, part in moved["batch_stats"].items() if name.startswith("stem"))
     high = float(stem["conv"]["input_high"][0])
     assert high == pytest.approx(float(0.9 * x.max() + 0.1 * 2 * x.max()), rel=1e-5)
@@ -121,17 +129,18 @@ def test_no_image_depends_on_others_whatever_rounds_activations(activations):
     bits = "w8a1" if activations == "xnor" else "w8a4"
     space = with_bits(tiny.space().freeze([0] * 6), bits, 32, Scheme(activations=activations))
     network, variables = Network(space), fresh(space, jax.random.key(0))
-    x = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
-    alone = jnp.concatenate([network.apply(variables, x[row : row + 1], "eval") for row in range(4)])
-    np.testing.assert_allclose(network.apply(variables, x, "eval"), alone, atol=1e-5)
+    run, x = evaluation(network), np.random.default_rng(1).normal(size=(4, 8, 8, 1)).astype(np.float32)
+    alone = np.concatenate([run(variables, x[row : row + 1]) for row in range(4)])
+    np.testing.assert_allclose(run(variables, x), alone, atol=1e-5)
 
 
 def test_32_bits_are_the_float_network():
     space = tiny.space().freeze([1] * 6)
     exact = with_bits(space, 32, first_last=32)
     variables = fresh(space, jax.random.key(0))
-    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 1))
-    np.testing.assert_array_equal(Network(exact).apply(variables, x), Network(space).apply(variables, x))
+    x = np.random.default_rng(1).normal(size=(2, 8, 8, 1)).astype(np.float32)
+    ours, theirs = (jax.jit(Network(each).apply)(variables, x) for each in (exact, space))
+    np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_float_network_can_be_inherited_from_a_supernet_with_bits():
@@ -141,8 +150,8 @@ def test_a_float_network_can_be_inherited_from_a_supernet_with_bits():
     frozen = space.freeze(genes)
     own = inherit(variables, space, genes)
     plain = without_bits(frozen)
-    x = jnp.ones((1, 8, 8, 1))
-    assert Network(plain).apply({"params": own["params"], "batch_stats": own["batch_stats"]}, x).shape == (1, 10)
+    x, given = np.ones((1, 8, 8, 1), np.float32), {"params": own["params"], "batch_stats": own["batch_stats"]}
+    assert jax.jit(Network(plain).apply)(given, x).shape == (1, 10)
 
 
 def test_fresh_weights_are_those_of_the_space_without_bits():
@@ -150,8 +159,7 @@ def test_fresh_weights_are_those_of_the_space_without_bits():
     ours, theirs = (net.init(jax.random.key(3)) for net in (plain, rounding))
     for slot, kinds in ours.items():
         for kind, part in kinds.items():
-            assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), part["params"],
-                                             theirs[slot][kind]["params"]))  # fmt: skip
+            jax.tree.map(np.testing.assert_array_equal, part["params"], theirs[slot][kind]["params"])
 
 
 def test_supernets_refuse_quantizers_that_learn_for_one_network():
@@ -163,7 +171,8 @@ def test_a_scheme_without_bits_changes_nothing():
     space = tiny.space().freeze([0] * 6)
     named = dataclasses.replace(space, scheme=Scheme())
     variables, x = fresh(space, jax.random.key(0)), jnp.ones((1, 8, 8, 1))
-    np.testing.assert_array_equal(Network(named).apply(variables, x), Network(space).apply(variables, x))
+    ours, theirs = (jax.jit(Network(each).apply)(variables, x) for each in (named, space))
+    np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("activations", ["xnor", "bnn", "noise", "dorefa"])
