@@ -35,8 +35,8 @@ def test_steps_of_gates_cost_an_evaluation_too(tmp_path):
 
 
 def test_a_strategy_that_repeats_itself_ends(tmp_path):
-    rows = curve("netadapt", {"population": 1}, 60, tmp_path)
-    assert 0 < len(rows) < 60
+    rows = curve("netadapt", {"population": 4}, 200, tmp_path)
+    assert 0 < len(rows) < 200
 
 
 def test_the_page_says_what_was_kept(tmp_path, capsys):
