@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from hw_models.errors import InputError
 from nas.exporters._graph import INPUT, Graph, Node, record
@@ -21,11 +23,14 @@ from nas.quantized.post_training import assembled, calibrated, check_images
 from search_spaces.network import exact_form, module_name
 from search_spaces.precision import FIELDS, Scheme, has_bits
 from search_spaces.quantizers._quantizer import EXACT_BITS
+from search_spaces.quantizers.affine import Affine
+from search_spaces.quantizers.gaussian import Gaussian
 from search_spaces.slots import Slot
 from search_spaces.space import SearchSpace
 
 LEAST, WIDEST = 2, 8  # bits of what integer kernels multiply
-EXACT = Scheme()  # what integers are the same as: symmetric weights by channel, affine activations
+EXACT = Scheme()  # what integers are the same as: symmetric weights by channel, affine activations,
+RANGES = (Affine, Gaussian)  # and others whose codes are those of a range
 
 
 class NoIntegers(InputError):
@@ -71,7 +76,7 @@ def check_exact(space: SearchSpace) -> None:
     scheme = space.scheme or EXACT
     for field in fields(scheme):
         value, wanted = getattr(scheme, field.name), getattr(EXACT, field.name)
-        if value != wanted:
+        if value != wanted and not (field.name == "activations" and isinstance(scheme.act_quantizer, RANGES)):
             raise NoIntegers(f"it was trained with {field.name}={value}, and integer kernels have {wanted}")
 
 
@@ -116,17 +121,28 @@ def integers(
     widths = {INPUT: own.image}
     for node in graph.nodes:
         widths |= {name: own.acts[node.path] for name in node.outputs if name != graph.output}
-    stored = {node.path: node.params for node in recorded.nodes if "input_low" in node.params}
+    of_range = (model.space.scheme or EXACT).act_quantizer
+    assert isinstance(of_range, RANGES)
+    stored = {node.path: _stored(node) for node in recorded.nodes if "input_low" in node.params}
     known: dict[str, Coding] = {}
     for node in graph.nodes:
         if node.path in stored:
-            low, high = (float(stored[node.path][name][0]) for name in ("input_low", "input_high"))
-            known[node.inputs[0]] = coding(low, high, widths[node.inputs[0]])
+            bits = widths[node.inputs[0]]
+            low, high = (float(value[0]) for value in of_range.reach(stored[node.path], bits))
+            known[node.inputs[0]] = coding(low, high, bits)
     rest = {name: bits for name, bits in widths.items() if name not in known}
     ranges = calibrated(graph, images, exact, observer, rest, batch, known)
     codings = known | {name: coding(*ranges[name], bits) for name, bits in rest.items()}
     weights = {path: min(bits, most_weight_bits) for path, bits in own.weights.items()}
     return assembled(graph, codings, weights, model.meta)
+
+
+def _stored(node: Node) -> dict[str, Array]:
+    """What training stored of the inputs of a layer."""
+    prefix = "input_"
+    return {
+        name.removeprefix(prefix): jnp.asarray(value) for name, value in node.params.items() if name.startswith(prefix)
+    }
 
 
 def own_bits(space: SearchSpace, graph: Graph, trained: set[str]) -> OwnBits:

@@ -1,6 +1,6 @@
 """Quantizers by the compiled kernel where it serves, by JAX elsewhere: the same numbers.
 
-The kernel knows `affine` over stored or given ranges and `symmetric` weights, which are what layers do by default.
+The kernel knows `affine` over stored or given ranges, which those of `gaussian` are as well, and `symmetric` weights.
 
 Shapes: as in `_quantizer.py`. `implementation` is that of the depthwise convolutions: whoever asks for a plain one gets
 plain quantizers too.
@@ -17,6 +17,7 @@ from search_spaces.kernels import rounding
 from search_spaces.kernels.rounding import Box
 from search_spaces.quantizers._quantizer import EXACT_BITS, Quantizer
 from search_spaces.quantizers.affine import Affine
+from search_spaces.quantizers.gaussian import Gaussian, spread
 from search_spaces.quantizers.symmetric import Symmetric
 
 
@@ -27,8 +28,9 @@ def observed(quantizer: Quantizer, x: Array, axes: tuple[int, ...], implementati
         >>> {name: value.tolist() for name, value in observed(Affine(), jnp.asarray([1.0, -3.0]), (0,)).items()}
         {'low': [-3.0], 'high': [1.0]}
     """
-    if isinstance(quantizer, Affine) and len(axes) == x.ndim and rounding.available(x, implementation):
-        return dict(zip(("low", "high"), rounding.extremes(x), strict=True))
+    if isinstance(quantizer, Affine | Gaussian) and len(axes) == x.ndim and rounding.available(x, implementation):
+        ranges = dict(zip(("low", "high"), rounding.extremes(x), strict=True))
+        return ranges if isinstance(quantizer, Affine) else ranges | {"spread": spread(x, axes)}
     return quantizer.observed(x, axes)
 
 
@@ -56,8 +58,8 @@ def rounded(
             return x
     if rounding.available(x, implementation):
         width = jnp.asarray(bits, jnp.float32)
-        if isinstance(quantizer, Affine) and len(axes) == x.ndim and box is None and "low" in learned:
-            return rounding.affine(x, width, learned["low"], learned["high"])
+        if isinstance(quantizer, Affine | Gaussian) and len(axes) == x.ndim and box is None and "low" in learned:
+            return rounding.affine(x, width, *quantizer.reach(learned, quantizer.inside(bits)))
         leading = axes and axes == tuple(range(len(axes)))
         if isinstance(quantizer, Symmetric) and leading and not learned and x.dtype == jnp.float32:
             return rounding.symmetric(x, width, len(axes), box)

@@ -6,7 +6,7 @@ Sources: Jacob et al. 2018, https://arxiv.org/abs/1712.05877; Liang et al. 2021 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jax import Array
 
@@ -32,6 +32,10 @@ class Affine(Quantizer):
 
     def observed(self, x: Array, axes: tuple[int, ...]) -> dict[str, Array]:
         return dict(zip(("low", "high"), extremes(x, axes), strict=True))
+
+    def reach(self, observed: dict[str, Array], bits: Any) -> tuple[Array, Array]:
+        """The lowest and the highest value of codes of `bits`, from what `observed` gives."""
+        return observed["low"], observed["high"]
 
     def rounded(
         self, x: Array, bits: Array, learned: dict[str, Array], axes: tuple[int, ...], where: Array | None = None

@@ -18,6 +18,7 @@ from search_spaces.kernels.rounding import symmetric as compiled_symmetric
 from search_spaces.precision import with_bits
 from search_spaces.quantizers import _compiled
 from search_spaces.quantizers.affine import Affine
+from search_spaces.quantizers.gaussian import Gaussian
 from search_spaces.quantizers.lsq import Lsq
 from search_spaces.quantizers.symmetric import Symmetric
 from search_spaces.spaces import tiny
@@ -79,6 +80,19 @@ def test_activations_are_those_of_the_quantizer(shape: tuple[int, ...], dtype: s
             same(y, plain(x, bits, *ranges), kind == "subnormal")
         stored = jnp.full((1,) * x.ndim, -0.3), jnp.full((1,) * x.ndim, 0.4)  # values lie beyond a stored range
         same(compiled(x, jnp.float32(3), *stored), plain(x, jnp.float32(3), *stored), kind == "subnormal")
+
+
+def test_the_cut_range_is_that_of_the_quantizer() -> None:
+    x, axes = jnp.asarray(filled("random", (9, 7))), (0, 1)
+    known = _compiled.observed(Gaussian(), x, axes)
+    for name, value in Gaussian().observed(x, axes).items():
+        np.testing.assert_allclose(known[name], value, rtol=1e-6)
+    for bits in map(jnp.float32, BITS):
+        y, wanted = (each(bits) for each in (
+            jax.jit(lambda bits: _compiled.rounded(Gaussian(), x, bits, known, axes)),
+            jax.jit(lambda bits: Gaussian()(x, bits, known, axes)),
+        ))  # fmt: skip
+        same(y, wanted)
 
 
 def test_what_is_not_a_number_anywhere_leaves_no_range() -> None:

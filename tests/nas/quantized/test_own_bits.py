@@ -30,7 +30,12 @@ def model(**options) -> Model:
 
 @pytest.mark.parametrize(
     "options",
-    [{"bits": "w2a8"}, {"bits": "w4a8"}, *({"bits": "w4a8", "sparsity": each} for each in ("2:4", "channel"))],
+    [
+        {"bits": "w2a8"},
+        {"bits": "w4a8"},
+        {"bits": "w4a8", "act_quantizer": "gaussian"},
+        *({"bits": "w4a8", "sparsity": each} for each in ("2:4", "channel")),
+    ],
 )
 def test_integers_answer_as_the_network_that_was_trained(options):
     trained = model(**options)
@@ -49,11 +54,17 @@ def test_weights_have_the_codes_of_the_training():
         np.testing.assert_array_equal(np.abs(found.weights[place].codes[0, :, :, 0, 0]), codes)
 
 
-def test_inputs_of_layers_have_the_ranges_of_the_training():
-    trained = model(bits="w8a4")
+@pytest.mark.parametrize("quantizer", ["affine", "gaussian"])
+def test_inputs_of_layers_have_the_ranges_of_the_training(quantizer: str):
+    trained = model(bits="w8a4", act_quantizer=quantizer)
     found = integers(trained, IMAGES)
     stored = trained.variables["batch_stats"]["stages_0_0"]["project"]
-    reach = float(stored["input_high"][0]) - min(0.0, float(stored["input_low"][0]))
+    low, high = (float(stored[name][0]) for name in ("input_low", "input_high"))
+    if quantizer == "gaussian":
+        assert low == 0  # after a ReLU
+        whole, high = high, min(high, 2.898728 * float(stored["input_spread"][0]))
+        assert high < whole
+    reach = high - min(0.0, low)
     (node,) = (node for node in found.graph.nodes if node.path == "stages_0_0/project")
     coding = found.codings[node.inputs[0]]
     assert coding.bits == 4 and coding.step == pytest.approx(reach / 15, rel=1e-5)

@@ -12,6 +12,7 @@ from search_spaces.quantizers._uniform import code, largest_signed, unit_levels
 from search_spaces.quantizers._uniform import symmetric as signed_step
 from search_spaces.quantizers.affine import Affine
 from search_spaces.quantizers.fixed_clip import FixedClip
+from search_spaces.quantizers.gaussian import Gaussian, best_step
 from search_spaces.quantizers.noise import Noise, with_noise
 from search_spaces.quantizers.symmetric import Symmetric
 
@@ -85,3 +86,32 @@ def test_the_noise_layer_and_the_quantizer_round_alike():
     layer = QuantizationNoise(8).apply({}, x)
     assert (layer == with_noise(x, 8)).all()
     np.testing.assert_allclose(layer, Noise()(x, 3, {}, (0, 1, 2, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize(("levels", "step"), [(3, 1.2240), (5, 0.8430), (7, 0.6508), (9, 0.5338), (15, 0.3534)])
+def test_steps_of_least_squared_error(levels: int, step: float):
+    """Max 1960, table II: spacing of equally spaced levels for a normal distribution of variance 1."""
+    assert best_step(levels // 2, levels // 2) == pytest.approx(step, abs=1e-4)
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_the_cut_range_is_the_best_one(bits: int, half: bool):
+    x = np.random.default_rng(0).normal(0, 3, 20_000).astype(np.float32)
+    x = np.maximum(x, 0) if half else x
+    observed = Gaussian().observed(jnp.asarray(x), (0,))
+
+    def error(scale: float) -> float:
+        other = {**observed, "spread": scale * observed["spread"]}
+        return float(np.square(Gaussian()(x, bits, other, (0,)) - x).mean())
+
+    least = error(1.0)
+    assert least < error(0.85) and least <= error(1.15)  # of 8 bits all values are inside
+    if bits < 8:
+        assert least < 0.8 * float(np.square(Affine()(x, bits, {}, (0,)) - x).mean())
+
+
+def test_zeros_have_no_part_in_the_cut():
+    x = jnp.asarray([0.5, -1.0, 2.0, 9.0])
+    y = Gaussian()(jnp.pad(x, (0, 12)), 3, {}, (0,))
+    assert y[:4].tolist() == Gaussian()(x, 3, {}, (0,)).tolist() and not y[4:].any() and Gaussian().keeps_zeros

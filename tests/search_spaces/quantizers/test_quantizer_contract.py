@@ -54,7 +54,7 @@ def widths(quantizer: Quantizer) -> list[int]:
 
 def test_the_folder_is_the_registry():
     expected = {"affine", "symmetric", "power_of_two", "shift", "logarithmic", "bnn", "bwn", "xnor", "dorefa", "pact"}
-    assert set(NAMES) == expected | {"fixed_clip", "lsq", "ttq", "nary", "lq", "apsq", "noise"}
+    assert set(NAMES) == expected | {"fixed_clip", "gaussian", "lsq", "ttq", "nary", "lq", "apsq", "noise"}
     for name in NAMES:
         quantizer = made(name, {})
         assert quantizer.kind == name and set(quantizer.SERVES) <= {WEIGHTS, ACTIVATIONS} and quantizer.SERVES
