@@ -27,7 +27,7 @@ from nas.preparation import check_parts, check_warm_start, identity
 from nas.progress import Executor, InProcess, Outcome, Progress, Silent
 from nas.run import Record, Run, front_of
 from nas.run_files import FIX
-from nas.screen import check_targets, first_networks
+from nas.screen import check_targets, evenly_compressed, first_networks
 from nas.store import Folder, open_run
 from nas.types import Evaluator, Feedback, Key, Proposal, State, Strategy, bound
 from nas.warm_start import promising
@@ -168,6 +168,8 @@ class _Search:
             else:
                 genes = promising(self.space, self.objective, warm_start, count, key, self.progress.message)
             if self.strategy.start is not None:
+                if warm_start is None and not self.strategy.fair_start:
+                    genes = evenly_compressed(self.space, self.objective, genes, stage_key(self.root, INIT, 4))
                 plan = for_few_runs(self.strategy.start)(self.now.plan, jnp.asarray(genes))
                 self.now = self.now._replace(plan=plan)
         try:

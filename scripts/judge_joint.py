@@ -4,18 +4,18 @@
 
 Both have the same images, epochs of shared weights, most evaluations of networks, and final trainings:
 
-    joint   shared weights are trained, in the last fifth of the epochs with bits and densities (`compress_last`);
-            evolution with a predictor searches all of it by error and latency
+    joint   shared weights are trained, two networks a step for half the epochs, in the last three tenths of them with
+            bits and densities (`compress_last`); evolution with a predictor searches all of it by error and latency
     after   shared weights are trained in float32; the same strategy searches architectures, priced in int8, with three
             fifths of the evaluations; the rest goes to three networks of its front: errors with one block alone in
             fewer bits or channels, and networks that an integer program allocates by them within latency budgets
             (`nas/allocated.py`)
 
-The space has three to six blocks, weights of 2, 4 or 8 bits, activations of 4 or 8, and a quarter to all of the hidden
-channels of a block; first and last layer have 8 bits. The devices are a phone whose CPU has no dot product, where
-fewer than 8 bits gain nothing, and a streaming FPGA, where they gain most. Networks evenly along each front are given
-the bits and channels that cost nothing (`nas.allocated.raised`), trained from scratch, with rounding, and judged on all
-test images.
+The space has three to six blocks, weights of 2, 4 or 8 bits, activations of 4 or 8 (rounded by `gaussian`), and a
+quarter to all of the hidden channels of a block; first and last layer have 8 bits. The devices are a phone whose CPU
+has no dot product, where fewer than 8 bits gain nothing, and a streaming FPGA, where they gain most. Networks evenly
+along each front are given the bits and channels that cost nothing (`nas.allocated.raised`), trained from scratch, with
+rounding, and judged on all test images.
 
 Two differences besides: the weights by which `after` measures few bits have not seen rounding, as those of a search of
 architectures have not; and prices of a pipeline do not add up over blocks, as the integer program takes them to.
@@ -23,8 +23,8 @@ architectures have not; and prices of a pipeline do not add up over blocks, as t
 Printed are hypervolumes of these networks in percent of error times decades of latency, below 40 % and the latency of
 the largest network of the space in 8 bits, means with half their 95 % intervals over seeds; and the bits and densities
 of the networks that were trained. Results go to `FOLDER/joint.json` after every network, shared weights to
-`runs/joint`, so that a run that was stopped goes on; processes with different seeds may share them. Ten minutes for a
-seed, on one core. Needs the whole of Fashion-MNIST (`flynas data fashion_mnist` says how).
+`runs/joint`, so that a run that was stopped goes on; processes with different seeds may share them. A quarter of an
+hour for a seed, on one core. Needs the whole of Fashion-MNIST (`flynas data fashion_mnist` says how).
 """
 
 from __future__ import annotations
@@ -61,13 +61,17 @@ from search_spaces.blocks.classifier import Classifier
 from search_spaces.blocks.conv_norm import ConvNorm
 from search_spaces.blocks.inverted_residual import InvertedResidual
 from search_spaces.choice import Choice
-from search_spaces.precision import with_bits
+from search_spaces.precision import Scheme, with_bits
 from search_spaces.space import SearchSpace, Stage
 from search_spaces.sparse_space import with_sparsity
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = "fashion_mnist"
 BITS, DENSITIES, UNIFORM = "w2/4/8a4/8", "0.25/0.5/0.75/1", "int8"
+SCHEME = Scheme(activations="gaussian")
+# What ranks networks best on seed 0, of as many trained networks (docs/results/compression.md); in float32 one network
+# a step does.
+NETWORKS, PATHS = 2, "compress_last[full=0.7,networks=2]"
 POPULATION, COMPRESSED = 16, 3  # networks of the front that are compressed
 
 
@@ -78,7 +82,7 @@ class Settings(NamedTuple):
     validation: int = 2000
     epochs: int = 16
     evaluations: int = 320
-    final: int = 5
+    final: int = 8
     final_epochs: int = 8
 
 
@@ -99,7 +103,7 @@ def spaces() -> tuple[SearchSpace, SearchSpace]:
         ),
         Classifier(),
     )  # fmt: skip
-    return plain, with_bits(with_sparsity(plain, "channel", DENSITIES, False), BITS)
+    return plain, with_bits(with_sparsity(plain, "channel", DENSITIES, False), BITS, scheme=SCHEME)
 
 
 def uncompressed(plain: SearchSpace, joint: SearchSpace, genes: np.ndarray) -> np.ndarray:
@@ -116,7 +120,8 @@ def uncompressed(plain: SearchSpace, joint: SearchSpace, genes: np.ndarray) -> n
 
 def shared(space: SearchSpace, name: str, splits: Splits, settings: Settings, seed: int, kept: Path) -> Evaluator:
     """An evaluator whose shared weights are trained, from the disk if they were before."""
-    judge = supernet.evaluator(space, data=splits, epochs=settings.epochs, calibration=500)
+    epochs, paths = (settings.epochs, "uniform") if name == "plain" else (settings.epochs // NETWORKS, PATHS)
+    judge = supernet.evaluator(space, data=splits, epochs=epochs, paths=paths, calibration=500)
     key = jax.random.key(seed)
     state = judge.init(key)
     file = kept / f"{name}_{seed}_{settings.train}_{settings.validation}_{settings.epochs}.npz"
@@ -125,7 +130,7 @@ def shared(space: SearchSpace, name: str, splits: Splits, settings: Settings, se
             state = tree_from(state, dict(found))
     else:
         assert judge.train is not None
-        for epoch in range(settings.epochs):
+        for epoch in range(epochs):
             state, _ = judge.train(jax.random.fold_in(key, epoch), state)
         kept.mkdir(parents=True, exist_ok=True)
         np.savez(file, **arrays_of(state))
