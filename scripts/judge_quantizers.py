@@ -86,6 +86,7 @@ def errors(cases: list[str], seeds: int, settings: Settings, file: Path) -> dict
             if seed not in by_seed:
                 by_seed[seed] = split(load(DATA), settings.validation, seed, settings.train)
             rows[case][str(seed)] = trained(space, genes, by_seed[seed], settings, jax.random.key(seed))
+            file.parent.mkdir(parents=True, exist_ok=True)
             disk.replace(file, (json.dumps({"settings": settings._asdict(), "rows": rows}, indent=1) + "\n").encode())
             print(f"[{clock(time.monotonic() - began)}] seed {seed}, {case}: {rows[case][str(seed)]:.2f} %", flush=True)
     return {case: {seed: rows[case][seed] for seed in map(str, range(seeds))} for case in cases}

@@ -22,7 +22,7 @@ def test_its_examples_hold(judge):
 
 
 def test_what_was_trained_is_kept_and_goes_with_its_settings(judge, monkeypatch, tmp_path):
-    done, file = [], tmp_path / "quantizers.json"
+    done, file = [], tmp_path / "new" / "quantizers.json"
     monkeypatch.setattr(judge, "trained", lambda space, *rest: done.append(space.scheme) or 10.0 + len(done))
     monkeypatch.setattr(judge, "load", lambda name: None)
     monkeypatch.setattr(judge, "split", lambda *rest: None)
