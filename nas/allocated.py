@@ -44,6 +44,8 @@ class Blocks(NamedTuple):
 def compressible(space: Any, genes: ArrayLike) -> dict[str, tuple[int, ...]]:
     """The bits and the density of every block in use, as places among the genes `[D]`, by the block's name.
 
+    Blocks that have no weights in this network (skips, pooling) are left out: nothing of them is rounded or pruned.
+
     Raises:
         InputError: there are none.
 
@@ -54,15 +56,30 @@ def compressible(space: Any, genes: ArrayLike) -> dict[str, tuple[int, ...]]:
         ...  for name, places in compressible(space, [0] * space.num_decisions).items()}["stages/0/0"]
         ['stages/0/0/weight_bits', 'stages/0/0/density']
     """
-    alive = np.asarray(space.active(space.check(genes)))
+    weighted = _with_weights(space, np.asarray(space.check(genes)))
     found: dict[str, list[int]] = {}
     for place, name in enumerate(space.names):
         block, _, field = name.rpartition("/")
-        if field in EVERYWHERE and alive[place]:
+        if field in EVERYWHERE and place in weighted:
             found.setdefault(block, []).append(place)
+    if not found and any(name.rpartition("/")[2] in EVERYWHERE for name in space.names):
+        raise InputError(f"network {space.text(genes)} has no block with weights whose bits or density are decided: "
+                         "give another one")  # fmt: skip
     if not found:
         raise InputError(f"space {space.name} decides no bits and no densities: give bits=mixed or sparsity=channel")
     return {block: tuple(places) for block, places in found.items()}
+
+
+def _with_weights(space: Any, genes: np.ndarray) -> set[int]:
+    """Places of the decisions of all blocks that have weights in the network `genes [D]`."""
+    found: set[int] = set()
+    for slot in (space.resolutions[genes[-1]] if space.resolutions else space).slots:
+        if slot.depth is None or int(genes[slot.depth[0]]) in slot.depth[1]:
+            case = slot.cases[0 if slot.kind_decision is None else genes[slot.kind_decision]]
+            widths = (width.chosen(space.decisions, genes) for width in (slot.inp, slot.out))
+            if any(layer.weights for layer in case.chosen(space.decisions, genes).lower(slot.io(*widths))):
+                found.update(place for _, place in case.decisions)
+    return found
 
 
 def _changed(genes: np.ndarray, places: Sequence[int], values: Sequence[int]) -> np.ndarray:

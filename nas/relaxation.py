@@ -153,6 +153,7 @@ def descent(
     policies: int = 1,
     first: float = 0.0,
     after: Callable[[Array, Array, Any], Array] | None = None,
+    scored: Callable[[Array], Array] = lambda logits: logits,
     describe: Mapping[str, Any],
 ) -> Strategy:
     """The strategy `name` around a rule that draws gates and one that pulls gradients back.
@@ -160,7 +161,8 @@ def descent(
     `draw` is `(key, logits [R, D, C], temperature) -> Draw`. `pull` is `(logits, temperature, aux, gradient
     [P, D, C]) -> [P, D, C]`, the gradient with respect to each row's policy; with one policy the mean over rows moves
     it, with P policies (`policies`) each row moves its own. Logits begin near `first`. `after` is `(old, new, aux) ->
-    new` logits. Rows that are not done, and those whose gradient is not finite, are left out.
+    new` logits. `scored` makes scores of logits, those of `draw` without noise, for the answer before anything was
+    told. Rows that are not done, and those whose gradient is not finite, are left out.
 
     Once bound to an objective, networks are rounded to its limits and targets by `nas.rounding.landing`.
 
@@ -220,7 +222,7 @@ def descent(
         def final(state: Descent) -> Array:
             # networks as they were proposed: those that the loop has judged
             order = jnp.lexsort((state.soft, ~state.told))
-            fresh = jax.lax.map(round_, jnp.broadcast_to(state.logits, (rows, *legal.shape)))
+            fresh = jax.lax.map(round_, jnp.broadcast_to(scored(state.logits), (rows, *legal.shape)))
             known = jnp.where(state.told[order][:, None], state.genes[order], state.genes[order[0]])
             return jnp.where(state.told.any(), known, fresh)
 

@@ -124,6 +124,8 @@ def judged(settings: Settings, seed: int) -> dict[str, dict[str, Any]]:
             "small_bytes": size_bytes(small.space),
             "params_share": round(made.kept.params_share, 4),
             "ratios": {layer.name: round(layer.ratio, 4) for layer in made.layers},
+            "judged_by": {layer.name: layer.judged_by for layer in made.layers},
+            "not_as_asked": {layer.name: layer.why for layer in made.layers if layer.why},
             "trained_between": sum(layer.tuned for layer in made.layers),
             "seconds": round(time.monotonic() - began, 1),
         }

@@ -20,7 +20,7 @@ from jax.tree_util import Partial
 from hw_models.discover import unknown
 from hw_models.errors import InputError, check_range
 from nas.evaluators.standalone import count_mistakes
-from nas.pruning.closeness import scores_in
+from nas.pruning.closeness import judged_by, scores_in
 from nas.pruning.counting import Count, counted
 from nas.pruning.masks import applied, masks_of
 from nas.pruning.ratio_search import USUAL, RatioSearch, Searched, dropped, searched
@@ -49,6 +49,9 @@ class LayerRatio(NamedTuple):
         channels, dropped: how many it had, and how many were pruned.
         ratios, losses: what was judged, in that order; the objective of equation 4.5.
         tuned: whether the network was trained on before the next layer.
+        judged_by: what said which channels go: `interactions` or `filter`, the kind of a criterion that has no such
+            choice, or None where the criterion sees nothing of the layer, which then stays whole.
+        why: where that is not what the criterion was asked for, the reason.
     """
 
     name: str
@@ -57,6 +60,8 @@ class LayerRatio(NamedTuple):
     ratios: tuple[float, ...]
     losses: tuple[float, ...]
     tuned: bool
+    judged_by: str | None
+    why: str
 
     @property
     def ratio(self) -> float:
@@ -159,7 +164,7 @@ def prune_automatically(
             )
     chosen = [np.ones(target.structure.decisions, bool) for target in found]
     layers = []
-    for place, target in enumerate(found):
+    for place, (target, seen) in enumerate(zip(found, judged_by(space, found, criterion), strict=True)):
         masks = _masks(space, found, chosen)
         own_key = jax.random.fold_in(score_key, place)
         score = scores_in(space, (target,), criterion, variables, data, masks, own_key)[0]
@@ -172,7 +177,7 @@ def prune_automatically(
         if tunes:
             variables = _tuned(space, variables, data, between, jax.random.fold_in(tune_key, place), found, chosen)
         shares = tuple(value / size for value in made.values)
-        layers.append(LayerRatio(target.name, size, count, shares, made.losses, tunes))
+        layers.append(LayerRatio(target.name, size, count, shares, made.losses, tunes, seen.by, seen.why))
         if report is not None:
             report(layers[-1])
     variables = _tuned(space, variables, data, last, last_key, found, chosen)

@@ -85,7 +85,7 @@ class RatioSearch:
         """How many of the `channels` may be pruned, ascending, at most `LARGEST` numbers: `int [Q]`.
 
         Raises:
-            InputError: `high` would leave nothing of the layer.
+            InputError: `high` would leave nothing of the layer, or no whole number of channels lies within the bounds.
 
         Example:
             >>> RatioSearch(high=0.3).counts(10).tolist()
@@ -95,7 +95,10 @@ class RatioSearch:
         if high >= channels:
             raise InputError(f"high={self.high} leaves {name} of {channels} channels empty: give at most "
                              f"{(channels - 1) / channels:.3g}")  # fmt: skip
-        return np.unique(np.linspace(min(low, high), high, LARGEST).round().astype(int))
+        if low > high:
+            raise InputError(f"low={self.low} to high={self.high} is no whole number of the {channels} channels of "
+                             f"{name}: give low of at most {1000 * high // channels / 1000:g}")  # fmt: skip
+        return np.unique(np.linspace(low, high, LARGEST).round().astype(int))
 
 
 def dropped(ratio: float, channels: int) -> int:

@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from hw_models.errors import InputError
 from nas.pruning.counting import counted
@@ -21,7 +20,7 @@ from nas.pruning.shrink import Shrunk, shrink, shrinkable
 from nas.pruning.targets import WEIGHTS, leaf_of
 from search_spaces.network import module_name, variable_shapes
 from search_spaces.precision import Scheme, has_bits, rounded, without_bits
-from search_spaces.quantizers._quantizer import EXACT_BITS, Quantizer
+from search_spaces.quantizers._quantizer import EXACT_BITS, beside_zeros
 from search_spaces.rounding import rounded_weights
 from search_spaces.space import SearchSpace
 
@@ -111,13 +110,13 @@ def prunable(space: SearchSpace) -> tuple[str, ...]:
         if quantizer.learns and scheme.granularity != "tensor":
             raise InputError(f"quantizer {quantizer.kind} learns scales by {scheme.granularity}, which pruned channels "
                              "would take along: give granularity=tensor")  # fmt: skip
-        others, zeros = _beside_zeros(quantizer, bits)
+        others, zeros = beside_zeros(quantizer, bits)
         if not others:
             raise InputError(f"zeros move the levels of quantizer {quantizer.kind}, so that a network without the "
                              "pruned channels would be another one: give symmetric, dorefa or bnn")  # fmt: skip
         keeps &= zeros
     for bits in sorted({block.settled("act_bits") for block in blocks if rounded(block.settled("act_bits"))}):
-        if not all(_beside_zeros(scheme.act_quantizer, bits)):
+        if not all(beside_zeros(scheme.act_quantizer, bits)):
             raise InputError(f"quantizer {scheme.act_quantizer.kind} rounds activations of 0 to something else, so "
                              "that pruned channels would count: give affine, or dorefa[signed=False]")  # fmt: skip
     names = tuple(
@@ -128,15 +127,6 @@ def prunable(space: SearchSpace) -> tuple[str, ...]:
     if not names:
         raise InputError(f"space {space.name} has no channels that can be pruned: give blocks of other kinds")
     return names
-
-
-@lru_cache(maxsize=64)
-def _beside_zeros(quantizer: Quantizer, bits: int) -> tuple[bool, bool]:
-    """Whether zeros leave the rounding of other entries as it is, and whether they stay zeros."""
-    x = jnp.asarray([[0.3, 1.0, 0.2, -0.7]])
-    known = quantizer.init(x, jnp.float32(bits), (1,))
-    alone, wide = (quantizer(each, bits, known, (1,)) for each in (x, jnp.pad(x, ((0, 0), (0, 4)))))
-    return bool((wide[:, :4] == alone).all()), bool((wide[:, 4:] == 0).all())
 
 
 def shrink_rounded(space: SearchSpace, variables: Any, masks: Any) -> Shrunk:

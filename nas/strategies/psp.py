@@ -131,8 +131,11 @@ def strategy(
         raise unknown("gradient", str(gradient), (EXACT, PRINTED))
     legal = legal_options(space)
 
+    def scored(nu: Array) -> Array:
+        return jnp.log(jnp.maximum(nu, LEAST))
+
     def draw(key: Key, nu: Array, heat: Array) -> Draw:
-        return Draw(shares(nu, legal, eps, gradient), jnp.log(jnp.maximum(nu, LEAST)))
+        return Draw(shares(nu, legal, eps, gradient), scored(nu))
 
     def pull(nu: Array, heat: Array, aux: Any, grads: Array) -> Array:
         return pulled(lambda each: shares(each, legal, eps, gradient), nu, grads)
@@ -141,5 +144,7 @@ def strategy(
         return decayed(old, new, legal, eps, learning_rate * l1, learning_rate * l2)
 
     told = {"eps": eps, "l1": l1, "l2": l2, "gradient": gradient}
-    made = descent(space, "psp", chosen, draw, pull, policies=population, first=FIRST, after=after, describe=told)
+    made = descent(
+        space, "psp", chosen, draw, pull, policies=population, first=FIRST, after=after, scored=scored, describe=told
+    )
     return without_temperature(made)

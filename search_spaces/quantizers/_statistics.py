@@ -60,6 +60,25 @@ def number(x: Array, axes: tuple[int, ...], where: Array | None = None) -> Array
     return jnp.maximum(jnp.sum(counted, axes, keepdims=True), 1)
 
 
+def gradient_scale(x: Array, axes: tuple[int, ...], where: Array | None, most: Array, batch: bool) -> Array:
+    """`1 / sqrt(n q)` for the gradient of what is learned, the sum over the `n` entries of `x` that share it.
+
+    So it moves by about the same share of itself as the weights do. `most` is `q`, the largest code. With `batch` the
+    leading axis of `x` is that of images, which are averaged over and do not count.
+
+    Source: Esser et al. 2020 (LSQ), https://arxiv.org/abs/1902.08153, section 2.2.
+
+    Example:
+        >>> x, most = jnp.ones((4, 4)), jnp.float32(4)
+        >>> [gradient_scale(x, (0, 1), None, most, batch).item() for batch in (False, True)]
+        [0.125, 0.25]
+    """
+    shared = number(x, axes, where)
+    if batch and 0 in axes:
+        shared = jnp.maximum(shared / x.shape[0], 1)
+    return 1 / jnp.sqrt(shared * most)
+
+
 def _positive_axes(x: Array, axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(axis % x.ndim for axis in axes)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from search_spaces.quantizers._quantizer import Quantizer, passed
-from search_spaces.quantizers._statistics import mean_abs, number, positive
+from search_spaces.quantizers._statistics import gradient_scale, mean_abs, positive
 from search_spaces.quantizers._uniform import LEAST_STEP, largest_signed, largest_unsigned
 
 
@@ -51,10 +51,7 @@ class Lsq(Quantizer):
         ratio = x / step
         inside = (ratio > least) & (ratio < most)
         code = jnp.clip(jnp.round(ratio), least, most)
-        shared = number(x, axes, where)
-        if not self.signed and 0 in axes:
-            shared = jnp.maximum(shared / x.shape[0], 1)
-        slope = (code - jnp.where(inside, ratio, 0)) / jnp.sqrt(shared * most)
+        slope = (code - jnp.where(inside, ratio, 0)) * gradient_scale(x, axes, where, most, not self.signed)
         return lax.stop_gradient(code * step) + passed(x, inside) + passed(learned["step"], slope)
 
 

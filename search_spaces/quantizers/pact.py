@@ -12,16 +12,22 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from search_spaces.quantizers._quantizer import ACTIVATIONS, Quantizer, passed, straight_through
-from search_spaces.quantizers._statistics import largest, positive
-from search_spaces.quantizers._uniform import LEAST_STEP, unit_levels
+from search_spaces.quantizers._statistics import gradient_scale, largest, positive
+from search_spaces.quantizers._uniform import LEAST_STEP, largest_unsigned, unit_levels
 
 
 @dataclass(frozen=True)
 class Pact(Quantizer):
-    """`2 ** bits` levels from 0 to the learned `clip`.
+    """`2 ** bits` levels from 0 to the learned `clip`; for activations that are not negative, as behind a ReLU.
 
-    The gradient of `clip` is 1 where `x` reaches it, that of `x` 1 from 0 to there. `clip` begins at the largest value
-    of the sample; the source begins far out, and lets weight decay of `clip` draw it in.
+    What is negative becomes 0 without a gradient: normalised images and the results of linear bottlenecks lose half of
+    themselves, for which `affine` and `lsq` have codes.
+
+    The gradient of `x` is 1 from 0 to `clip`, that of `clip` is 1 where `x` reaches it. The source sums the latter over
+    all of a map; with `scaled` it is `1 / sqrt(n q)` of that, as in `lsq`, without which the sums of a first layer are
+    most of the gradient of a network, and clipping its norm leaves nothing of the others. A `clip` that a step takes
+    below 0 counts as its absolute value. It begins at the largest value of the sample; the source begins far out, and
+    lets weight decay of `clip` draw it in.
 
     Example:
         >>> clip = {"clip": jnp.asarray([1.0])}
@@ -33,6 +39,8 @@ class Pact(Quantizer):
     SERVES: ClassVar[tuple[str, ...]] = (ACTIVATIONS,)
     BITS: ClassVar[tuple[int, int]] = (1, 16)
 
+    scaled: bool = True
+
     def init(self, x: Array, bits: Any, axes: tuple[int, ...], where: Array | None = None) -> dict[str, Array]:
         return {"clip": positive(largest(jnp.maximum(x, 0), axes, where))}
 
@@ -40,9 +48,12 @@ class Pact(Quantizer):
         self, x: Array, bits: Array, learned: dict[str, Array], axes: tuple[int, ...], where: Array | None = None
     ) -> Array:
         clip = learned["clip"]
-        most = jnp.maximum(lax.stop_gradient(clip), LEAST_STEP)
+        most = jnp.maximum(jnp.abs(lax.stop_gradient(clip)), LEAST_STEP)
         levels = most * unit_levels(jnp.clip(x / most, 0, 1), bits)
-        return straight_through(x, levels, (x >= 0) & (x < most)) + passed(clip, x >= most)
+        slope = jnp.where(clip < 0, -1.0, 1.0) * (x >= most)
+        if self.scaled:
+            slope = slope * gradient_scale(x, axes, where, largest_unsigned(bits), True)
+        return straight_through(x, levels, (x >= 0) & (x < most)) + passed(clip, slope)
 
 
 quantizer = Pact

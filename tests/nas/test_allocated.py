@@ -8,6 +8,13 @@ import pytest
 from hw_models.errors import InputError
 from nas.allocated import allocated, compressible, least, measured, raised, single_changes
 from nas.objectives import Objective
+from search_spaces.blocks.classifier import Classifier
+from search_spaces.blocks.conv_norm import ConvNorm
+from search_spaces.blocks.pool import Pool
+from search_spaces.blocks.skip import Skip
+from search_spaces.choice import Choice
+from search_spaces.precision import with_bits
+from search_spaces.space import SearchSpace, Stage
 from search_spaces.spaces import tiny
 
 SPACE = tiny.space(bits="w2/4/8a4/8", sparsity="channel", densities="0.5/1")
@@ -28,6 +35,32 @@ def test_blocks_in_use_are_changed_alone():
     assert ((rows != rows[0]).sum(1) == [0] + [1] * (len(rows) - 1)).all()
     assert len(rows) == 1 + 2 * (2 + 1 + 1)
     assert len(np.unique(rows, axis=0)) == len(rows)
+
+
+@pytest.mark.parametrize("input_hw", [8, Choice(6, 8)])
+def test_blocks_without_weights_are_not_measured(input_hw):
+    """A skip has weights where the width changes, and pooling never: in the second layer nothing is to be rounded."""
+    kinds = Stage(Choice(ConvNorm(), Skip(project=True), Pool()), 8, 2)
+    plain = SearchSpace("kinds", input_hw, 1, 10, Stage(ConvNorm(), 8), (kinds, Stage(Skip(True), 16)), Classifier())
+    space = with_bits(plain, "w4/8a4/8", None)
+
+    def named(*kinds):
+        genes = np.zeros(space.num_decisions, np.int32)
+        for place, kind in enumerate(kinds):
+            genes[space.names.index(f"stages/0/{place}/block")] = kind
+        return [name.removeprefix("stages/") for name in compressible(space, genes)]
+
+    assert named(0, 0) == ["stem/0", "0/0/conv_norm", "0/1/conv_norm", "1/0", "head"]
+    assert named(1, 0) == ["stem/0", "0/1/conv_norm", "1/0", "head"]
+    assert named(0, 2) == ["stem/0", "0/0/conv_norm", "1/0", "head"]
+    assert named(2, 1) == ["stem/0", "1/0", "head"]
+
+
+def test_a_network_of_nothing_but_skips_has_nothing_to_change():
+    stage = Stage(Choice(Skip(), ConvNorm(weight_bits=Choice(4, 8))), 8)
+    space = SearchSpace("skips", 8, 1, 10, Stage(ConvNorm(), 8), (stage,), Classifier())
+    with pytest.raises(InputError, match="has no block with weights whose bits or density are decided"):
+        compressible(space, [0, 0])
 
 
 def additive(rows: np.ndarray) -> np.ndarray:

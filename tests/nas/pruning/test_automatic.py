@@ -51,6 +51,8 @@ def test_layers_are_searched_pruned_trained_and_removed(space, given):
     made = prune_automatically(space, **given, search=RatioSearch(params_weight=4.0), report=told.append)
     assert tuple(told) == made.layers
     assert [layer.name for layer in made.layers] == ["stem_0/conv", "stages_0_0/conv", "stages_0_1/conv"]
+    assert [layer.judged_by for layer in made.layers] == ["interactions", "interactions", "filter"]
+    assert [layer.why for layer in made.layers] == ["", "", "no layer that reads it is rounded"]
     for layer in made.layers:
         assert 0 <= layer.ratio <= 0.4 and len(layer.ratios) <= 10
         assert layer.ratio == layer.ratios[int(np.argmin(layer.losses))]

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nas.pruning.closeness import scores_in
+from nas.pruning.closeness import judged_by, scores_in
 from nas.pruning.masks import masks_of
 from nas.pruning.rounded import images_of
 from nas.pruning.targets import targets
 from search_spaces.blocks.classifier import Classifier
 from search_spaces.blocks.conv_norm import ConvNorm
+from search_spaces.blocks.inverted_residual import InvertedResidual
 from search_spaces.blocks.residual import Residual
 from search_spaces.precision import Scheme, with_bits
 from search_spaces.sparsity.angle import Angle
@@ -70,6 +71,30 @@ def test_kernels_of_one_weight_have_a_distance_and_no_angle(network, lively, ima
     rounded = images_of(space, variables["params"])["head"]["logits"]["kernel"]
     gap = jnp.abs(variables["params"]["head"]["logits"]["kernel"] - rounded).mean(1)
     np.testing.assert_allclose(scores_in(space, last, Distance(), variables, images)[0].ravel(), -gap, rtol=1e-5)
+
+
+READ, WRITTEN = "no layer that reads it is rounded", "no layer that writes it is rounded"
+FLAT = "the kernels that read it have one weight, and no angle"
+
+
+@pytest.mark.parametrize(
+    ("block", "criterion", "bits", "ends", "expected"),
+    [
+        (ConvNorm(), Angle(), "w2a2", 32, [("interactions", ""), ("filter", READ)]),
+        (ConvNorm(), Angle(), "w2a2", None, [("interactions", ""), ("filter", FLAT)]),
+        (ConvNorm(), Distance(), "w2a2", None, [("interactions", ""), ("interactions", "")]),
+        (ConvNorm(), Angle(of="filter"), "w2a2", 32, [("interactions", WRITTEN), ("filter", "")]),
+        (InvertedResidual(expand=2), Angle(), "w2a2", None, [("filter", FLAT)] * 3),
+        (InvertedResidual(expand=2), Distance(), "w2a2", None, [("interactions", "")] * 3),
+        (ConvNorm(), Angle(), "w32a2", None, [(None, f"{READ}; {WRITTEN}")] * 2),
+        (ConvNorm(), Random(), "w32a2", None, [("random", "")] * 2),
+    ],
+)
+def test_what_channels_are_judged_by_is_said_and_why(network, block, criterion, bits, ends, expected):
+    plain = network(block, (16,), Classifier())
+    found = targets(plain, "output_channel")
+    seen = judged_by(with_bits(plain, bits, ends, DOREFA), found, criterion)
+    assert [each[:2] for each in seen] == expected
 
 
 def test_all_layers_that_read_a_residual_branch_count(network, lively, images):

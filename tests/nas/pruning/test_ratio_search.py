@@ -56,6 +56,16 @@ def test_counts_are_whole_filters_within_the_bounds():
 
 
 @pytest.mark.parametrize(
+    ("channels", "low", "high", "most"),
+    [(10, 0.25, 0.29, "0.2"), (3, 0.4, 0.6, "0.333"), (1, 0.1, 0.4, "0"), (7, 0.5, 0.5, "0.428")],
+)
+def test_bounds_without_a_whole_number_of_channels_between_them_are_refused(channels, low, high, most):
+    with pytest.raises(InputError, match=f"no whole number of the {channels} channels of conv: .* at most {most}$"):
+        RatioSearch(low=low, high=high).counts(channels, "conv")
+    assert RatioSearch(low=float(most), high=high).counts(channels).tolist() == [int(high * channels)]
+
+
+@pytest.mark.parametrize(
     ("given", "said"),
     [
         ({"high": 1.2}, "high=1.2 is out of range: give 0.0 to 1"),

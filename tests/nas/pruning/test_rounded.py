@@ -118,6 +118,10 @@ def test_masks_that_drop_nothing_leave_the_network(network, lively, images):
     [
         (None, None, "space net has no bits: give some"),
         (Scheme("bwn", "affine"), "w1a8", "zeros move the levels of quantizer bwn"),
+        (Scheme("nary", "affine", "tensor"), "w3a8", "zeros move the levels of quantizer nary"),
+        (Scheme("noise", "affine"), "w4a8", "zeros move the levels of quantizer noise"),
+        (Scheme("xnor", "xnor"), "w1a1", "zeros move the levels of quantizer xnor"),
+        (Scheme("bnn", "bnn", "tensor"), "w1a1", "quantizer bnn rounds activations of 0 to something else"),
         (Scheme("symmetric", "bnn"), "w8a1", "quantizer bnn rounds activations of 0 to something else"),
         (Scheme("lsq", "affine"), "w4a8", "quantizer lsq learns scales by channel"),
     ],

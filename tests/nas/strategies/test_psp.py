@@ -13,7 +13,7 @@ from nas.loop import search
 from nas.strategies import psp
 from nas.strategies.psp import decayed, shares
 from nas.toy import ToySpace, toy_error, toy_evaluator, toy_objective
-from nas.types import Feedback
+from nas.types import Feedback, bound
 
 TOY = ToySpace()
 ALL = jnp.ones((1, 4), bool)
@@ -103,6 +103,18 @@ def test_it_finds_the_best_network_of_the_toy(gradient, population):
     reached = float(toy_error(jnp.asarray(last)) + 0.05 * goal.price(last[None]).costs["latency_s"][0])
     assert reached <= best + 0.01
     assert [record["genes"] for record in again.records] == [record["genes"] for record in found.records]
+
+
+def test_before_anything_is_told_the_answer_is_what_it_would_ask_for():
+    """By sums of logarithms 0.5 and 0.5 are more than 0.9 and 0.2, by sums of the parameters less."""
+    goal = toy_objective(TOY, ("error",), limits={"params": 5.0})
+    plan = bound(psp.strategy(TOY), goal)
+    state = plan.init(jax.random.key(0))
+    for seed in range(8):
+        nu = jax.random.uniform(jax.random.key(seed), state.logits.shape)
+        tried = state._replace(logits=nu)
+        _, proposal = jax.jit(plan.ask)(jax.random.key(1), tried)
+        np.testing.assert_array_equal(jax.jit(plan.final)(tried), proposal.genes)
 
 
 def test_more_decay_leaves_fewer_options():

@@ -18,9 +18,24 @@ def test_pact_gradients():
     """Choi et al. 2018, equations 2 and 3."""
     x, clip = jnp.asarray([-1.0, 0.0, 0.4, 1.5, 2.0]), {"clip": jnp.asarray([1.5])}
     np.testing.assert_allclose(Pact()(x, 2, clip, (0,)), [0, 0, 0.5, 1.5, 1.5])
-    of_x, of_clip = gradients(Pact(), x, 2, clip)
+    of_x, of_clip = gradients(Pact(scaled=False), x, 2, clip)
     assert of_x.tolist() == [0, 1, 1, 0, 0] and of_clip["clip"].tolist() == [2]
     assert Pact().init(x, 2, (0,))["clip"].tolist() == [2]
+
+
+@pytest.mark.parametrize(("shape", "shared"), [((4, 1), 1), ((1, 4), 4), ((2, 2), 2)])
+def test_the_gradient_of_the_clip_does_not_grow_with_the_map(shape, shared):
+    """As of steps of activations: 1 / sqrt(n q), n entries of one image, q = 3."""
+    x, clip = jnp.full(shape, 2.0), {"clip": jnp.asarray([[1.5]])}
+    _, slope = jax.grad(lambda x, clip: Pact()(x, 2, clip, (0, 1)).sum(), (0, 1))(x, clip)
+    assert slope["clip"].item() == pytest.approx(4 / np.sqrt(3 * shared), rel=1e-6)
+
+
+def test_a_clip_that_went_below_zero_goes_on_as_its_absolute_value():
+    x, clip = jnp.asarray([-1.0, 0.4, 2.0]), {"clip": jnp.asarray([-1.5])}
+    np.testing.assert_allclose(Pact()(x, 2, clip, (0,)), [0, 0.5, 1.5])
+    of_x, of_clip = gradients(Pact(scaled=False), x, 2, clip)
+    assert of_x.tolist() == [0, 1, 0] and of_clip["clip"].tolist() == [-1]
 
 
 @pytest.mark.parametrize("signed", [True, False])

@@ -10,7 +10,14 @@ import pytest
 
 from hw_models.discover import load, names
 from hw_models.errors import InputError
-from search_spaces.quantizers._quantizer import ACTIVATIONS, WEIGHTS, Quantizer, passed, straight_through
+from search_spaces.quantizers._quantizer import (
+    ACTIVATIONS,
+    WEIGHTS,
+    Quantizer,
+    beside_zeros,
+    passed,
+    straight_through,
+)
 from search_spaces.quantizers._uniform import largest_signed, largest_unsigned
 
 PACKAGE = "search_spaces.quantizers"
@@ -139,6 +146,31 @@ def test_scales_are_those_of_every_channel(name: str, signed: bool | None):
     for channel in (0, 3):
         x = X[..., channel]
         np.testing.assert_allclose(together[..., channel], call(x, bits, init(x, bits)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "found"),
+    [
+        *((name, {}, {4: (True, True)}) for name in ("affine", "symmetric", "logarithmic", "power_of_two", "shift")),
+        *((name, {}, {4: (True, True)}) for name in ("lsq", "pact", "fixed_clip")),
+        ("ttq", {}, {2: (True, True)}),
+        ("dorefa", {"signed": False}, {1: (True, True), 4: (True, True)}),
+        ("dorefa", {}, {1: (True, False), 4: (True, False)}),
+        ("dorefa", {"scaled": True}, {1: (False, False), 4: (True, False)}),
+        ("apsq", {}, {1: (False, False), 2: (True, False)}),  # the scale is a mean at 1 bit, and the largest above
+        ("bnn", {}, {1: (True, False)}),
+        ("bwn", {}, {1: (False, False)}),
+        ("xnor", {}, {1: (False, False)}),
+        ("lq", {}, {4: (True, False)}),
+        # nested means are those of all weights, and zeros move the least or the largest where all are on one side
+        ("nary", {}, {1: (True, False), 2: (False, True), 3: (False, True)}),
+        ("noise", {}, {1: (False, False), 4: (False, False), 8: (False, False)}),
+    ],
+)
+def test_what_zeros_beside_them_make_of_other_entries(name: str, options: dict, found: dict):
+    quantizer = made(name, options)
+    assert {bits: beside_zeros(quantizer, bits) for bits in found} == found
+    assert quantizer.keeps_zeros == all(map(all, found.values()))
 
 
 @pytest.mark.parametrize("name", NAMES)
