@@ -20,14 +20,14 @@ from search_spaces.quantizers._uniform import LEAST_STEP, largest_unsigned, unit
 class Pact(Quantizer):
     """`2 ** bits` levels from 0 to the learned `clip`; for activations that are not negative, as behind a ReLU.
 
-    What is negative becomes 0 without a gradient: normalised images and the results of linear bottlenecks lose half of
+    What is negative becomes 0 without a gradient: normalised images and results of linear bottlenecks lose a part of
     themselves, for which `affine` and `lsq` have codes.
 
-    The gradient of `x` is 1 from 0 to `clip`, that of `clip` is 1 where `x` reaches it. The source sums the latter over
-    all of a map; with `scaled` it is `1 / sqrt(n q)` of that, as in `lsq`, without which the sums of a first layer are
-    most of the gradient of a network, and clipping its norm leaves nothing of the others. A `clip` that a step takes
-    below 0 counts as its absolute value. It begins at the largest value of the sample; the source begins far out, and
-    lets weight decay of `clip` draw it in.
+    The gradient of `x` is 1 from 0 to `clip`, that of `clip` is 1 where `x` reaches it, summed over all such entries.
+    With `scaled` it is `1 / sqrt(n q)` of that, as in `lsq`; without, as in the source, the clip of a large map may
+    wander by more than its own size at learning rates that weights take. One that a step takes below 0 counts as its
+    absolute value, for a network behind a clip of 0 sees nothing. It begins at the largest value of the sample; the
+    source begins far out, and lets weight decay of `clip`, from which vectors are spared here, draw it in.
 
     Example:
         >>> clip = {"clip": jnp.asarray([1.0])}
