@@ -61,7 +61,8 @@ def evenly_compressed(space: Any, objective: Objective, genes: np.ndarray, key: 
 
     Drawn block by block nearly all networks have about the same bits on average, and a search never sees what 8 bits or
     4 everywhere are worth. So every other network has most bits and all channels, and the rest one level of each,
-    drawn, in all blocks. Networks that would then exceed a limit on costs by more stay as they were drawn.
+    drawn, in all blocks. Networks stay as they were drawn where they would then exceed a limit on costs by more, or be
+    one that is there already.
 
     Example:
         >>> from search_spaces.spaces import tiny
@@ -83,9 +84,14 @@ def evenly_compressed(space: Any, objective: Objective, genes: np.ndarray, key: 
             ordered = np.argsort(decision.values)
             level = (place[:, searched.index(field)] * len(ordered)).astype(int)
             found[:, column] = ordered[np.minimum(level, len(ordered) - 1)]
-    found = np.asarray(jax.vmap(space.canonical)(found), np.int32)
+    found = np.array(jax.vmap(space.canonical)(found), np.int32)
     within = np.asarray(objective.price(found).violation) <= np.asarray(objective.price(genes).violation)
-    return np.where(within[:, None], found, genes)
+    taken = {tuple(row) for row in np.asarray(genes).tolist()}
+    for number, row in enumerate(found):
+        if not within[number] or tuple(row.tolist()) in taken:
+            found[number] = genes[number]
+        taken.add(tuple(found[number].tolist()))
+    return found
 
 
 def check_targets(space: Any, objective: Objective, key: Key) -> None:

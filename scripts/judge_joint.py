@@ -2,7 +2,7 @@
 
     python scripts/judge_joint.py [--seeds 0,1,2] [--evaluations N] [--epochs N] [--out FOLDER]
 
-Both have the same images, epochs of shared weights, most evaluations of networks, and final trainings:
+Both have the same images, as many networks trained on a batch, most evaluations of networks, and final trainings:
 
     joint   shared weights are trained, two networks a step for half the epochs, in the last three tenths of them with
             bits and densities (`compress_last`); evolution with a predictor searches all of it by error and latency
@@ -124,7 +124,7 @@ def shared(space: SearchSpace, name: str, splits: Splits, settings: Settings, se
     judge = supernet.evaluator(space, data=splits, epochs=epochs, paths=paths, calibration=500)
     key = jax.random.key(seed)
     state = judge.init(key)
-    file = kept / f"{name}_{seed}_{settings.train}_{settings.validation}_{settings.epochs}.npz"
+    file = kept / f"{name}_{seed}_{settings.train}_{settings.validation}_{epochs}_{paths}_{SCHEME.activations}.npz"
     if file.is_file():
         with np.load(file) as found:
             state = tree_from(state, dict(found))

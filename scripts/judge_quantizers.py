@@ -23,7 +23,7 @@ from judge_joint import DATA, Settings, spaces, trained
 from search_summary import cell
 
 from experiments.progress_view import clock
-from hw_models.errors import InputError
+from hw_models.errors import InputError, whole
 from nas import disk
 from nas.data import Splits, split
 from nas.data_source import load
@@ -38,7 +38,6 @@ CASES = (
     "symmetric affine w8a4",
     "symmetric gaussian w8a4",
     "symmetric lsq w8a4",
-    "symmetric pact w8a4",
     "symmetric fixed_clip w8a4",
     "symmetric affine w4a8",
     "symmetric gaussian w4a4",
@@ -53,7 +52,7 @@ def network(case: str) -> tuple[SearchSpace, np.ndarray]:
     """The space of a case and the genes of its network.
 
     Raises:
-        InputError: a case of other than two quantizers and bits, or of those that there are not.
+        InputError: a case of other than two quantizers and bits, of those that there are not, of bits left open.
 
     Example:
         >>> space, genes = network("symmetric gaussian w8a4")
@@ -68,7 +67,10 @@ def network(case: str) -> tuple[SearchSpace, np.ndarray]:
     parts = case.split()
     if len(parts) != 3:
         raise InputError(f"case {case!r} is not understood: give two quantizers and bits, such as {CASES[0]!r}")
-    return with_bits(plain, parts[2], scheme=Scheme(parts[0], parts[1])), genes
+    space = with_bits(plain, parts[2], scheme=Scheme(parts[0], parts[1]))
+    if space.num_decisions != len(genes):
+        raise InputError(f"case {case!r} leaves bits open: give one number for weights and one for activations")
+    return space, genes
 
 
 def errors(cases: list[str], seeds: int, settings: Settings, file: Path) -> dict[str, dict[str, float]]:
@@ -115,6 +117,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=Settings().final_epochs)
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
+    whole("seeds", asked.seeds, 1, 100)
+    whole("epochs", asked.epochs, 1, 1000)
     cases = [FLOAT, *(case.strip() for case in asked.cases.split(";"))]
     for case in cases:
         network(case)

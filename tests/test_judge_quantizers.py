@@ -36,7 +36,11 @@ def test_what_was_trained_is_kept_and_goes_with_its_settings(judge, monkeypatch,
 
 @pytest.mark.parametrize(
     ("case", "words"),
-    [("affine w8a4", "give two quantizers and bits"), ("symetric affine w8a4", "did you mean 'symmetric'")],
+    [
+        ("affine w8a4", "give two quantizers and bits"),
+        ("symetric affine w8a4", "did you mean 'symmetric'"),
+        ("symmetric affine w2/4a8", "leaves bits open"),
+    ],
 )
 def test_other_cases_are_refused(judge, case, words):
     with pytest.raises(InputError, match=words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -30,6 +31,8 @@ from search_spaces.network import Network, fresh
 from search_spaces.space import SearchSpace
 
 SETTLING_IMAGES = 2000
+SETTLING_PIXELS = 2_000_000  # of one batch that stands for all, about what memory of large images allows
+COARSE_BITS = 8  # activations of fewer bits
 TEACHER_SAMPLE = 8  # images by whose logits a checkpoint knows its teacher again
 
 
@@ -256,16 +259,37 @@ def _step(
 
 
 def settle(space: SearchSpace, variables: Any, data: Images, depthwise: str = "auto") -> Any:
-    """`variables` with normalisation statistics averaged over `data`, as an exported network needs them."""
+    """`variables` with normalisation statistics averaged over `data`, as an exported network needs them.
+
+    Every batch is computed with statistics of its own. Where activations have few bits a level that flips in one batch
+    and not in another (an even background has one level all over) moves its statistics far from those of the others,
+    and their mean fits none: there as many images as memory allows go through at once, the others are left out.
+    """
     program, mean, std = _statistics(space, depthwise), jnp.asarray(data.mean), jnp.asarray(data.std)
-    usable = len(data.images) // EVALUATION_BATCH * EVALUATION_BATCH or len(data.images)
-    size = min(EVALUATION_BATCH, usable)
+    batch = EVALUATION_BATCH
+    if coarse(space):
+        batch = max(batch, min(len(data.images), SETTLING_PIXELS // math.prod(data.images.shape[1:3])))
+    usable = len(data.images) // batch * batch or len(data.images)
+    size = min(batch, usable)
+    usable = size if coarse(space) else usable
     parts = [
         program(variables, jnp.asarray(data.images[start : start + size]), mean, std)
         for start in range(0, usable, size)
     ]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
     return {**variables, "batch_stats": pooled_statistics(stacked)}
+
+
+def coarse(space: SearchSpace) -> bool:
+    """Whether a network rounds activations to fewer than 8 bits.
+
+    Example:
+        >>> from search_spaces.spaces import tiny
+        >>> [coarse(tiny.space(bits=bits).freeze([0] * 6)) for bits in ("none", "w2a8", "w8a4")]
+        [False, False, True]
+    """
+    bits = (case.block.settled("act_bits") for slot in space.slots for case in slot.cases)
+    return any(width is not None and width < COARSE_BITS for width in bits)
 
 
 @lru_cache(maxsize=8)

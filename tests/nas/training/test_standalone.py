@@ -15,8 +15,10 @@ from nas.training.images import shift_and_flip
 from nas.training.loss import wrong
 from nas.training.parallel import spread
 from nas.training.recipe import Recipe
+from nas.training.rounded import completed
 from nas.training.standalone import Images, pooled_statistics, settle, train
 from search_spaces.network import Network, fresh
+from search_spaces.precision import with_bits
 from search_spaces.spaces import tiny
 
 
@@ -67,6 +69,25 @@ def test_settled_statistics_are_those_of_the_images(network):
     stem = settled["batch_stats"]["stem_0"]["norm"]
     np.testing.assert_allclose(stem["mean"], response.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(stem["var"], response.var((0, 1, 2)), rtol=1e-3)
+
+
+@pytest.mark.parametrize(("bits", "batches"), [("w8a4", 1), ("w2a8", 3)])
+def test_few_levels_of_activations_settle_in_one_batch(network, bits: str, batches: int, monkeypatch):
+    training, _ = digits()
+    part, sizes = training._replace(images=training.images[:750]), []
+    space = with_bits(network, bits)
+    variables = completed(space, fresh(space, jax.random.key(0)), part.images[:8], part.mean, part.std)
+    program = standalone._statistics(space, "auto")
+
+    def counted(variables, images, *rest):
+        sizes.append(len(images))
+        return program(variables, images, *rest)
+
+    monkeypatch.setattr(standalone, "_statistics", lambda *_: counted)
+    settle(space, variables, part)
+    monkeypatch.setattr(standalone, "SETTLING_PIXELS", 64 * 300)
+    settle(space, variables, part)
+    assert sizes == ([750, 300] if batches == 1 else [250] * 6)
 
 
 def test_images_in_the_order_of_their_classes_settle_like_shuffled_ones(network):
