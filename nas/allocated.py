@@ -22,7 +22,7 @@ from jax.typing import ArrayLike
 
 from hw_models.errors import InputError
 from nas.bit_allocation import front
-from search_spaces.block import EVERYWHERE
+from search_spaces.block import everywhere_field
 
 
 class Blocks(NamedTuple):
@@ -59,10 +59,9 @@ def compressible(space: Any, genes: ArrayLike) -> dict[str, tuple[int, ...]]:
     weighted = _with_weights(space, np.asarray(space.check(genes)))
     found: dict[str, list[int]] = {}
     for place, name in enumerate(space.names):
-        block, _, field = name.rpartition("/")
-        if field in EVERYWHERE and place in weighted:
-            found.setdefault(block, []).append(place)
-    if not found and any(name.rpartition("/")[2] in EVERYWHERE for name in space.names):
+        if everywhere_field(name) and place in weighted:
+            found.setdefault(name.rpartition("/")[0], []).append(place)
+    if not found and any(everywhere_field(name) for name in space.names):
         raise InputError(f"network {space.text(genes)} has no block with weights whose bits or density are decided: "
                          "give another one")  # fmt: skip
     if not found:

@@ -15,7 +15,7 @@ import numpy as np
 from hw_models.errors import InputError
 from nas.objectives import Objective
 from nas.types import Key
-from search_spaces.block import EVERYWHERE
+from search_spaces.block import EVERYWHERE, everywhere_field
 
 NEAR = 0.02  # how far from a target a network still lands on it, relative
 ROUNDS = 8
@@ -72,7 +72,7 @@ def evenly_compressed(space: Any, objective: Objective, genes: np.ndarray, key: 
         >>> {value for name, value in space.decode(first[0]).items() if name.endswith("weight_bits")}
         {8}
     """
-    fields = [name.rpartition("/")[2] for name in space.names] if hasattr(space, "names") else []
+    fields = [everywhere_field(name) for name in space.names]
     searched = [field for field in EVERYWHERE if field in fields]
     if not searched:
         return genes
@@ -80,7 +80,7 @@ def evenly_compressed(space: Any, objective: Objective, genes: np.ndarray, key: 
     place[::2] = 1.0
     found = np.array(genes)
     for column, (field, decision) in enumerate(zip(fields, space.decisions, strict=True)):
-        if field in searched:
+        if field is not None:
             ordered = np.argsort(decision.values)
             level = (place[:, searched.index(field)] * len(ordered)).astype(int)
             found[:, column] = ordered[np.minimum(level, len(ordered) - 1)]

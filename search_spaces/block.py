@@ -37,6 +37,17 @@ EVERYWHERE = (*precision.FIELDS, "density")
 """Fields of every block: operands inside its branches, as those in `ELASTIC`."""
 
 
+def everywhere_field(decision: str) -> str | None:
+    """The field of all blocks, bits or density, that a decision is about by its name; None for other decisions.
+
+    Example:
+        >>> everywhere_field("stages/0/1/act_bits"), everywhere_field("stages/0/1/kernel")
+        ('act_bits', None)
+    """
+    field = decision.rpartition("/")[2]
+    return field if field in EVERYWHERE else None
+
+
 @dataclass(frozen=True)
 class Block(ABC):
     """Base of all blocks. Subclasses are final, frozen dataclasses.

@@ -23,14 +23,12 @@ from nas.quantized.post_training import assembled, calibrated, check_images
 from search_spaces.network import exact_form, module_name
 from search_spaces.precision import FIELDS, Scheme, has_bits
 from search_spaces.quantizers._quantizer import EXACT_BITS
-from search_spaces.quantizers.affine import Affine
-from search_spaces.quantizers.gaussian import Gaussian
+from search_spaces.quantizers._ranged import Ranged
 from search_spaces.slots import Slot
 from search_spaces.space import SearchSpace
 
 LEAST, WIDEST = 2, 8  # bits of what integer kernels multiply
-EXACT = Scheme()  # what integers are the same as: symmetric weights by channel, affine activations,
-RANGES = (Affine, Gaussian)  # and others whose codes are those of a range
+EXACT = Scheme()  # what integers are the same as: symmetric weights by channel, and activations `Ranged`
 
 
 class NoIntegers(InputError):
@@ -76,7 +74,7 @@ def check_exact(space: SearchSpace) -> None:
     scheme = space.scheme or EXACT
     for field in fields(scheme):
         value, wanted = getattr(scheme, field.name), getattr(EXACT, field.name)
-        if value != wanted and not (field.name == "activations" and isinstance(scheme.act_quantizer, RANGES)):
+        if value != wanted and not (field.name == "activations" and isinstance(scheme.act_quantizer, Ranged)):
             raise NoIntegers(f"it was trained with {field.name}={value}, and integer kernels have {wanted}")
 
 
@@ -122,7 +120,7 @@ def integers(
     for node in graph.nodes:
         widths |= {name: own.acts[node.path] for name in node.outputs if name != graph.output}
     of_range = (model.space.scheme or EXACT).act_quantizer
-    assert isinstance(of_range, RANGES)
+    assert isinstance(of_range, Ranged)
     stored = {node.path: _stored(node) for node in recorded.nodes if "input_low" in node.params}
     known: dict[str, Coding] = {}
     for node in graph.nodes:

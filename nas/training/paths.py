@@ -21,7 +21,7 @@ from hw_models.discover import unknown
 from hw_models.errors import InputError, check_range
 from nas.training.extremes import extremes
 from nas.types import Key
-from search_spaces.block import EVERYWHERE
+from search_spaces.block import everywhere_field
 from search_spaces.options import annotation_of, bracketed, check, typed
 from search_spaces.space import SearchSpace
 
@@ -252,7 +252,7 @@ def compress_last(space: SearchSpace, full: float = 0.8, networks: int = 1) -> P
 
 def _compressible(space: SearchSpace) -> np.ndarray:
     """Which decisions are on bits or a density, bool `[D]`."""
-    return np.asarray([name.rpartition("/")[2] in EVERYWHERE for name in space.names], bool)
+    return np.asarray([everywhere_field(name) is not None for name in space.names], bool)
 
 
 def phase_of(decision: str) -> int:

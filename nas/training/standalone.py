@@ -266,15 +266,14 @@ def settle(space: SearchSpace, variables: Any, data: Images, depthwise: str = "a
     and their mean fits none: there as many images as memory allows go through at once, the others are left out.
     """
     program, mean, std = _statistics(space, depthwise), jnp.asarray(data.mean), jnp.asarray(data.std)
-    batch = EVALUATION_BATCH
+    count = len(data.images)
+    size = min(EVALUATION_BATCH, count)
+    batches = count // size
     if coarse(space):
-        batch = max(batch, min(len(data.images), SETTLING_PIXELS // math.prod(data.images.shape[1:3])))
-    usable = len(data.images) // batch * batch or len(data.images)
-    size = min(batch, usable)
-    usable = size if coarse(space) else usable
+        size, batches = min(max(size, SETTLING_PIXELS // math.prod(data.images.shape[1:3])), count), 1
     parts = [
         program(variables, jnp.asarray(data.images[start : start + size]), mean, std)
-        for start in range(0, usable, size)
+        for start in range(0, batches * size, size)
     ]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
     return {**variables, "batch_stats": pooled_statistics(stacked)}

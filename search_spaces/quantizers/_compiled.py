@@ -16,8 +16,7 @@ from jax import Array
 from search_spaces.kernels import rounding
 from search_spaces.kernels.rounding import Box
 from search_spaces.quantizers._quantizer import EXACT_BITS, Quantizer
-from search_spaces.quantizers.affine import Affine
-from search_spaces.quantizers.gaussian import Gaussian, spread
+from search_spaces.quantizers._ranged import Ranged
 from search_spaces.quantizers.symmetric import Symmetric
 
 
@@ -25,12 +24,12 @@ def observed(quantizer: Quantizer, x: Array, axes: tuple[int, ...], implementati
     """`quantizer.observed(x, axes)`.
 
     Example:
+        >>> from search_spaces.quantizers.affine import Affine
         >>> {name: value.tolist() for name, value in observed(Affine(), jnp.asarray([1.0, -3.0]), (0,)).items()}
         {'low': [-3.0], 'high': [1.0]}
     """
-    if isinstance(quantizer, Affine | Gaussian) and len(axes) == x.ndim and rounding.available(x, implementation):
-        ranges = dict(zip(("low", "high"), rounding.extremes(x), strict=True))
-        return ranges if isinstance(quantizer, Affine) else ranges | {"spread": spread(x, axes)}
+    if isinstance(quantizer, Ranged) and len(axes) == x.ndim and rounding.available(x, implementation):
+        return quantizer.completed(*rounding.extremes(x), x, axes)
     return quantizer.observed(x, axes)
 
 
@@ -58,7 +57,7 @@ def rounded(
             return x
     if rounding.available(x, implementation):
         width = jnp.asarray(bits, jnp.float32)
-        if isinstance(quantizer, Affine | Gaussian) and len(axes) == x.ndim and box is None and "low" in learned:
+        if isinstance(quantizer, Ranged) and len(axes) == x.ndim and box is None and "low" in learned:
             return rounding.affine(x, width, *quantizer.reach(learned, quantizer.inside(bits)))
         leading = axes and axes == tuple(range(len(axes)))
         if isinstance(quantizer, Symmetric) and leading and not learned and x.dtype == jnp.float32:

@@ -10,13 +10,11 @@ from typing import Any, ClassVar
 
 from jax import Array
 
-from search_spaces.quantizers._quantizer import Quantizer, straight_through
-from search_spaces.quantizers._statistics import extremes
-from search_spaces.quantizers._uniform import affine, code, largest_unsigned
+from search_spaces.quantizers._ranged import Ranged
 
 
 @dataclass(frozen=True)
-class Affine(Quantizer):
+class Affine(Ranged):
     """Codes 0 to `2 ** bits - 1` from the smallest to the largest value, 0 included; for weights and activations.
 
     The zero point is whole, so that 0 stays exactly 0; the survey's equation 14 leaves it real. 2 bits on: a zero point
@@ -30,19 +28,8 @@ class Affine(Quantizer):
 
     kind: ClassVar[str] = "affine"
 
-    def observed(self, x: Array, axes: tuple[int, ...]) -> dict[str, Array]:
-        return dict(zip(("low", "high"), extremes(x, axes), strict=True))
-
     def reach(self, observed: dict[str, Array], bits: Any) -> tuple[Array, Array]:
-        """The lowest and the highest value of codes of `bits`, from what `observed` gives."""
         return observed["low"], observed["high"]
-
-    def rounded(
-        self, x: Array, bits: Array, learned: dict[str, Array], axes: tuple[int, ...], where: Array | None = None
-    ) -> Array:
-        low, high = (learned["low"], learned["high"]) if "low" in learned else extremes(x, axes, where)
-        step, zero_point = affine(low, high, bits)
-        return straight_through(x, step * (code(x, step, zero_point, largest_unsigned(bits)) - zero_point))
 
 
 quantizer = Affine

@@ -14,18 +14,16 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from scipy.optimize import minimize_scalar
-from scipy.stats import norm
 
-from search_spaces.quantizers._quantizer import Quantizer, straight_through
-from search_spaces.quantizers._statistics import constant, extremes, number
-from search_spaces.quantizers._uniform import affine, code, largest_unsigned
+from search_spaces.quantizers._ranged import Ranged
+from search_spaces.quantizers._statistics import constant, number
+from search_spaces.quantizers._uniform import largest_unsigned
 
 MOST_BITS = 16
 
 
 @dataclass(frozen=True)
-class Gaussian(Quantizer):
+class Gaussian(Ranged):
     """As `affine`, the range cut where that makes the squared error of a normal distribution least; whole zero point.
 
     What few bits need: an outlier in reach of 4 bits leaves all else a level or two. The distribution has mean 0 and
@@ -43,23 +41,13 @@ class Gaussian(Quantizer):
     kind: ClassVar[str] = "gaussian"
     BITS: ClassVar[tuple[int, int]] = (2, MOST_BITS)
 
-    def observed(self, x: Array, axes: tuple[int, ...]) -> dict[str, Array]:
-        low, high = extremes(x, axes)
-        return {"low": low, "high": high, "spread": spread(x, axes)}
+    def completed(
+        self, low: Array, high: Array, x: Array, axes: tuple[int, ...], where: Array | None = None
+    ) -> dict[str, Array]:
+        return {"low": low, "high": high, "spread": spread(x, axes, where)}
 
     def reach(self, observed: dict[str, Array], bits: Any) -> tuple[Array, Array]:
-        """The lowest and the highest value of codes of `bits`, from what `observed` gives."""
         return cut(observed["low"], observed["high"], observed["spread"], bits)
-
-    def rounded(
-        self, x: Array, bits: Array, learned: dict[str, Array], axes: tuple[int, ...], where: Array | None = None
-    ) -> Array:
-        if "low" in learned:
-            low, high = self.reach(learned, bits)
-        else:
-            low, high = cut(*extremes(x, axes, where), spread(x, axes, where), bits)
-        step, zero_point = affine(low, high, bits)
-        return straight_through(x, step * (code(x, step, zero_point, largest_unsigned(bits)) - zero_point))
 
 
 def cut(low: Array, high: Array, deviation: Array, bits: Any) -> tuple[Array, Array]:
@@ -107,6 +95,10 @@ def best_step(below: int, above: int) -> float:
         >>> round(best_step(1, 1), 4), round(best_step(7, 7), 4)  # 3 and 15 levels, table II of Max: 1.224 and .3534
         (1.224, 0.3534)
     """
+    # here, not above: it takes most of a second, and every command loads this file
+    from scipy.optimize import minimize_scalar
+    from scipy.stats import norm
+
     place = np.concatenate([np.arange(below), np.arange(above)])
 
     def error(step: float) -> float:
