@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,10 +32,10 @@ import numpy as np
 from jax.tree_util import Partial
 from judge_switchable import RESULTS, SWITCHES, parts, space_of
 from judge_switchable import Settings as Trained
+from kept_results import rows_of, run_main
 from search_summary import cell
 
 from experiments.progress_view import clock
-from hw_models.errors import InputError
 from nas import disk
 from nas.evaluators.standalone import count_mistakes
 from nas.pruning.automatic import AutoPruned, prune_automatically
@@ -166,9 +165,7 @@ def main(given: list[str] | None = None) -> None:
     asked = parser.parse_args(given)
     settings = usual._replace(epochs=asked.epochs, train=asked.train, params_weight=asked.params_weight)
     file, began = asked.out / "automatic_pruning.json", time.monotonic()
-    kept = json.loads(file.read_text()) if file.is_file() else {"settings": settings._asdict(), "seeds": {}}
-    if kept["settings"] != settings._asdict():
-        raise InputError(f"{file} holds results of {kept['settings']}: give the same settings, or another --out")
+    kept = {"settings": settings._asdict(), "seeds": rows_of(file, settings._asdict(), "seeds")}
     for seed in range(asked.seeds):
         if str(seed) not in kept["seeds"]:
             kept["seeds"][str(seed)] = judged(settings, seed)
@@ -179,9 +176,4 @@ def main(given: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on")
+    run_main(main)

@@ -32,7 +32,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +39,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from joint_page import DEVICES, WAYS, picture, table
+from kept_results import run_main
 
 from experiments.process import prepare
 from experiments.progress_view import clock
@@ -336,9 +336,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on")
+    run_main(main)

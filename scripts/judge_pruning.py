@@ -26,7 +26,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,10 +33,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.tree_util import Partial
+from kept_results import rows_of, run_main
 from search_summary import cell
 
 from hw_models.discover import unknown
-from hw_models.errors import InputError
 from nas import disk
 from nas.data import split
 from nas.data_source import load
@@ -256,22 +255,6 @@ def page(rows: dict[str, Any], settings: Settings) -> str:
     return "\n".join(lines) + "\n"
 
 
-def stored(path: Path, settings: Settings) -> dict[str, Any]:
-    """Rows that are there already, by name and seed.
-
-    Raises:
-        InputError: they belong to other settings.
-    """
-    if not path.is_file():
-        return {}
-    found = json.loads(path.read_text())
-    if found["settings"] != dataclasses.asdict(settings):
-        raise InputError(
-            f"{path} holds results of {found['settings']}: give the same settings, or another folder with --out"
-        )
-    return dict(found["rows"])
-
-
 def main(given: list[str] | None = None) -> None:
     """Do what is missing, write the page after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -292,7 +275,7 @@ def main(given: list[str] | None = None) -> None:
     for name, _ in wanted:
         check_task(name)
     path = asked.out / "pruning.json"
-    rows = stored(path, settings)
+    rows = rows_of(path, dataclasses.asdict(settings))
     for task in [each for each in wanted if str(each.seed) not in rows.get(each.name, {})][: asked.tasks]:
         found = row(task, settings, asked.scratch)
         rows.setdefault(task.name, {})[str(task.seed)] = found
@@ -324,9 +307,4 @@ def check_task(name: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on")
+    run_main(main)

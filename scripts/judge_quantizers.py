@@ -20,6 +20,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from judge_joint import DATA, Settings, spaces, trained
+from kept_results import rows_of, run_main
 from search_summary import cell
 
 from experiments.progress_view import clock
@@ -75,10 +76,7 @@ def network(case: str) -> tuple[SearchSpace, np.ndarray]:
 
 def errors(cases: list[str], seeds: int, settings: Settings, file: Path) -> dict[str, dict[str, float]]:
     """Errors in percent by case and seed; what the file has is not done again."""
-    found = json.loads(file.read_text()) if file.is_file() else {"settings": settings._asdict(), "rows": {}}
-    if found["settings"] != settings._asdict():
-        raise InputError(f"{file} holds results of {found['settings']}: give the same, or another --out")
-    rows: dict[str, dict[str, float]] = found["rows"]
+    rows: dict[str, dict[str, float]] = rows_of(file, settings._asdict())
     began, by_seed = time.monotonic(), dict[int, Splits]()
     for seed in range(seeds):
         for case in cases:
@@ -127,9 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        raise SystemExit(f"error: {error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit("stopped; the same command goes on") from None
+    run_main(main)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import ranking_page
+from kept_results import run_main
 from ranking_tasks import HEADLINE, PASSES, SPACES, Settings, run, shared_task, splits_of
 
 from experiments.process import cores, prepare
@@ -184,9 +185,4 @@ def main(given: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on")
+    run_main(main)

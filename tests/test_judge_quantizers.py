@@ -16,7 +16,9 @@ def judge(scripts_by_name):
 
 
 def test_its_examples_hold(judge):
-    assert doctest.testmod(judge).failed == 0
+    import kept_results
+
+    assert doctest.testmod(judge).failed == doctest.testmod(kept_results).failed == 0
     for case in judge.CASES:
         judge.network(case)
 
@@ -45,3 +47,15 @@ def test_what_was_trained_is_kept_and_goes_with_its_settings(judge, monkeypatch,
 def test_other_cases_are_refused(judge, case, words):
     with pytest.raises(InputError, match=words):
         judge.network(case)
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"), [(InputError("no"), "error: no"), (KeyboardInterrupt(), "stopped; the same command goes on")]
+)
+def test_commands_end_in_one_line(judge, ends, said):
+    def main():
+        raise ends
+
+    with pytest.raises(SystemExit) as end:
+        judge.run_main(main)
+    assert end.value.code == said
